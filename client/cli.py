@@ -1,0 +1,270 @@
+"""The words for people: statistics, starting and stopping the server.  Installed as `sccache-py-ctl`.
+
+The native client executes this for every option but --child, with SCCACHE_PY_CLIENT naming itself; with a
+compiler as first word it is the fallback client.  Words, exit codes and the order of things follow sccache's
+command line.  Talks to a server by CONTROL frames (docs/protocol.md, section 2) and imports nothing of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sccache_py
+from sccache_py.client import fallback, render
+from sccache_py.client.become import Ourselves, executed_program, original_environment
+from sccache_py.client.place import NOBODY, Place, dial, find_place, start_and_dial
+from sccache_py.errors import FormatError
+from sccache_py.stats import as_json, from_answer
+from sccache_py.wire import PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
+
+Answer = dict[str, Any]
+
+# A server that is there answers in milliseconds, also under load; `stop` takes as long as what still runs.
+ANSWER_S = 10.0
+GONE_S = 5.0
+
+EPILOG = """\
+Environment: SCCACHE_DIR (where the cache is), SCCACHE_CACHE_SIZE (10G), SCCACHE_IDLE_TIMEOUT (seconds, 0:
+never), SCCACHE_JOBS (compiles at once), SCCACHE_SERVER_UDS (the server's socket), SCCACHE_ERROR_LOG and
+SCCACHE_LOG, SCCACHE_RECACHE, SCCACHE_NO_CACHE, and more: see the README.
+"""
+
+
+class ControlError(Exception):
+    """What is told to the user, with exit status 2 as sccache has it."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; also what --help prints."""
+    words = argparse.ArgumentParser(
+        prog="sccache-py",
+        usage="sccache-py [OPTION] | COMPILER ARGUMENT...",
+        description="A compiler cache: put it in front of the compiler, or set RUSTC_WRAPPER=sccache-py.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    one = words.add_mutually_exclusive_group()
+    one.add_argument("-s", "--show-stats", action="store_true", help="show the statistics; starts no server")
+    one.add_argument("--show-adv-stats", action="store_true", help="the same, by compiler, with more lines")
+    one.add_argument("-z", "--zero-stats", action="store_true", help="start counting anew")
+    one.add_argument(
+        "--start-server", action="store_true", help="start the server; a compile would do so, too"
+    )
+    one.add_argument(
+        "--stop-server", action="store_true", help="stop it when all that runs is done and stored"
+    )
+    one.add_argument(
+        "--show-jobs", action="store_true", help="what is being compiled, and who holds job tokens"
+    )
+    one.add_argument("-V", "--version", action="store_true", help="the version, and which client this is")
+    words.add_argument(
+        "--stats-format", choices=("text", "json"), default="text", help="text, or json for scripts"
+    )
+    return words
+
+
+class Control:
+    """The server of this user and cache, as seen from the command line."""
+
+    def __init__(self, environ: Mapping[bytes, bytes], ourselves: Ourselves) -> None:
+        if environ.get(b"SCCACHE_SERVER_PORT"):
+            raise ControlError("TCP is refused: no authentication is possible there; use SCCACHE_SERVER_UDS")
+        place = find_place(environ)
+        if place is None:
+            raise ControlError("the socket's name is too long; use a shorter SCCACHE_SERVER_UDS")
+        self.place: Place = place
+        native = environ.get(b"SCCACHE_PY_CLIENT", b"")
+        self._environ = {name: value for name, value in environ.items() if name != b"SCCACHE_PY_CLIENT"}
+        self._native = os.path.dirname(native) or os.fsencode(ourselves.directory)
+        self._server = ourselves.beside("sccache-py-server", "SCCACHE_PY_SERVER", environ)
+
+    def connect(self) -> socket.socket | None:
+        """A connection, or None if no server runs.  Raises ControlError if one cannot be used."""
+        try:
+            return dial(self.place)
+        except OSError as e:
+            if e.errno in NOBODY:
+                return None
+            name = os.fsdecode(self.place.name)
+            raise ControlError(f"cannot connect to the server at {name}: {e.strerror}") from e
+
+    def start(self) -> socket.socket:
+        """A connection to a server that was started just now.  Raises ControlError."""
+        connection = start_and_dial(self.place, self._server, self._native, self._environ)
+        if connection is None:
+            raise ControlError(f"the server does not start ({self._why_not()})")
+        return connection
+
+    def _why_not(self) -> str:
+        if not self.place.is_safe():
+            runtime = os.fsdecode(self.place.runtime or b"")
+            return f"{runtime} is not a directory that belongs to you and that nobody else can write to"
+        if not os.access(self._server, os.X_OK):
+            return f"{os.fsdecode(self._server)} is missing"
+        if os.path.exists(self.place.beside(b".failed")):
+            return "it failed within the last ten seconds, or does now; SCCACHE_ERROR_LOG names its log"
+        return "another start is under way"
+
+    def ask(self, connection: socket.socket, name: str, timeout_s: float | None = ANSWER_S) -> Answer | None:
+        """The answer to a CONTROL, or None: it is of another version, and leaves.  Closes the connection.
+
+        Raises ControlError if no answer comes.
+        """
+        from sccache_py.codec import pack, unpack  # not needed for --help and --version
+
+        frame = encode_frame(Kind.CONTROL, pack([PROTOCOL, sccache_py.__version__, name, {}]))
+        with connection:
+            connection.settimeout(timeout_s)
+            try:
+                connection.sendall(frame)
+                kind, payload = _next_frame(connection)
+                if kind is Kind.LEAVING:
+                    return None
+                answer = unpack(payload) if kind is Kind.ANSWER else None
+            except (OSError, ProtocolError, FormatError) as e:
+                raise ControlError(f"the server does not answer: {e}") from e
+        if not isinstance(answer, dict):
+            raise ControlError("the server does not understand")
+        return answer
+
+    def stored_stats(self) -> Answer:
+        """The statistics from the store, read by the server's program.  Raises ControlError."""
+        program = os.fsdecode(self._server)
+        try:
+            printed = subprocess.run(
+                [program, "--print-stats"], env=self._environ, stdout=subprocess.PIPE, check=True
+            ).stdout
+            answer = json.loads(printed)
+        except (OSError, ValueError, subprocess.CalledProcessError) as e:
+            raise ControlError(f"cannot read the statistics: {e}") from e
+        if not isinstance(answer, dict):
+            raise ControlError(f"{program} --print-stats: not a JSON object")
+        return answer
+
+    def stats(self) -> Answer:
+        """The statistics, from wherever they are."""
+        connection = self.connect()
+        answer = self.ask(connection, "stats") if connection is not None else None
+        return answer if answer is not None else self.stored_stats()
+
+    def wait_gone(self) -> None:
+        """Until nobody listens any more, so that --start-server may follow at once.  Raises ControlError."""
+        give_up = time.monotonic() + GONE_S
+        while (connection := self.connect()) is not None:
+            connection.close()
+            if time.monotonic() > give_up:
+                raise ControlError("the server said that it would stop, but it still listens")
+            time.sleep(0.01)
+
+
+def _next_frame(connection: socket.socket) -> tuple[Kind, bytes]:
+    decoder = Decoder()
+    while (frame := decoder.next_frame()) is None:
+        data = connection.recv(1 << 16)
+        if not data:
+            raise ProtocolError("it closed the connection")
+        decoder.feed(data)
+    return frame
+
+
+def show_stats(answer: Answer, as_text: bool, advanced: bool = False) -> None:
+    """Print them; JSON is one line, as sccache's."""
+    stats, surroundings = from_answer(answer)
+    if as_text:
+        print(render.stats(stats, surroundings, advanced), end="")
+    else:
+        print(json.dumps(as_json(stats, surroundings)))
+
+
+def start_server(control: Control) -> None:
+    """Start it; a server that runs already is an error, as with sccache."""
+    connection = control.connect()
+    if connection is not None:
+        connection.close()
+        raise ControlError("the server runs already")
+    print("sccache-py: Starting the server...")
+    control.start().close()
+
+
+def stop_server(control: Control, as_text: bool) -> None:
+    """Stop it and show the statistics that it leaves; no server is an error, as with sccache."""
+    connection = control.connect()
+    if connection is None:
+        raise ControlError("no server runs")
+    if as_text:
+        print("Stopping sccache-py server...", flush=True)
+    answer = control.ask(connection, "stop", timeout_s=None)
+    control.wait_gone()
+    show_stats(control.stored_stats() if answer is None else answer, as_text)
+
+
+def zero_stats(control: Control) -> None:
+    """Zero what is counted and what is stored; only a server can do that, so one is started if none runs."""
+    connection = control.connect() or control.start()
+    if control.ask(connection, "zero") is None:
+        # Of another version; once it is gone, ours does it.
+        control.wait_gone()
+        control.ask(control.start(), "zero")
+    print("Statistics zeroed.")
+
+
+def show_jobs(control: Control, as_text: bool) -> None:
+    """What runs now."""
+    connection = control.connect()
+    answer = control.ask(connection, "jobs") if connection is not None else None
+    if answer is None:
+        raise ControlError("no server runs")
+    if as_text:
+        render.jobs(answer)
+    else:
+        print(json.dumps(answer))
+
+
+def run(options: argparse.Namespace, environ: Mapping[bytes, bytes], ourselves: Ourselves) -> None:
+    """Do what the options say.  Raises ControlError."""
+    control = Control(environ, ourselves)
+    as_text = options.stats_format == "text"
+    if options.show_stats or options.show_adv_stats:
+        show_stats(control.stats(), as_text, options.show_adv_stats)
+    elif options.zero_stats:
+        zero_stats(control)
+    elif options.start_server:
+        start_server(control)
+    elif options.stop_server:
+        stop_server(control, as_text)
+    elif options.show_jobs:
+        show_jobs(control, as_text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program `sccache-py-ctl`.  Returns the exit status: 0, or 2 for what the user has to know."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    environ = original_environment()
+    ourselves = Ourselves.from_program(executed_program())
+    if words and not words[0].startswith("-"):
+        fallback.wrap_command(words, ourselves, environ)
+    options = parser().parse_args(words)
+    if options.version:
+        client = "native client" if environ.get(b"SCCACHE_PY_CLIENT") else "Python client"
+        print(f"sccache-py {sccache_py.__version__} ({client})")
+        return 0
+    if not words or not any(v for name, v in vars(options).items() if name != "stats_format"):
+        parser().print_help(sys.stderr)
+        return 2
+    try:
+        run(options, environ, ourselves)
+    except ControlError as e:
+        print(f"sccache-py: error: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,480 @@
+/* Preloaded into a compiler and all that it starts: records which files they read,
+ * looked for in vain, listed and changed.  Every function here calls the one
+ * that it stands in front of, with the caller's arguments, and hands back its
+ * result and errno.  What is written where is docs/protocol.md, section 4; what
+ * processes and variables leave is in observe_process.c.
+ *
+ *	cc -std=c11 -O2 -fPIC -shared -fvisibility=hidden observe*.c -o libsccache-observe.so -ldl
+ *
+ * Each variant of a function needs its own line, since the C library's functions
+ * call one another without coming by here (scandir opens a directory, mkstemp a
+ * file).  Not seen: system calls made without the C library, and the
+ * C library's own files (locale, gconv, nss, ld.so). */
+
+#define _GNU_SOURCE
+#include "observe_next.h"
+#include "observe_record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+
+/* musl before 1.2.4 makes macros of these; its programs call the functions all the same */
+#undef open64
+#undef openat64
+#undef creat64
+#undef mkstemp64
+#undef mkstemps64
+#undef mkostemp64
+#undef mkostemps64
+
+/* these three are kept out of line: the interposers are many */
+static __attribute__((noinline)) int
+noted(char kind, int dir, const char *path, int result)
+{
+	record_path(kind, result < 0 ? errno : 0, dir, path);
+	return result;
+}
+
+static __attribute__((noinline)) int
+noted_two(char kind, int dir, const char *path, int dir2, const char *path2, int result)
+{
+	record_paths(kind, result < 0 ? errno : 0, dir, path, dir2, path2);
+	return result;
+}
+
+static __attribute__((noinline)) void *
+noted_pointer(char kind, const char *path, void *result)
+{
+	record_path(kind, result ? 0 : errno, AT_FDCWD, path);
+	return result;
+}
+
+/* a function that returns -1 on failure, recorded with one path */
+#define NOTED(kind, dir, path, name, params, args) \
+	OURS(int, name, params) \
+	{ \
+		NEXT(int, name, params, -1) \
+		return noted(kind, dir, path, real args); \
+	}
+
+/* a function that returns NULL on failure */
+#define NOTED_POINTER(kind, path, name, params, args) \
+	OURS(void *, name, params) \
+	{ \
+		NEXT(void *, name, params, NULL) \
+		return noted_pointer(kind, path, real args); \
+	}
+
+/* ---- open ---- */
+
+static int
+opened(int dir, const char *path, int flags, int result)
+{
+	char kind = 'R';
+
+	if ((flags & O_TMPFILE) == O_TMPFILE)
+		return result;          /* has no name */
+	if (flags & O_PATH)
+		kind = 'S';
+	else if (flags & O_DIRECTORY)
+		kind = 'D';
+	else if (flags & O_TRUNC || (flags & O_CREAT && flags & O_EXCL))
+		kind = 'W';
+	else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT)
+		kind = 'B';             /* what was there before shows through */
+	return noted(kind, dir, path, result);
+}
+
+static int
+needs_mode(int flags)
+{
+	return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+#define OPEN(name) \
+	OURS(int, name, (const char *path, int flags, ...)) \
+	{ \
+		mode_t mode = 0; \
+		NEXT(int, name, (const char *, int, ...), -1) \
+		if (needs_mode(flags)) { \
+			va_list ap; \
+			va_start(ap, flags); \
+			mode = va_arg(ap, mode_t); \
+			va_end(ap); \
+		} \
+		return opened(AT_FDCWD, path, flags, real(path, flags, mode)); \
+	}
+
+#define OPENAT(name) \
+	OURS(int, name, (int dir, const char *path, int flags, ...)) \
+	{ \
+		mode_t mode = 0; \
+		NEXT(int, name, (int, const char *, int, ...), -1) \
+		if (needs_mode(flags)) { \
+			va_list ap; \
+			va_start(ap, flags); \
+			mode = va_arg(ap, mode_t); \
+			va_end(ap); \
+		} \
+		return opened(dir, path, flags, real(dir, path, flags, mode)); \
+	}
+
+#define OPEN_2(name) \
+	OURS(int, name, (const char *path, int flags)) \
+	{ \
+		NEXT(int, name, (const char *, int), -1) \
+		return opened(AT_FDCWD, path, flags, real(path, flags)); \
+	}
+
+#define OPENAT_2(name) \
+	OURS(int, name, (int dir, const char *path, int flags)) \
+	{ \
+		NEXT(int, name, (int, const char *, int), -1) \
+		return opened(dir, path, flags, real(dir, path, flags)); \
+	}
+
+OPEN(open)
+OPEN(open64)
+OPENAT(openat)
+OPENAT(openat64)
+#ifdef __GLIBC__
+OPEN(__open)
+OPEN(__open64)
+OPEN_2(__open_2)
+OPEN_2(__open64_2)
+OPENAT_2(__openat_2)
+OPENAT_2(__openat64_2)
+#endif
+NOTED('W', AT_FDCWD, path, creat, (const char *path, mode_t mode), (path, mode))
+NOTED('W', AT_FDCWD, path, creat64, (const char *path, mode_t mode), (path, mode))
+
+static char
+stream_kind(const char *mode)
+{
+	switch (mode ? *mode : 0) {
+	case 'w':
+		return 'W';
+	case 'r':
+		/* "r,ccs=x+y" */
+		return mode[strcspn(mode, "+,")] == '+' ? 'B' : 'R';
+	default:
+		return 'B';
+	}
+}
+
+NOTED_POINTER(stream_kind(mode), path, fopen, (const char *path, const char *mode), (path, mode))
+NOTED_POINTER(stream_kind(mode), path, fopen64, (const char *path, const char *mode), (path, mode))
+NOTED_POINTER(stream_kind(mode), path, freopen, (const char *path, const char *mode, void *file), (path, mode, file))
+NOTED_POINTER(stream_kind(mode), path, freopen64, (const char *path, const char *mode, void *file), (path, mode, file))
+
+/* ---- look, do not touch ---- */
+
+#define STAT(name) \
+	NOTED('S', AT_FDCWD, path, name, (const char *path, void *st), (path, st))
+#define STATAT(name) \
+	NOTED('S', dir, path, name, (int dir, const char *path, void *st, int flags), (dir, path, st, flags))
+/* what a program compiled with glibc before 2.33 calls */
+#define XSTAT(name) \
+	NOTED('S', AT_FDCWD, path, name, (int version, const char *path, void *st), (version, path, st))
+#define XSTATAT(name) \
+	NOTED('S', dir, path, name, (int version, int dir, const char *path, void *st, int flags), \
+	    (version, dir, path, st, flags))
+
+STAT(stat)
+STAT(stat64)
+STAT(lstat)
+STAT(lstat64)
+STATAT(fstatat)
+STATAT(fstatat64)
+XSTAT(__xstat)
+XSTAT(__xstat64)
+XSTAT(__lxstat)
+XSTAT(__lxstat64)
+XSTATAT(__fxstatat)
+XSTATAT(__fxstatat64)
+STAT(statfs)
+STAT(statfs64)
+STAT(statvfs)
+STAT(statvfs64)
+NOTED('S', dir, path, statx, (int dir, const char *path, int flags, unsigned mask, void *st),
+    (dir, path, flags, mask, st))
+NOTED('S', AT_FDCWD, path, access, (const char *path, int mode), (path, mode))
+NOTED('S', AT_FDCWD, path, eaccess, (const char *path, int mode), (path, mode))
+NOTED('S', AT_FDCWD, path, euidaccess, (const char *path, int mode), (path, mode))
+NOTED('S', dir, path, faccessat, (int dir, const char *path, int mode, int flags), (dir, path, mode, flags))
+
+OURS(int, chdir, (const char *path))
+{
+	NEXT(int, chdir, (const char *), -1)
+	int result = real(path);
+
+	/* a relative path no longer means what it did */
+	return noted('S', AT_FDCWD, result ? path : ".", result);
+}
+
+/* a function that returns a size, and -1 on failure */
+#define NOTED_SIZE(dir, path, name, params, args) \
+	OURS(ssize_t, name, params) \
+	{ \
+		NEXT(ssize_t, name, params, -1) \
+		ssize_t result = real args; \
+		noted('S', dir, path, result < 0 ? -1 : 0); \
+		return result; \
+	}
+
+NOTED_SIZE(AT_FDCWD, path, readlink, (const char *path, char *to, size_t size), (path, to, size))
+NOTED_SIZE(dir, path, readlinkat, (int dir, const char *path, char *to, size_t size), (dir, path, to, size))
+NOTED_SIZE(AT_FDCWD, path, getxattr, (const char *path, const char *name, void *to, size_t size),
+    (path, name, to, size))
+NOTED_SIZE(AT_FDCWD, path, lgetxattr, (const char *path, const char *name, void *to, size_t size),
+    (path, name, to, size))
+NOTED_SIZE(AT_FDCWD, path, listxattr, (const char *path, char *to, size_t size), (path, to, size))
+NOTED_SIZE(AT_FDCWD, path, llistxattr, (const char *path, char *to, size_t size), (path, to, size))
+NOTED_POINTER('S', path, realpath, (const char *path, char *to), (path, to))
+#ifdef __GLIBC__
+NOTED_SIZE(AT_FDCWD, path, __readlink_chk, (const char *path, char *to, size_t size, size_t room),
+    (path, to, size, room))
+NOTED_SIZE(dir, path, __readlinkat_chk, (int dir, const char *path, char *to, size_t size, size_t room),
+    (dir, path, to, size, room))
+NOTED_POINTER('S', path, __realpath_chk, (const char *path, char *to, size_t room), (path, to, room))
+NOTED_POINTER('S', path, canonicalize_file_name, (const char *path), (path))
+#endif
+
+/* ---- directories ---- */
+
+NOTED_POINTER('D', path, opendir, (const char *path), (path))
+NOTED('D', AT_FDCWD, path, scandir, (const char *path, void *names, void *filter, void *compare),
+    (path, names, filter, compare))
+NOTED('D', AT_FDCWD, path, scandir64, (const char *path, void *names, void *filter, void *compare),
+    (path, names, filter, compare))
+#ifdef __GLIBC__
+NOTED('D', dir, path, scandirat, (int dir, const char *path, void *names, void *filter, void *compare),
+    (dir, path, names, filter, compare))
+NOTED('D', dir, path, scandirat64, (int dir, const char *path, void *names, void *filter, void *compare),
+    (dir, path, names, filter, compare))
+#endif
+/* of a tree only its root: no compiler walks one with these */
+NOTED('D', AT_FDCWD, path, ftw, (const char *path, void *visit, int fds), (path, visit, fds))
+NOTED('D', AT_FDCWD, path, ftw64, (const char *path, void *visit, int fds), (path, visit, fds))
+NOTED('D', AT_FDCWD, path, nftw, (const char *path, void *visit, int fds, int flags), (path, visit, fds, flags))
+NOTED('D', AT_FDCWD, path, nftw64, (const char *path, void *visit, int fds, int flags), (path, visit, fds, flags))
+
+OURS(void *, fdopendir, (int fd))
+{
+	NEXT(void *, fdopendir, (int), NULL)
+	void *result = real(fd);
+
+	if (result)
+		record_descriptor('D', 0, fd);
+	return result;
+}
+
+#ifdef __GLIBC__
+#define FTS_OPEN(name) \
+	OURS(void *, name, (char *const *paths, int flags, void *compare)) \
+	{ \
+		NEXT(void *, name, (char *const *, int, void *), NULL) \
+		void *result = real(paths, flags, compare); \
+		for (char *const *p = paths; result && *p; p++) \
+			record_path('D', 0, AT_FDCWD, *p); \
+		return result; \
+	}
+
+FTS_OPEN(fts_open)
+FTS_OPEN(fts64_open)
+#endif
+
+/* the directory of the first wildcard; those of later ones are not known here */
+static void
+record_pattern(const char *pattern)
+{
+	char directory[PATH_MAX];
+	size_t n = strcspn(pattern, "*?[{\\");
+
+	while (n && pattern[n - 1] != '/')
+		n--;
+	if (n >= sizeof(directory))
+		return;
+	memcpy(directory, pattern, n);
+	directory[n] = 0;
+	record_path('D', 0, AT_FDCWD, n ? directory : ".");
+}
+
+#define GLOB(name) \
+	OURS(int, name, (const char *pattern, int flags, void *failed, void *to)) \
+	{ \
+		NEXT(int, name, (const char *, int, void *, void *), -1) \
+		record_pattern(pattern); \
+		return real(pattern, flags, failed, to); \
+	}
+
+GLOB(glob)
+GLOB(glob64)
+
+/* ---- changes ---- */
+
+#define RENAME(name) \
+	OURS(int, name, (const char *from, const char *to)) \
+	{ \
+		NEXT(int, name, (const char *, const char *), -1) \
+		return noted_two('M', AT_FDCWD, from, AT_FDCWD, to, real(from, to)); \
+	}
+
+RENAME(rename)
+RENAME(link)
+
+OURS(int, renameat, (int dir, const char *from, int dir2, const char *to))
+{
+	NEXT(int, renameat, (int, const char *, int, const char *), -1)
+	return noted_two('M', dir, from, dir2, to, real(dir, from, dir2, to));
+}
+
+OURS(int, renameat2, (int dir, const char *from, int dir2, const char *to, unsigned flags))
+{
+	NEXT(int, renameat2, (int, const char *, int, const char *, unsigned), -1)
+	return noted_two('M', dir, from, dir2, to, real(dir, from, dir2, to, flags));
+}
+
+OURS(int, linkat, (int dir, const char *from, int dir2, const char *to, int flags))
+{
+	NEXT(int, linkat, (int, const char *, int, const char *, int), -1)
+	return noted_two('M', dir, from, dir2, to, real(dir, from, dir2, to, flags));
+}
+
+NOTED('L', AT_FDCWD, path, symlink, (const char *target, const char *path), (target, path))
+NOTED('L', dir, path, symlinkat, (const char *target, int dir, const char *path), (target, dir, path))
+NOTED('U', AT_FDCWD, path, unlink, (const char *path), (path))
+NOTED('U', dir, path, unlinkat, (int dir, const char *path, int flags), (dir, path, flags))
+NOTED('U', AT_FDCWD, path, rmdir, (const char *path), (path))
+NOTED('U', AT_FDCWD, path, remove, (const char *path), (path))
+NOTED('K', AT_FDCWD, path, mkdir, (const char *path, mode_t mode), (path, mode))
+NOTED('K', dir, path, mkdirat, (int dir, const char *path, mode_t mode), (dir, path, mode))
+NOTED('T', AT_FDCWD, path, truncate, (const char *path, off_t size), (path, size))
+NOTED('T', AT_FDCWD, path, truncate64, (const char *path, int64_t size), (path, size))
+NOTED('T', AT_FDCWD, path, chmod, (const char *path, mode_t mode), (path, mode))
+NOTED('T', AT_FDCWD, path, lchmod, (const char *path, mode_t mode), (path, mode))
+NOTED('T', dir, path, fchmodat, (int dir, const char *path, mode_t mode, int flags), (dir, path, mode, flags))
+NOTED('T', AT_FDCWD, path, chown, (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
+NOTED('T', AT_FDCWD, path, lchown, (const char *path, uid_t uid, gid_t gid), (path, uid, gid))
+NOTED('T', dir, path, fchownat, (int dir, const char *path, uid_t uid, gid_t gid, int flags),
+    (dir, path, uid, gid, flags))
+NOTED('T', AT_FDCWD, path, utime, (const char *path, const void *times), (path, times))
+NOTED('T', AT_FDCWD, path, utimes, (const char *path, const void *times), (path, times))
+NOTED('T', AT_FDCWD, path, lutimes, (const char *path, const void *times), (path, times))
+NOTED('T', dir, path, futimesat, (int dir, const char *path, const void *times), (dir, path, times))
+NOTED('T', dir, path, utimensat, (int dir, const char *path, const void *times, int flags),
+    (dir, path, times, flags))
+NOTED('T', AT_FDCWD, path, setxattr, (const char *path, const char *name, const void *value, size_t size, int flags),
+    (path, name, value, size, flags))
+NOTED('T', AT_FDCWD, path, lsetxattr, (const char *path, const char *name, const void *value, size_t size, int flags),
+    (path, name, value, size, flags))
+NOTED('T', AT_FDCWD, path, removexattr, (const char *path, const char *name), (path, name))
+NOTED('T', AT_FDCWD, path, lremovexattr, (const char *path, const char *name), (path, name))
+
+/* the template has become the name when it is recorded */
+NOTED('W', AT_FDCWD, path, mkstemp, (char *path), (path))
+NOTED('W', AT_FDCWD, path, mkstemp64, (char *path), (path))
+NOTED('W', AT_FDCWD, path, mkostemp, (char *path, int flags), (path, flags))
+NOTED('W', AT_FDCWD, path, mkostemp64, (char *path, int flags), (path, flags))
+NOTED('W', AT_FDCWD, path, mkstemps, (char *path, int suffix), (path, suffix))
+NOTED('W', AT_FDCWD, path, mkstemps64, (char *path, int suffix), (path, suffix))
+NOTED('W', AT_FDCWD, path, mkostemps, (char *path, int suffix, int flags), (path, suffix, flags))
+NOTED('W', AT_FDCWD, path, mkostemps64, (char *path, int suffix, int flags), (path, suffix, flags))
+NOTED_POINTER('K', path, mkdtemp, (char *path), (path))
+
+/* ---- without a wrapper of the C library ---- */
+
+/* How Rust calls statx where the C library has none, and an allocator opens a file before
+ * open is fit for use.  With the most arguments there can be: one not given is a register
+ * or a word of the caller's frame, read and handed on. */
+OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f))
+{
+	NEXT(long, syscall, (long, long, long, long, long, long, long), -1)
+
+#define RESULT ((int)real(number, a, b, c, d, e, f))
+#define PATH(x) ((const char *)(x))
+	switch (number) {
+#ifdef SYS_open
+	/* the calls that newer machines do not have */
+	case SYS_open:
+		return opened(AT_FDCWD, PATH(a), (int)b, RESULT);
+	case SYS_creat:
+		return noted('W', AT_FDCWD, PATH(a), RESULT);
+	case SYS_stat:
+	case SYS_lstat:
+	case SYS_access:
+	case SYS_readlink:
+		return noted('S', AT_FDCWD, PATH(a), RESULT);
+	case SYS_rename:
+	case SYS_link:
+		return noted_two('M', AT_FDCWD, PATH(a), AT_FDCWD, PATH(b), RESULT);
+	case SYS_symlink:
+		return noted('L', AT_FDCWD, PATH(b), RESULT);
+	case SYS_unlink:
+	case SYS_rmdir:
+		return noted('U', AT_FDCWD, PATH(a), RESULT);
+	case SYS_mkdir:
+		return noted('K', AT_FDCWD, PATH(a), RESULT);
+	case SYS_chmod:
+		return noted('T', AT_FDCWD, PATH(a), RESULT);
+#endif
+	case SYS_openat:
+		return opened((int)a, PATH(b), (int)c, RESULT);
+#ifdef SYS_openat2
+	case SYS_openat2:
+		/* a pointer to 64 bits of flags, if we believe its size */
+		return opened((int)a, PATH(b), c && d >= 8 ? (int)*(uint64_t *)c : O_RDWR, RESULT);
+#endif
+#ifdef SYS_newfstatat
+	case SYS_newfstatat:
+#endif
+#ifdef SYS_statx
+	case SYS_statx:
+#endif
+#ifdef SYS_faccessat2
+	case SYS_faccessat2:
+#endif
+	case SYS_faccessat:
+	case SYS_readlinkat:
+		return noted('S', (int)a, PATH(b), RESULT);
+#ifdef SYS_renameat
+	case SYS_renameat:
+#endif
+	case SYS_renameat2:
+	case SYS_linkat:
+		return noted_two('M', (int)a, PATH(b), (int)c, PATH(d), RESULT);
+	case SYS_symlinkat:
+		return noted('L', (int)b, PATH(c), RESULT);
+	case SYS_unlinkat:
+		return noted('U', (int)a, PATH(b), RESULT);
+	case SYS_mkdirat:
+		return noted('K', (int)a, PATH(b), RESULT);
+	case SYS_fchmodat:
+	case SYS_fchownat:
+	case SYS_utimensat:
+		return noted('T', (int)a, PATH(b), RESULT);
+	case SYS_truncate:
+		return noted('T', AT_FDCWD, PATH(a), RESULT);
+	case SYS_execve:
+		record_path('X', 0, AT_FDCWD, PATH(a));
+		return noted('x', AT_FDCWD, PATH(a), RESULT);
+	case SYS_socket:
+	case SYS_connect:
+#ifdef SYS_io_uring_setup
+	case SYS_io_uring_setup:        /* opens files without a call for each */
+#endif
+		record_text('N', 0, "syscall");
+		break;
+	}
+	/* a jump: vfork and clone return twice, and the child would find our frame overwritten */
+	return real(number, a, b, c, d, e, f);
+#undef RESULT
+#undef PATH
+}

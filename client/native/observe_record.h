@@ -1,0 +1,40 @@
+/* The record that a compiler's process tree leaves: docs/protocol.md, section 4.
+ *
+ * Everything here may be called from a signal handler, from a child of vfork
+ * and from any thread, and leaves errno alone: no lock, no malloc, no stdio.
+ * Where nobody asked for a record it does nothing, and says nothing. */
+
+#ifndef OBSERVE_RECORD_H
+#define OBSERVE_RECORD_H
+
+#include <stddef.h>
+
+/* Attaches to the file that SCCACHE_PY_OBSERVE names and records that this image
+ * began, unless that was done.  The others call it by themselves: constructors
+ * of other libraries may come before ours. */
+void record_begin(void);
+
+/* Records kind and error with one path, which is taken relative to dir (a
+ * descriptor or AT_FDCWD).  Nothing is recorded of a path that is NULL or empty,
+ * or that the kernel could not read or found too long. */
+void record_path(char kind, int error, int dir, const char *path);
+
+/* The same with two paths, each relative to its own directory. */
+void record_paths(char kind, int error, int dir, const char *path, int dir2, const char *path2);
+
+/* Records what an open descriptor refers to. */
+void record_descriptor(char kind, int error, int fd);
+
+/* Records a path, taken relative to the current directory, and a number. */
+void record_path_number(char kind, int error, const char *path, long number);
+
+/* Records text that is no path. */
+void record_text(char kind, int error, const char *text);
+
+/* What getenv returns, unrecorded; nothing behind it takes a lock. */
+char *variable(const char *name);
+
+/* Records once for each image and answer that a variable was asked for. */
+void record_variable(const char *name, int is_set);
+
+#endif

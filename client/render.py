@@ -1,0 +1,56 @@
+"""How answers look on a terminal.  Statistics stay plain text, as sccache prints them: scripts read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sccache_py.stats import Stats, Surroundings, as_text
+
+# A job's fields in the order of columns; what a server does not tell has no column.
+_COLUMNS = {
+    "state": "State",
+    "seconds": "For",
+    "tokens": "Tokens",
+    "pid": "Process",
+    "compiler": "Compiler",
+    "source": "Source",
+    "cwd": "Directory",
+}
+
+
+def stats(counted: Stats, surroundings: Surroundings, advanced: bool) -> str:
+    """The lines of --show-stats, or of --show-adv-stats."""
+    return as_text(counted, surroundings, advanced)
+
+
+def jobs(answer: Mapping[str, Any]) -> None:
+    """Print the answer to the CONTROL `jobs`: `size` and `in_use` tokens, and `jobs`, a list of maps."""
+    from rich.console import Console  # costs 30 ms, and only this needs it
+    from rich.table import Table
+    from rich.text import Text
+
+    listed = [job for job in answer.get("jobs", []) if isinstance(job, Mapping)]
+    print(f"{answer.get('in_use', 0)} of {answer.get('size', 0)} job tokens in use, {len(listed)} compiles")
+    if not listed:
+        return
+    fields = [name for name in _COLUMNS if any(name in job for job in listed)]
+    table = Table(box=None, pad_edge=False)
+    for name in fields:
+        right = name in ("seconds", "tokens", "pid")
+        table.add_column(
+            _COLUMNS[name], justify="right" if right else "left", overflow="fold" if right else "ellipsis"
+        )
+    for job in listed:
+        # Text, not str: a path may look like markup.
+        table.add_row(*(Text(_cell(name, job.get(name))) for name in fields))
+    Console(highlight=False).print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "seconds":
+        return f"{value:.1f} s"
+    # What cannot be shown must not stop the rest from being shown.
+    return str(value).encode(errors="replace").decode()

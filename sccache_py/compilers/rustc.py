@@ -1,0 +1,456 @@
+"""rustc and clippy-driver: a table of options, and what a crate's outputs are called.
+
+Options as of rustc 1.95 (`rustc --help -v`, `rustc_session/src/config.rs`).  An option that is not in the table is refused by name: it may
+mean that the next word is its value.  Everything that stays on the command line is in the key; paths that cargo
+moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for rustc writes none of them into a crate.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sccache_py.conditions import Draft
+from sccache_py.depfile import parse_dep_info
+from sccache_py.model import Plan, Reason
+from sccache_py.roles import Roles
+
+
+class Does(enum.Enum):
+    """What an option means to us."""
+
+    KEEP = enum.auto()
+    CODEGEN = enum.auto()
+    COLOR = enum.auto()
+    CRATE_NAME = enum.auto()
+    CRATE_TYPE = enum.auto()
+    EMIT = enum.auto()
+    ERROR_FORMAT = enum.auto()
+    EXTERN = enum.auto()
+    NOT_COMPILING = enum.auto()
+    OUT_DIR = enum.auto()
+    OUTPUT = enum.auto()
+    REMAP = enum.auto()
+    SEARCH = enum.auto()
+    SYSROOT = enum.auto()
+    TEST = enum.auto()
+    UNSTABLE = enum.auto()
+    WIDTH = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    name: str
+    takes_value: bool
+    does: Does = Does.KEEP
+
+
+# Sorted (a test holds us to it); review is by eye.
+OPTIONS = (
+    Option("--allow", True),
+    Option("--cap-lints", True),
+    Option("--cfg", True),
+    Option("--check-cfg", True),
+    Option("--codegen", True, Does.CODEGEN),
+    Option("--color", True, Does.COLOR),
+    Option("--crate-name", True, Does.CRATE_NAME),
+    Option("--crate-type", True, Does.CRATE_TYPE),
+    Option("--deny", True),
+    Option("--diagnostic-width", True, Does.WIDTH),
+    Option("--edition", True),
+    Option("--emit", True, Does.EMIT),
+    Option("--env-set", True),
+    Option("--error-format", True, Does.ERROR_FORMAT),
+    Option("--explain", True, Does.NOT_COMPILING),
+    Option("--extern", True, Does.EXTERN),
+    Option("--forbid", True),
+    Option("--force-warn", True),
+    Option("--help", False, Does.NOT_COMPILING),
+    Option("--json", True),
+    Option("--out-dir", True, Does.OUT_DIR),
+    Option("--print", True, Does.NOT_COMPILING),
+    Option("--remap-path-prefix", True, Does.REMAP),
+    Option("--remap-path-scope", True, Does.KEEP),
+    Option("--sysroot", True, Does.SYSROOT),
+    Option("--target", True),
+    Option("--test", False, Does.TEST),
+    Option("--unpretty", True, Does.NOT_COMPILING),
+    Option("--verbose", False),
+    Option("--version", False, Does.NOT_COMPILING),
+    Option("--warn", True),
+    Option("-A", True),
+    Option("-C", True, Does.CODEGEN),
+    Option("-D", True),
+    Option("-F", True),
+    Option("-L", True, Does.SEARCH),
+    Option("-O", False),
+    Option("-V", False, Does.NOT_COMPILING),
+    Option("-W", True),
+    Option("-Z", True, Does.UNSTABLE),
+    Option("-g", False),
+    Option("-h", False, Does.NOT_COMPILING),
+    Option("-l", True),
+    Option("-o", True, Does.OUTPUT),
+    Option("-v", False),
+    Option("-vV", False, Does.NOT_COMPILING),
+)
+_BY_NAME = {o.name: o for o in OPTIONS}
+
+_LIBRARY_TYPES = ("lib", "rlib", "staticlib")
+
+# `-C` options that leave files which are no output, or write more than they are asked to.
+_CODEGEN_REFUSED = {"incremental": Reason.INCREMENTAL, "save-temps": Reason.SAVE_TEMPS}
+# `-C` options under which an object names the directory that it was written to.
+_CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
+# `-Z` options that write profiles of this very run.
+_UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes")
+
+# `-L` kinds in which rustc looks up names that it already knows whole (the hash of a crate is part of them), or native libraries;
+# a new file there decides nothing unless it was asked for by name.  The others are searched by pattern.
+_EXACT_KINDS = ("dependency", "native", "framework")
+
+
+@dataclass(slots=True)
+class _Parsed:
+    """The command line, in order of reading."""
+
+    cwd: str
+    arguments: list[str] = field(default_factory=list)
+    roles: list[tuple[str, str, str]] = field(default_factory=list)
+    inputs: list[str] = field(default_factory=list)
+    externs: list[tuple[str, str | None]] = field(default_factory=list)
+    searches: list[tuple[str, str]] = field(default_factory=list)
+    emit: list[tuple[str, str | None]] = field(default_factory=list)
+    crate_types: list[str] = field(default_factory=list)
+    crate_name: str | None = None
+    extra_filename: str = ""
+    out_dir: str | None = None
+    output: str | None = None
+    color: str | None = None
+    width: str | None = None
+    error_format: str = "human"
+    remaps: list[tuple[str, str]] = field(default_factory=list)
+    literal: bool = False  # tell paths as they are spelled
+    native_cpu: bool = False
+    has_link_search: bool = False
+    refused: Reason | None = None
+
+    def absolute(self, path: str) -> str:
+        return os.path.normpath(os.path.join(self.cwd, path))
+
+
+class Rustc:
+    """Driver for rustc and for whatever calls itself rustc behind another name (clippy-driver)."""
+
+    name = "rust"
+
+    def parse(self, argv: Sequence[str], cwd: str) -> Plan | Reason:
+        parsed = _Parsed(cwd)
+        if argv and os.path.basename(argv[0]) == "rustc":
+            argv = argv[1:]  # a workspace wrapper (clippy-driver) is given rustc's name first
+        reason = _read(argv, parsed)
+        if reason is not None:
+            return reason
+        return _plan(parsed)
+
+    def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
+        """Sources and variables from dep-info, each --extern, and what the caller adds by SCCACHE_EXTRAFILES.
+
+        Not in that list: what a macro opens, module files looked for in vain, libraries found by search (correctness.md).
+        """
+        files, names = parse_dep_info(dep_info)
+        read = [os.path.normpath(os.path.join(cwd, os.fsdecode(f))) for f in files]
+        read = [f for f in read if f not in plan.must_write]
+        read += [p for p in plan.known_inputs if p not in read]
+        read += [os.path.join(cwd, p) for p in extra_files]
+        absent = []
+        for file in files:
+            other = _other_module_file(os.path.normpath(os.path.join(cwd, os.fsdecode(file))))
+            if other is not None and other not in read:
+                absent.append(other)
+        return Draft(read=read, present=[], absent=absent, listed=[], asked=[os.fsdecode(n) for n in names], outputs=list(plan.must_write))
+
+
+def _other_module_file(path: str) -> str | None:
+    """`foo.rs` for `foo/mod.rs` and the reverse: error E0761 if both are there."""
+    directory, name = os.path.split(path)
+    if name == "mod.rs":
+        return directory + ".rs"
+    stem, extension = os.path.splitext(name)
+    if extension == ".rs" and stem not in ("lib", "main"):
+        return os.path.join(directory, stem, "mod.rs")
+    return None
+
+
+def _read(argv: Sequence[str], parsed: _Parsed) -> Reason | None:
+    words = iter(argv)
+    for word in words:
+        if word == "-":
+            parsed.refused = parsed.refused or Reason.STDIN
+            parsed.inputs.append(word)
+            continue
+        if not word.startswith("-"):
+            parsed.inputs.append(word)
+            parsed.arguments.append(word)
+            continue
+        option, value = _split(word)
+        if option is None:
+            return Reason.UNKNOWN_OPTION
+        if option.takes_value and value is None:
+            value = next(words, None)
+            if value is None:
+                return Reason.BAD_ARGUMENTS
+        if not option.takes_value and value is not None:
+            return Reason.BAD_ARGUMENTS
+        if option.does is Does.NOT_COMPILING:
+            return Reason.NOT_COMPILING
+        _ACTIONS.get(option.does, _keep)(parsed, option.name, value or "")
+    return None
+
+
+def _split(word: str) -> tuple[Option | None, str | None]:
+    """`--name=value`, `-Cvalue`, `--name`, `-C` → the option and its value if it is in this word."""
+    option = _BY_NAME.get(word)
+    if option is not None:
+        return option, None
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return _BY_NAME.get(name), value if equals else None
+    option = _BY_NAME.get(word[:2])
+    if option is None or not option.takes_value:
+        return None, None
+    return option, word[2:]
+
+
+def _keep(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.arguments += [name, value]
+
+
+def _codegen(parsed: _Parsed, name: str, value: str) -> None:
+    key, _, setting = value.partition("=")
+    key = key.replace("_", "-")
+    if key in _CODEGEN_REFUSED:
+        parsed.refused = parsed.refused or _CODEGEN_REFUSED[key]
+    elif key == "extra-filename":
+        parsed.extra_filename = setting
+    elif key in ("target-cpu", "tune-cpu") and setting == "native":
+        parsed.native_cpu = True
+    elif key in _CODEGEN_NAMES_OUT_DIR and setting != "off":
+        parsed.literal = True
+    parsed.arguments += ["-C", value]
+
+
+def _unstable(parsed: _Parsed, name: str, value: str) -> None:
+    if value.replace("_", "-").startswith(_UNSTABLE_REFUSED):
+        parsed.refused = parsed.refused or Reason.SELF_PROFILE
+    # What an unstable option writes where is not ours to know: -Zbinary-dep-depinfo lists every path.
+    if value != "unstable-options":
+        parsed.literal = True
+    parsed.arguments += ["-Z", value]
+
+
+def _color(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.color = value
+    parsed.arguments += [name, value]
+
+
+def _width(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.width = value
+    parsed.arguments += [name, value]
+
+
+def _error_format(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.error_format = value
+    parsed.arguments += [name, value]
+
+
+def _crate_name(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.crate_name = value
+    parsed.arguments += [name, value]
+
+
+def _crate_type(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.crate_types += value.split(",")
+    parsed.arguments += [name, value]
+
+
+def _emit(parsed: _Parsed, name: str, value: str) -> None:
+    for item in value.split(","):
+        kind, equals, path = item.partition("=")
+        parsed.emit.append((kind, path if equals else None))
+    parsed.arguments += [name, value]
+
+
+def _extern(parsed: _Parsed, name: str, value: str) -> None:
+    crate, equals, path = value.partition("=")
+    parsed.externs.append((crate, path if equals else None))
+
+
+def _search(parsed: _Parsed, name: str, value: str) -> None:
+    kind, equals, path = value.partition("=")
+    parsed.searches.append((kind, path) if equals else ("all", value))
+
+
+def _out_dir(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.out_dir = value
+
+
+def _output(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.output = value
+    parsed.arguments += [name, value]
+
+
+def _remap(parsed: _Parsed, name: str, value: str) -> None:
+    source, equals, target = value.rpartition("=")
+    if not equals:
+        parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
+    parsed.remaps.append((source, target))
+
+
+def _sysroot(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.refused = parsed.refused or Reason.SYSROOT
+
+
+def _test(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.refused = parsed.refused or Reason.CRATE_TYPE
+
+
+_ACTIONS = {
+    Does.CODEGEN: _codegen,
+    Does.COLOR: _color,
+    Does.CRATE_NAME: _crate_name,
+    Does.CRATE_TYPE: _crate_type,
+    Does.EMIT: _emit,
+    Does.ERROR_FORMAT: _error_format,
+    Does.EXTERN: _extern,
+    Does.OUTPUT: _output,
+    Does.OUT_DIR: _out_dir,
+    Does.REMAP: _remap,
+    Does.SEARCH: _search,
+    Does.SYSROOT: _sysroot,
+    Does.TEST: _test,
+    Does.UNSTABLE: _unstable,
+    Does.WIDTH: _width,
+}
+
+
+def _refusal(parsed: _Parsed) -> Reason | None:
+    """Why not, in the order in which sccache would say it."""
+    if parsed.refused is not None:
+        return parsed.refused
+    if not parsed.inputs:
+        return Reason.MISSING_INPUT
+    if len(parsed.inputs) > 1:
+        return Reason.MANY_INPUTS
+    if not parsed.crate_types or any(t not in _LIBRARY_TYPES for t in parsed.crate_types):
+        return Reason.CRATE_TYPE
+    if parsed.output == "-" or any(path == "-" for _, path in parsed.emit):
+        return Reason.OUTPUT_IS_STDOUT
+    return None
+
+
+def _plan(parsed: _Parsed) -> Plan | Reason:
+    reason = _refusal(parsed)
+    if reason is not None:
+        return reason
+
+    named_outputs = [p for p in (parsed.output, *(path for _, path in parsed.emit)) if p is not None]
+    spelled_out = parsed.out_dir if parsed.out_dir is not None else ""
+    out = parsed.absolute(spelled_out)
+    roles = [("out", out, spelled_out)]
+    arguments = parsed.arguments
+    if parsed.out_dir is not None:
+        arguments += ["--out-dir", "$out"]
+    if parsed.literal:
+        arguments.append("literal out-dir " + spelled_out)
+
+    for number, (kind, path) in enumerate(parsed.searches):
+        known = next((role for role, p, _ in roles if p == parsed.absolute(path)), None)
+        if known is None:
+            known = f"L{number}"
+            roles.append((known, parsed.absolute(path), path))
+        arguments += ["-L", f"{kind}={path}" if parsed.literal else f"{kind}=${known}"]
+
+    # rustc keeps externs in a map ordered by name; cargo's order is its own affair.
+    known_inputs = []
+    for number, (crate, path) in enumerate(sorted(parsed.externs, key=lambda e: e[0])):
+        if path is None:
+            arguments += ["--extern", crate]
+            continue
+        absolute = parsed.absolute(path)
+        known_inputs.append(absolute)
+        roles.append((f"x{number}", absolute, path))
+        arguments += ["--extern", f"{crate}={path if parsed.literal else os.path.basename(path)}"]
+
+    told, cwd_in_key = _tell_cwd(parsed)
+    arguments += told
+    roles.append(("cwd", parsed.cwd, parsed.cwd))
+
+    must, templates, own = _outputs(parsed, out)
+    kinds = [kind for kind, _ in parsed.emit] or ["link"]
+    return Plan(
+        language="Rust",
+        dialect="rust",
+        source=parsed.absolute(parsed.inputs[0]),
+        arguments=tuple(arguments),
+        roles=Roles(roles),
+        known_inputs=tuple(known_inputs),
+        must_write=tuple(must),
+        may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
+        templates=tuple(templates),
+        own_output_prefixes=tuple(own),
+        list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
+        wants_jobserver=True,
+        dep_info=next((t for t in templates if t in must), None) if "dep-info" in kinds else None,
+        json_diagnostics=parsed.error_format == "json",
+        cwd_in_key=cwd_in_key,
+        native_cpu=parsed.native_cpu,
+        linked="staticlib" in parsed.crate_types,
+        chooses_color=parsed.error_format != "json" and parsed.color in (None, "auto"),
+        chooses_width=parsed.error_format != "json" and parsed.width is None,
+    )
+
+
+def _tell_cwd(parsed: _Parsed) -> tuple[list[str], bool]:
+    """Words for the key, and whether the cwd is among them.
+
+    rustc writes its cwd into metadata and debug info, unless a prefix map covers it: then the map's target is what counts.
+    """
+    told = []
+    covered = False
+    for source, target in parsed.remaps:
+        under = source == parsed.cwd or parsed.cwd.startswith(source.rstrip("/") + "/")
+        covered = covered or under
+        told += ["--remap-path-prefix", f"$cwd{'/..' * parsed.cwd[len(source) :].count('/')}={target}" if under else f"{source}={target}"]
+    if not covered:
+        told += ["cwd", parsed.cwd]
+    return told, not covered
+
+
+def _outputs(parsed: _Parsed, out: str) -> tuple[list[str], list[str], list[str]]:
+    """Paths that must be there after a success, those of them that are depfiles, prefixes of all this unit's outputs."""
+    own = [parsed.absolute(path) for _, path in parsed.emit if path is not None]
+    if parsed.output is not None:
+        stem = os.path.splitext(parsed.absolute(parsed.output))[0]
+        return [], [stem + ".d"], [*own, stem + ".", parsed.absolute(parsed.output)]
+    if parsed.crate_name is None:
+        return [], [], own
+    name = parsed.crate_name.replace("-", "_") + parsed.extra_filename
+    library, plain = os.path.join(out, f"lib{name}."), os.path.join(out, f"{name}.")
+    must = []
+    for kind, path in parsed.emit or [("link", None)]:
+        if path is not None:
+            must.append(parsed.absolute(path))
+        elif kind == "dep-info":
+            must.append(plain + "d")
+        elif kind == "metadata":
+            must.append(library + "rmeta")
+        elif kind == "link":
+            if {"lib", "rlib"}.intersection(parsed.crate_types):
+                must.append(library + "rlib")
+            if "staticlib" in parsed.crate_types:
+                must.append(library + "a")
+    depfiles = [parsed.absolute(path) if path else plain + "d" for kind, path in parsed.emit if kind == "dep-info"]
+    return must, depfiles, [*own, library, plain]

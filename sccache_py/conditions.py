@@ -1,0 +1,132 @@
+"""From what was seen to what must hold for the result to be used again.
+
+An observation names every path that a compiler's tree touched.  Some decide nothing (the kernel's own files, the terminal), some
+are covered by the compiler's identity (its toolchain), some were the tree's own; the rest are the inputs.  Each name that is
+left out here is a promise that it changes no byte of any output, so each has its reason beside it.
+
+Strings only; whoever calls has the files looked at (server/deposit.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sccache_py.model import Observation, Plan, Reason
+
+# Paths that are no inputs, with why.  A name that ends in "/" stands for all below it.
+IGNORED_PATHS = {
+    "/dev/full": "a device: same for everyone",
+    "/dev/null": "a device: same for everyone",
+    "/dev/random": "randomness is for names of temporary files",
+    "/dev/tty": "the terminal: rustc's tempfile crate looks whether it may speak",
+    "/dev/urandom": "randomness is for names of temporary files",
+    "/dev/zero": "a device: same for everyone",
+    "/etc/ld.so.cache": "where libraries are; which ones were loaded is recorded",
+    "/etc/ld.so.preload": "the loader's; which libraries were loaded is recorded",
+    "/proc/cpuinfo": "how many processors: decides threads, not bytes (-march=native is hashed apart)",
+    "/proc/filesystems": "libselinux asks at start",
+    "/proc/meminfo": "sizes of heaps (gcc's ggc-min-heapsize), not bytes",
+    "/proc/mounts": "libselinux asks at start",
+    "/proc/self/auxv": "features of the processor for the C library",
+    "/proc/self/cgroup": "how many threads Rust's standard library may use",
+    "/proc/self/exe": "the image itself, recorded as such",
+    "/proc/self/maps": "where the stack is",
+    "/proc/self/mountinfo": "how many threads Rust's standard library may use",
+    "/proc/self/stat": "start time, for a profile",
+    "/proc/self/statm": "memory used, for statistics",
+    "/proc/self/status": "memory used, for statistics",
+    "/proc/stat": "how many processors",
+    "/proc/sys/": "the kernel's settings for memory",
+    "/sys/devices/system/cpu/": "how many processors",
+    "/sys/devices/system/node": "how many processors",
+    "/sys/fs/cgroup/": "how many threads",
+    "/sys/kernel/mm/": "the allocator asks for huge pages",
+}
+_IGNORED_EXACT = frozenset(IGNORED_PATHS)
+_IGNORED_BELOW = tuple(p for p in IGNORED_PATHS if p.endswith("/"))
+_SPECIAL_BELOW = ("/proc/", "/sys/", "/dev/")
+
+# Variables whose value changes no output, with why.
+IGNORED_VARIABLES = {
+    "CARGO_MAKEFLAGS": "the jobserver; the compiler is given ours",
+    "COLUMNS": "the terminal's width reaches the compiler as an argument, which is in the key",
+    "GNUMAKEFLAGS": "the jobserver",
+    "LD_LIBRARY_PATH": "where libraries are; which ones were loaded is recorded",
+    "LD_PRELOAD": "ours; the caller's own is in the key",
+    "MAKEFLAGS": "the jobserver; the compiler is given ours",
+    "MAKELEVEL": "the jobserver",
+    "MFLAGS": "the jobserver",
+    "RUST_BACKTRACE": "what a panic prints, and a panic is not stored",
+    "RUST_LIB_BACKTRACE": "what a panic prints, and a panic is not stored",
+    "RUST_LOG": "cargo's and cargo plugins' logging",
+    "RUST_MIN_STACK": "the size of threads' stacks",
+    "SCCACHE_PY_OBSERVE": "ours",
+    "TEMP": "where temporary files go",
+    "TERM": "whether colours are wanted reaches the compiler as an argument, which is in the key",
+    "TMP": "where temporary files go",
+    "TMPDIR": "where temporary files go",
+}
+
+
+@dataclass(slots=True)
+class Draft:
+    """The conditions of one compile in absolute paths, before anything was hashed; and what it left."""
+
+    read: list[str]
+    present: list[str]
+    absent: list[str]
+    listed: list[str]
+    asked: list[str]
+    outputs: list[str]
+
+
+def is_ignored(path: str) -> bool:
+    return path in _IGNORED_EXACT or path.startswith(_IGNORED_BELOW)
+
+
+def is_special(path: str) -> bool:
+    """A file that is not the same file for the next process that names it."""
+    return path.startswith(_SPECIAL_BELOW) and not path.startswith("/dev/shm/")
+
+
+def judge(plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str]) -> Draft | Reason:
+    """What must hold for `seen` to be replayed, or why it must not be.
+
+    covered: directories (ending in "/") and files that the compiler's identity stands for.
+    ours: paths that we gave the compiler (its jobserver's descriptors).
+    left: those of `seen.written` that exist now.
+    """
+    skip = set(ours)
+
+    def decides(path: str) -> bool:
+        return not (path in skip or path.startswith(covered) or is_ignored(path))
+
+    read = [p for p in seen.read if decides(p)]
+    if any(is_special(p) for p in read):
+        return Reason.SPECIAL_FILE
+
+    outputs = [p for p in left if decides(p)]
+    allowed = tuple(d + "/" for d in plan.may_write)
+    for path in outputs:
+        if path not in plan.must_write and not path.startswith(allowed):
+            return Reason.WROTE_ELSEWHERE
+    # What was there before and is gone now would not go on a hit.
+    if any(not p.startswith(allowed) for p in seen.removed if decides(p)):
+        return Reason.WROTE_ELSEWHERE
+    if not outputs or not set(plan.must_write).issubset(outputs):
+        return Reason.OUTPUT_MISSING
+
+    own = plan.own_output_prefixes
+
+    def condition(paths: list[str]) -> list[str]:
+        return [p for p in paths if decides(p) and not p.startswith(own) and not is_special(p)]
+
+    return Draft(
+        read=read,
+        present=condition(seen.present),
+        absent=condition(seen.absent),
+        listed=[p for p in condition(seen.listed) if p not in plan.list_free],
+        asked=[n for n in seen.asked if n not in IGNORED_VARIABLES],
+        outputs=outputs,
+    )

@@ -1,0 +1,140 @@
+"""Settings, from sccache's variables and its TOML file.  The environment wins over the file.
+
+Which of them belong to one request (`SCCACHE_RECACHE` of that caller) and which to the server (the store's place and size) is
+decided here: `Settings` is read once, when the server starts; `Wishes` are read from each request's environment.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DEFAULT_SIZE_BYTES = 10 * 1024**3
+DEFAULT_IDLE_S = 600
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_TRUE = ("1", "true", "on", "yes")
+
+
+class ConfigError(Exception):
+    """A setting that cannot be meant; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    directory: str
+    size_bytes: int = DEFAULT_SIZE_BYTES
+    idle_s: float = DEFAULT_IDLE_S
+    read_only: bool = False
+    jobs: int | None = None  # None: the processors that this process may use
+    workers: int | None = None  # None: by the number of processors
+    zstd_level: int = 0  # 0: stored as they are
+    basedirs: tuple[str, ...] = ()
+    error_log: str | None = None
+    log_level: str = "warning"
+    observe: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    recache: bool = False
+    no_cache: bool = False
+    buster: str = ""
+    extra_files: tuple[str, ...] = ()
+    extra_env: str | None = None
+    verify_every: int = 0
+
+
+NO_WISHES = Wishes()
+
+
+def parse_size(text: str, name: str) -> int:
+    """`10G`, `512M`, `1048576` → bytes.  Raises ConfigError."""
+    match = re.fullmatch(r"\s*(\d+)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"{name}: {text!r} is not a size (10G, 512M, …)")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _number(text: str, name: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ConfigError(f"{name}: {text!r} is not a whole number of 0 or more")
+    return number
+
+
+def _is_true(text: str | None) -> bool:
+    return text is not None and text.lower() in _TRUE
+
+
+def file_path(env: Mapping[str, str]) -> str | None:
+    """Where the TOML file would be: SCCACHE_CONF, else sccache-py/config below the XDG configuration directory."""
+    if env.get("SCCACHE_CONF"):
+        return env["SCCACHE_CONF"]
+    home = env.get("XDG_CONFIG_HOME") or (env["HOME"] + "/.config" if env.get("HOME") else None)
+    return f"{home}/sccache-py/config" if home else None
+
+
+def cache_directory(env: Mapping[str, str]) -> str | None:
+    """SCCACHE_DIR, else the XDG cache directory's; None where neither it nor HOME is known.  sccache's own is never touched."""
+    if env.get("SCCACHE_DIR"):
+        return env["SCCACHE_DIR"]
+    home = env.get("XDG_CACHE_HOME") or (env["HOME"] + "/.cache" if env.get("HOME") else None)
+    return f"{home}/sccache-py" if home else None
+
+
+def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
+    """Raises ConfigError."""
+    try:
+        table = tomllib.loads(toml) if toml else {}
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"configuration file: {e}") from e
+    cache = table.get("cache", {})
+    disk = cache.get("disk", {}) if isinstance(cache, dict) else {}
+    if not isinstance(disk, dict):
+        raise ConfigError("configuration file: [cache.disk] is not a table")
+
+    directory = env.get("SCCACHE_DIR") or disk.get("dir") or cache_directory(env)
+    if not isinstance(directory, str):
+        raise ConfigError("neither SCCACHE_DIR nor HOME is set: no place for the cache")
+    size = env.get("SCCACHE_CACHE_SIZE") or disk.get("size")
+    mode = env.get("SCCACHE_LOCAL_RW_MODE") or disk.get("rw_mode") or "READ_WRITE"
+    if mode not in ("READ_WRITE", "READ_ONLY"):
+        raise ConfigError(f"SCCACHE_LOCAL_RW_MODE: {mode!r} is neither READ_WRITE nor READ_ONLY")
+
+    def number(name: str) -> int | None:
+        return _number(env[name], name) if env.get(name) else None
+
+    idle = number("SCCACHE_IDLE_TIMEOUT")
+    return Settings(
+        directory=directory,
+        size_bytes=DEFAULT_SIZE_BYTES if size is None else parse_size(str(size), "SCCACHE_CACHE_SIZE"),
+        idle_s=DEFAULT_IDLE_S if idle is None else idle,
+        read_only=mode == "READ_ONLY",
+        jobs=number("SCCACHE_JOBS") or None,
+        workers=number("SCCACHE_WORKERS"),
+        zstd_level=number("SCCACHE_CACHE_ZSTD_LEVEL") or 0,
+        basedirs=tuple(d for d in env.get("SCCACHE_BASEDIRS", "").split(":") if d),
+        error_log=env.get("SCCACHE_ERROR_LOG") or None,
+        log_level=env.get("SCCACHE_LOG", "warning").rpartition("=")[2].lower(),
+        observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),
+    )
+
+
+def wishes(env: Mapping[str, str]) -> Wishes:
+    """What this caller wants.  A malformed number counts as not set: a build never fails by a wish."""
+    if not any(name.startswith("SCCACHE_") for name in env):
+        return NO_WISHES
+    every = env.get("SCCACHE_VERIFY", "")
+    return Wishes(
+        recache=bool(env.get("SCCACHE_RECACHE")),
+        no_cache=_is_true(env.get("SCCACHE_NO_CACHE")),
+        buster=env.get("SCCACHE_C_CUSTOM_CACHE_BUSTER", ""),
+        extra_files=tuple(f for f in env.get("SCCACHE_EXTRAFILES", "").split(":") if f),
+        extra_env=env.get("SCCACHE_EXTRAENV"),
+        verify_every=int(every) if every.isdigit() else 0,
+    )

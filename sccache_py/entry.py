@@ -1,0 +1,76 @@
+"""Stored values ↔ bytes: manifests (the variants of a recipe) and results.
+
+A value that does not decode is a FormatError, which its reader takes as a miss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sccache_py.codec import pack, unpack
+from sccache_py.errors import FormatError
+from sccache_py.model import Output, Result, Variant
+
+# Variants of one recipe that are remembered, last used first: an edit-and-undo loop or a handful of branches.
+MAX_VARIANTS = 32
+
+# Outputs up to this size live in the entry; larger ones are files of their own, which restore without passing through us.
+INLINE_LIMIT_BYTES = 32 * 1024
+
+
+def pack_manifest(variants: list[Variant]) -> bytes:
+    """Paths repeat from variant to variant, so they stand once, in a table."""
+    table: dict[str, int] = {}
+
+    def index(path: str) -> int:
+        return table.setdefault(path, len(table))
+
+    rows = [
+        [
+            [[index(p), d] for p, d in v.files],
+            [index(p) for p in v.present],
+            [[index(p), names] for p, names in v.absent],
+            [[index(p), d] for p, d in v.listed],
+            v.env,
+            v.pins,
+            v.result,
+        ]
+        for v in variants
+    ]
+    return pack([list(table), rows])
+
+
+def unpack_manifest(data: bytes) -> list[Variant]:
+    """Raises FormatError."""
+    try:
+        table, rows = unpack(data)
+        return [_variant(table, row) for row in rows]
+    except (TypeError, ValueError, IndexError) as e:
+        raise FormatError(f"not a manifest: {e}") from e
+
+
+def _variant(table: list[str], row: list[Any]) -> Variant:
+    files, present, absent, listed, env, pins, result = row
+    return Variant(
+        files=[(table[i], d) for i, d in files],
+        present=[table[i] for i in present],
+        absent=[(table[i], names) for i, names in absent],
+        listed=[(table[i], d) for i, d in listed],
+        env=[(name, value) for name, value in env],
+        pins=[(role, path) for role, path in pins],
+        result=result,
+    )
+
+
+def pack_result(result: Result) -> bytes:
+    outputs = [[o.path, o.mode, o.size, o.digest, o.inline, o.template] for o in result.outputs]
+    return pack([outputs, result.stdout, result.stderr, result.took_ns, result.peak_rss_kib])
+
+
+def unpack_result(data: bytes) -> Result:
+    """Raises FormatError."""
+    try:
+        outputs, stdout, stderr, took_ns, peak_rss_kib = unpack(data)
+        return Result(tuple(Output(*fields) for fields in outputs), stdout, stderr, took_ns, peak_rss_kib)
+    except (TypeError, ValueError) as e:
+        raise FormatError(f"not a result: {e}") from e

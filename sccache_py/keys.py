@@ -1,0 +1,120 @@
+"""Keys: one walk names the fields of a recipe and yields the key, or the explanation of it.
+
+A recipe is what is known of a compile before any header or module is read: the compiler's identity, the canonical
+arguments, the digest of the main source, the environment that always counts.  A result key is a recipe and the digests
+of all that one compile read.  xxh3-128, over named and length-prefixed fields: without the lengths `-DA B` and `-DAB` would be alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import xxhash
+
+from sccache_py.model import Plan, Variant
+
+# Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
+KEY_FORMAT = b"2"
+
+# Read by proc-macros through env::vars(), which asks for no name and so is not observed; and what decides the language.
+_ALWAYS = ("RUSTC_BOOTSTRAP",)
+_ALWAYS_PREFIX = "CARGO_PKG_"
+
+# Without observation nobody knows what a macro asked for, so all of cargo's variables count, less those that change
+# from run to run and reach no output: the jobserver, how many jobs, and where crates are fetched from.
+_FALLBACK_PREFIXES = ("CARGO_", "OUT_DIR")
+_FALLBACK_LEFT_OUT = ("CARGO_MAKEFLAGS", "CARGO_BUILD_JOBS", "CARGO_TERM_", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_INCREMENTAL")
+EXTRA_ENV_DEFAULT = "DATABASE_URL,SQLX_*"
+
+
+class Sink(Protocol):
+    def field(self, name: str, value: bytes) -> None: ...
+
+
+class KeyHash:
+    """Fields → 16 bytes."""
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_128()
+
+    def field(self, name: str, value: bytes) -> None:
+        self._hash.update(b"%s:%d:" % (name.encode(), len(value)))
+        self._hash.update(value)
+
+    def key(self) -> bytes:
+        return self._hash.digest()
+
+
+class KeyExplanation:
+    """The same walk, to read."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def field(self, name: str, value: bytes) -> None:
+        shown = value.hex() if name in ("compiler", "source") else os.fsdecode(value)
+        self.lines.append(f"{name}: {shown}")
+
+
+class Hasher:
+    """Incremental digest of contents; releases the GIL on large chunks."""
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_128()
+        self.update = self._hash.update
+        self.digest = self._hash.digest
+
+
+def digest(data: bytes) -> bytes:
+    return xxhash.xxh3_128_digest(data)
+
+
+def fallback_environment(env: Mapping[str, str], extra: str) -> list[str]:
+    """Names that count when nothing is observed: cargo's, OUT_DIR, and `extra` (comma-separated, `*` at the end allowed)."""
+    wanted = [pattern.strip() for pattern in extra.split(",") if pattern.strip()]
+    exact = {p for p in wanted if not p.endswith("*")}
+    prefixes = _FALLBACK_PREFIXES + tuple(p[:-1] for p in wanted if p.endswith("*"))
+    return sorted(n for n in env if n in exact or (n.startswith(prefixes) and not n.startswith(_FALLBACK_LEFT_OUT)))
+
+
+def describe_recipe(plan: Plan, compiler: bytes, source: bytes, env: Mapping[str, str], more: Iterable[tuple[str, bytes]], sink: Sink) -> None:
+    """The one place that says what a recipe is made of.  `more`: further named fields (mode, cache buster…)."""
+    sink.field("format", KEY_FORMAT)
+    sink.field("language", plan.dialect.encode())
+    sink.field("compiler", compiler)
+    for argument in plan.arguments:
+        sink.field("arg", os.fsencode(argument))
+    sink.field("source", source)
+    for name in sorted(n for n in env if n.startswith(_ALWAYS_PREFIX) or n in _ALWAYS):
+        sink.field("env", os.fsencode(f"{name}={env[name]}"))
+    for name, value in more:
+        sink.field(name, value)
+
+
+def result_key(recipe: bytes, variant: Variant) -> bytes:
+    """The key of what a compile under exactly these conditions gave."""
+    hash_ = KeyHash()
+    hash_.field("recipe", recipe)
+    for path, file_digest in variant.files:
+        hash_.field("file", os.fsencode(path) + b"\0" + file_digest)
+    for path in variant.present:
+        hash_.field("present", os.fsencode(path))
+    for path, names in variant.absent:
+        hash_.field("absent", b"\0".join(os.fsencode(n) for n in (path, *names)))
+    for path, names_digest in variant.listed:
+        hash_.field("listed", os.fsencode(path) + b"\0" + names_digest)
+    for name, value in variant.env:
+        hash_.field("env", os.fsencode(name) + (b"" if value is None else b"=" + os.fsencode(value)))
+    for role, path in variant.pins:
+        hash_.field("pin", os.fsencode(f"{role}={path}"))
+    return hash_.key()
+
+
+def names_digest(names: Iterable[str]) -> bytes:
+    """The digest of a directory's names, whatever their order on disk."""
+    hash_ = KeyHash()
+    for name in sorted(names):
+        hash_.field("name", os.fsencode(name))
+    return hash_.key()

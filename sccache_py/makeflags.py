@@ -1,0 +1,23 @@
+"""Jobserver settings in the environment.
+
+GNU make's manual, "Job Slots"; jobserver-rs 0.1.34 reads the *first that exists* of CARGO_MAKEFLAGS, MAKEFLAGS, MFLAGS, so one without
+`--jobserver-auth` hides a good one behind it: both are set, and MFLAGS and GNUMAKEFLAGS go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+JOBSERVER_VARIABLES = ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
+
+def without_jobserver(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name not in JOBSERVER_VARIABLES}
+
+
+def with_jobserver(env: Mapping[str, str], jobs: int, read_fd: int, write_fd: int) -> dict[str, str]:
+    """`env` with the caller's jobserver replaced by the pipe (read_fd, write_fd) of a pool of `jobs`."""
+    child = without_jobserver(env)
+    # The leading space says that there are no single-letter flags; make 4.3 reads the first word as such.
+    child["MAKEFLAGS"] = child["CARGO_MAKEFLAGS"] = f" -j{jobs} --jobserver-auth={read_fd},{write_fd}"
+    return child

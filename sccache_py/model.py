@@ -1,0 +1,157 @@
+"""The vocabulary: what is asked, what was planned, seen, remembered and answered.
+
+Values only.  Nothing here touches a file or knows a compiler.  Paths and arguments are `str` decoded with
+`surrogateescape`; contents and digests are `bytes` (a digest is 16 bytes of xxh3-128, `keys.digest`).
+A *folded* path is a path told by its role: `$out/libx.rlib`, `$cwd/src/lib.rs`, or absolute (roles.py).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from sccache_py.roles import Roles
+
+
+class Reason(enum.Enum):
+    """Why an invocation was not cached.  The value is the line in --show-stats; sccache's words where it has some."""
+
+    # Found on the command line: the caller runs the compiler itself.
+    NOT_COMPILING = "not a compilation"  # -V, --print, -vV: counted as a non-compilation call
+    UNSUPPORTED_COMPILER = "unsupported compiler"
+    STDIN = "-"
+    MISSING_INPUT = "missing input"
+    MANY_INPUTS = "multiple input files"
+    MISSING_EMIT = "missing emit"
+    CRATE_TYPE = "crate-type"
+    INCREMENTAL = "incremental"
+    UNKNOWN_OPTION = "unhandled option"
+    BAD_ARGUMENTS = "argument parse"
+    OUTPUT_IS_STDOUT = "output to stdout"
+    OUTPUT_OPTION = "-o"
+    SAVE_TEMPS = "save-temps"
+    SELF_PROFILE = "self-profile"
+    RESPONSE_FILE = "@"
+    SYSROOT = "--sysroot"
+    FALLBACK_STATICLIB = "staticlib without observation"
+    FALLBACK_SCRIPT = "script as compiler without observation"
+    FALLBACK_NO_DEP_INFO = "no dep-info without observation"
+    NO_CACHE = "SCCACHE_NO_CACHE"
+    READ_ONLY = "read-only cache"
+    # Found on connecting.
+    OTHER_VIEW = "client sees other files"
+    OTHER_LIMITS = "caller may do more than the server"
+    # Found by watching the compiler: it ran, and nothing was stored.
+    RECORD_LOST = "observation incomplete"
+    RECORD_FOREIGN = "a program could not be observed"
+    RECORD_SOCKET = "used a socket"
+    SPECIAL_FILE = "read a special file"
+    WROTE_ELSEWHERE = "wrote outside its output directories"
+    INPUT_TOO_NEW = "input changed during the compile"
+    INPUT_VANISHED = "input gone after the compile"
+    OUTPUT_CHANGED = "output changed while it was stored"
+    OUTPUT_MISSING = "expected output missing"
+    OUTPUT_SPECIAL = "output is not a regular file"
+    TOO_LARGE = "outputs too large"
+    TOO_TALKATIVE = "too much on stdout or stderr"
+    JOBSERVER_WARNING = "jobserver warning on stderr"
+    LEFT_RUNNING = "left a process running"
+
+
+@dataclass(slots=True)
+class Request:
+    """One compiler call as the client sent it (docs/protocol.md, section 2)."""
+
+    argv: list[str]
+    program: str
+    cwd: str
+    env: dict[str, str]
+    umask: int
+    nice: int
+    limits: list[tuple[int, int, int]]
+    descriptors: int
+    columns: int
+    root: tuple[int, int]
+    here: tuple[int, int]
+    affinity: bytes
+    blocked: int
+    ignored: int
+
+    def is_terminal(self, fd: int) -> bool:
+        return bool(self.descriptors & (16 << fd))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a driver understood of a command line.  The same for equal (argv, cwd): it is memoised."""
+
+    language: str  # "Rust", "C/C++", "Assembler": how sccache counts
+    dialect: str  # "rust", "c [gcc]": how sccache counts in detail
+    source: str  # the main source, absolute
+    arguments: tuple[str, ...]  # canonical: every path told by its role
+    roles: Roles
+    known_inputs: tuple[str, ...]  # absolute; what will surely be read (externs)
+    must_write: tuple[str, ...]  # absolute; outputs that have to be there after a success
+    may_write: tuple[str, ...]  # directories that outputs may be left in
+    templates: tuple[str, ...]  # outputs (absolute) that are text with paths in it: depfiles
+    own_output_prefixes: tuple[str, ...]  # absolute prefixes of this unit's own outputs: never inputs
+    list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
+    wants_jobserver: bool = False
+    dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
+    json_diagnostics: bool = False
+    cwd_in_key: bool = True  # the output may show the cwd, and no prefix map covers it
+    native_cpu: bool = False  # the result depends on this machine's processor
+    linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
+    chooses_color: bool = False  # the compiler would look whether stderr is a terminal
+    chooses_width: bool = False
+
+
+@dataclass(slots=True)
+class Observation:
+    """What a compiler's process tree did (observation.py makes it from the record)."""
+
+    read: list[str] = field(default_factory=list)  # existed before the tree wrote it, was opened for reading
+    present: list[str] = field(default_factory=list)  # asked for and found, not opened
+    absent: list[str] = field(default_factory=list)  # looked for in vain
+    listed: list[str] = field(default_factory=list)  # directories
+    asked: list[str] = field(default_factory=list)  # environment variables, sorted
+    written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
+    removed: list[str] = field(default_factory=list)  # was there before and was removed
+    made: set[str] = field(default_factory=set)  # every path that the tree created, wrote, renamed or removed
+    images: list[str] = field(default_factory=list)  # executables that ran
+
+
+@dataclass(slots=True)
+class Variant:
+    """The record of one earlier compile: under which conditions its result may be used again."""
+
+    files: list[tuple[str, bytes]]  # folded path, digest
+    present: list[str]  # folded
+    absent: list[tuple[str, list[str]]]  # folded directory, names that are not in it
+    listed: list[tuple[str, bytes]]  # folded directory, digest of its names
+    env: list[tuple[str, str | None]]
+    pins: list[tuple[str, str]]  # role, the path that it must have: an output shows that path
+    result: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One file that a compile left behind.  `inline` is None where the store keeps it as a file of its own."""
+
+    path: str  # folded
+    mode: int
+    size: int
+    digest: bytes
+    inline: bytes | None
+    template: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a hit replays."""
+
+    outputs: tuple[Output, ...]
+    stdout: bytes  # templates (roles.Roles.make_template)
+    stderr: bytes
+    took_ns: int
+    peak_rss_kib: int

@@ -1,0 +1,198 @@
+"""The preload record → what was read, absent, asked, written.
+
+The record (docs/protocol.md, section 4) is what each process of a compiler's tree noted of itself, in the order in which it was
+claimed.  Order carries meaning: a file that the tree wrote before it read it is no input, whoever of the tree did either.
+
+This module decides whether the record is whole.  It does not judge what was seen (conditions.py) and opens nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+
+from sccache_py.errors import FormatError
+from sccache_py.model import Observation, Reason
+
+HEADER_BYTES = 64
+MAGIC = b"SCOB"
+VERSION = 1
+_HEADER = struct.Struct("<4sIQQI")
+_RECORD = struct.Struct("<IBBHI")
+
+_GONE = (errno.ENOENT, errno.ENOTDIR)
+
+
+def new_header(size: int) -> bytes:
+    """The 64 bytes that make an empty record file of `size` bytes."""
+    return _HEADER.pack(MAGIC, VERSION, size, HEADER_BYTES, 0).ljust(HEADER_BYTES, b"\0")
+
+
+def used_bytes(header: bytes) -> int:
+    """How much of the file the record takes, header included.  Raises FormatError."""
+    magic, version, size, position, _ = _HEADER.unpack_from(header)
+    if magic != MAGIC or version != VERSION or position < HEADER_BYTES:
+        raise FormatError("not an observation record")
+    return int(min(position, size))
+
+
+def records(data: bytes) -> Iterator[tuple[str, int, int, str, str]]:
+    """(kind, errno, pid, text1, text2) in order.  Raises FormatError where the record is not whole."""
+    _, _, size, position, lost = _HEADER.unpack_from(data)
+    if lost or position > size:
+        raise FormatError(f"{lost} records did not fit")
+    at = HEADER_BYTES
+    end = position
+    while at < end:
+        length, done, kind, error, pid = _RECORD.unpack_from(data, at)
+        if not done or length < _RECORD.size or at + length > end:
+            raise FormatError("a process ended while it wrote a record")
+        text1, _, rest = data[at + _RECORD.size : at + length].partition(b"\0")
+        yield chr(kind), error, pid, os.fsdecode(text1), os.fsdecode(rest.partition(b"\0")[0])
+        at += length
+
+
+def _plain(path: str) -> str:
+    """`a//b` and `a/./b` name the same file always; `..` may not, behind a link, so it stays."""
+    while "//" in path:
+        path = path.replace("//", "/")
+    while "/./" in path:
+        path = path.replace("/./", "/")
+    if path.endswith("/."):
+        path = path[:-2]
+    return path.rstrip("/") or "/"
+
+
+def observe(data: bytes) -> Observation | Reason:
+    """Read a whole record; the Reason says why it cannot be relied on."""
+    try:
+        return _Reader().run(data)
+    except (FormatError, struct.error):
+        return Reason.RECORD_LOST
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.read: dict[str, None] = {}
+        self.present: dict[str, None] = {}
+        self.absent: dict[str, None] = {}
+        self.listed: dict[str, None] = {}
+        self.asked: set[str] = set()
+        self.written: dict[str, None] = {}
+        self.removed: dict[str, None] = {}
+        self.made: set[str] = set()
+        self.made_directories: list[str] = []
+        self.images: dict[str, None] = {}
+        self.owed: dict[int, int] = {}  # by pid: images that were to begin, less those that did
+
+    def run(self, data: bytes) -> Observation | Reason:
+        used_bytes(data)
+        for kind, error, pid, text1, text2 in records(data):
+            if kind == "E":
+                self.asked.add(text1)
+            elif kind == "N":
+                return Reason.RECORD_SOCKET
+            elif kind in "PXxY":
+                self._process(kind, pid, text1, text2)
+            else:
+                self._path(kind, error, _plain(text1), text2)
+        if not self.images:
+            return Reason.RECORD_LOST
+        # Every exec that was begun must show up as an image that announced itself: what does not is static,
+        # setuid or of another libc, and did things that nobody noted.
+        if any(count > 0 for count in self.owed.values()):
+            return Reason.RECORD_FOREIGN
+        return self._result()
+
+    def _process(self, kind: str, pid: int, text1: str, text2: str) -> None:
+        if kind == "P":
+            self.images[text1] = None
+            self.owed[pid] = self.owed.get(pid, 0) - 1
+        elif kind == "X":
+            self.owed[pid] = self.owed.get(pid, 0) + 1
+            self._input(_plain(text1))
+        elif kind == "x":
+            self.owed[pid] = self.owed.get(pid, 0) - 1
+        else:
+            child = int(text2)
+            self.owed[child] = self.owed.get(child, 0) + 1
+            self._input(_plain(text1))
+
+    def _input(self, path: str) -> None:
+        if path not in self.made:
+            self.read[path] = None
+
+    def _path(self, kind: str, error: int, path: str, text2: str) -> None:
+        if kind in "RSD":
+            if path in self.made:
+                return
+            if error in _GONE:
+                self.absent[path] = None
+            elif error or kind == "S":
+                self.present[path] = None
+            elif kind == "R":
+                self.read[path] = None
+            else:
+                self.listed[path] = None
+        elif error:
+            if kind == "K" and error == errno.EEXIST and path not in self.made:
+                self.present[path] = None
+        elif kind == "W":
+            self._wrote(path)
+        elif kind == "B":
+            # It may have been there before: whoever opens without truncating may read.
+            if path not in self.absent:
+                self._input(path)
+            self._wrote(path)
+        elif kind == "M":
+            target = _plain(text2)
+            self._input(path)
+            self._moved(path, target)
+        elif kind == "U":
+            self.written.pop(path, None)
+            if path not in self.made:
+                self.removed[path] = None
+            self.made.add(path)
+        elif kind == "K":
+            self.made.add(path)
+            self.made_directories.append(path + "/")
+        else:  # L, T: changes of something by path
+            if kind == "T" and path not in self.made:
+                self._input(path)
+            self._wrote(path)
+
+    def _wrote(self, path: str) -> None:
+        self.made.add(path)
+        self.written[path] = None
+
+    def _moved(self, source: str, target: str) -> None:
+        # A hard link leaves the source, a rename does not; who looks at `written` sees what is still there.
+        self._wrote(target)
+        self.made.add(source)
+        prefix = source + "/"
+        for path in [p for p in self.written if p.startswith(prefix)]:
+            self._wrote(target + "/" + path[len(prefix) :])
+            del self.written[path]
+        if prefix in self.made_directories:
+            self.made_directories.append(target + "/")
+            del self.written[target]
+
+    def _result(self) -> Observation:
+        directories = tuple(self.made_directories)
+
+        def outside(paths: dict[str, None]) -> list[str]:
+            return [p for p in paths if p not in self.made and not p.startswith(directories)]
+
+        return Observation(
+            read=[p for p in self.read if not p.startswith(directories)],
+            present=[p for p in outside(self.present) if p not in self.read],
+            absent=outside(self.absent),
+            listed=outside(self.listed),
+            asked=sorted(self.asked),
+            written=list(self.written),
+            removed=list(self.removed),
+            made=self.made,
+            images=list(self.images),
+        )

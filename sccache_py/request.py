@@ -1,0 +1,67 @@
+"""REQUEST's payload → Request (docs/protocol.md, section 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sccache_py.codec import unpack
+from sccache_py.errors import FormatError
+from sccache_py.model import Request
+
+_FIELDS = 16
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, bytes):
+        raise FormatError("a string that is not bin")
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = value
+    return int(first), int(second)
+
+
+def decode_request(payload: bytes) -> tuple[int, str, Request]:
+    """(protocol, version of the client, request).  Raises FormatError; an older or newer client's may not decode at all."""
+    fields = unpack(payload)
+    try:
+        protocol, version = int(fields[0]), _text(fields[1])
+        if len(fields) != _FIELDS:
+            raise FormatError(f"{len(fields)} fields in a request")
+        env = {}
+        for item in fields[5]:
+            name, equals, value = item.partition(b"=")
+            # The first of two equal names is what getenv finds.
+            if equals:
+                env.setdefault(name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+        request = Request(
+            argv=[_text(a) for a in fields[2]],
+            program=_text(fields[3]),
+            cwd=_text(fields[4]),
+            env=env,
+            umask=int(fields[6]) & 0o777,
+            nice=int(fields[7]),
+            limits=[(int(r), int(s), int(h)) for r, s, h in fields[8]],
+            descriptors=int(fields[9]),
+            columns=int(fields[10]),
+            root=_pair(fields[11]),
+            here=_pair(fields[12]),
+            affinity=bytes(fields[13]),
+            blocked=int(fields[14]),
+            ignored=int(fields[15]),
+        )
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as e:
+        raise FormatError(f"not a request: {e}") from e
+    if not request.argv or not request.program or not request.cwd.startswith("/"):
+        raise FormatError("a request without argv, program or cwd")
+    return protocol, version, request
+
+
+def peek_version(payload: bytes) -> tuple[int, str] | None:
+    """Protocol and version alone, from whatever a client of any version sends; None if even that is not there."""
+    try:
+        fields = unpack(payload)
+        return int(fields[0]), _text(fields[1])
+    except (FormatError, TypeError, ValueError, IndexError, KeyError):
+        return None

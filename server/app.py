@@ -1,0 +1,259 @@
+"""Wiring: the one file that names every class.  `main` is the program sccache-py-server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sccache_py import __version__, config
+from sccache_py.errors import StoreError
+from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, drop_surroundings, take_uncounted
+from sccache_py.server.deposit import Depositor
+from sccache_py.server.files import FileMemo
+from sccache_py.server.flights import Flights
+from sccache_py.server.jobserver import TokenPool, processors
+from sccache_py.server.keeper import Keeper
+from sccache_py.server.listener import Listener
+from sccache_py.server.observer import Observer
+from sccache_py.server.pipeline import Pipeline
+from sccache_py.server.restore import Restorer
+from sccache_py.server.runner import Runner
+from sccache_py.server.store.base import Store
+from sccache_py.server.store.disk import DiskStore
+from sccache_py.server.store.memory import MemoryStore
+from sccache_py.server.toolchains import Toolchains
+from sccache_py.stats import Stats
+
+log = logging.getLogger(__name__)
+
+# How often the server looks whether its name is still its own.
+_WATCH_S = 10.0
+
+# Threads for hashing, copying, reading records: they wait for the disk and release the GIL where they do not.
+_THREADS = 4
+
+
+class Server:
+    """Everything of one running server.  `run` returns when it has left."""
+
+    def __init__(self, settings: config.Settings, claim: Claim, native: str | None, ready_fd: int | None) -> None:
+        self.settings = settings
+        self.claim = claim
+        self._ready_fd = ready_fd
+        self.stats = Stats()
+        self.store: Store = _open_store(settings)
+        self.keeper = Keeper(self.store, self.stats, settings.read_only)
+        self.memo = FileMemo()
+        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="work")
+        self.observer = Observer(native, os.path.dirname(claim.path) or "/tmp")
+        client = os.path.join(native, "sccache-py") if native is not None else None
+        self.runner = Runner(client if client is not None and self.observer.library is not None else None)
+        self._gone: asyncio.Event = asyncio.Event()
+        self._leaving = False
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.pool = TokenPool(self.settings.jobs or processors())
+        self.toolchains = Toolchains(self.memo, self.threads)
+        self.pipeline = Pipeline(
+            settings=self.settings,
+            memo=self.memo,
+            toolchains=self.toolchains,
+            keeper=self.keeper,
+            pool=self.pool,
+            runner=self.runner,
+            observer=self.observer,
+            restorer=Restorer(self.memo, {}),
+            depositor=Depositor(self.store, self.memo),
+            flights=Flights(),
+            threads=self.threads,
+            stats=self.stats,
+            in_background=lambda work: self.listener.in_background(work),
+        )
+        self.listener = Listener(
+            self.claim.socket,
+            self.pipeline.answer_now,
+            self.pipeline.answer,
+            self.control,
+            self.leave,
+            self.settings.idle_s,
+            self.leave,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.leave)
+        uncounted = take_uncounted(self.claim.path)
+        if uncounted:
+            self.stats.count("compile_requests", uncounted)
+            self.stats.count("requests_not_cacheable", uncounted)
+            for _ in range(uncounted):
+                self.stats.not_cached("no server")
+        self.listener.start()
+        announce(self._ready_fd)
+        # What is here now stays: the collector need not look at it again, and a full collection would stop the loop for milliseconds.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
+        watch = loop.create_task(self._watch())
+        await self._gone.wait()
+        watch.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if not self.claim.is_ours():
+                self.leave()
+
+    def leave(self) -> None:
+        """Give up the name at once, finish what is in flight, go."""
+        if not self._leaving:
+            self._leaving = True
+            self.claim.release()
+            self.listener.stop_accepting()
+            self._leaver = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        await self.listener.drained()
+        await self.keeper.close()
+        self.observer.close()
+        self._gone.set()
+
+    async def control(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Answers to CONTROL (docs/protocol.md, section 2)."""
+        if name == "ping":
+            return {"version": __version__, "pid": os.getpid()}
+        if name == "stats":
+            return answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
+        if name == "zero":
+            await self.keeper.zero_stats()
+            return answer_stats(Stats(), self.settings, await self.keeper.size(), self.pool)
+        if name == "stop":
+            answer = answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
+            await self._stop_before_answer()
+            return answer
+        raise ValueError(f"unknown control {name!r}")
+
+    async def _stop_before_answer(self) -> None:
+        """All is stored and checkpointed when the answer goes out: a container may end right after."""
+        self.claim.release()
+        self.listener.stop_accepting()
+        while self.listener.background or any(c.task is not asyncio.current_task() for c in self.listener.connections):
+            await asyncio.sleep(0.005)
+        await self.keeper.flush()
+        asyncio.get_running_loop().call_soon(self.leave)
+
+
+def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool: TokenPool | None) -> dict[str, Any]:
+    surroundings: dict[str, Any] = {
+        "cache_location": f'Local disk: "{settings.directory}"',
+        "cache_size": size_bytes,
+        "max_cache_size": settings.size_bytes,
+        "version": __version__,
+        "basedirs": list(settings.basedirs),
+    }
+    if pool is not None:
+        surroundings["jobserver"] = {
+            "size": pool.size,
+            "in_use": pool.in_use,
+            "waiting": pool.waiting,
+            "waits": pool.waits,
+            "wait_total_s": pool.wait_total_s,
+            "wait_longest_s": pool.wait_longest_s,
+            "reclaimed": pool.reclaimed,
+        }
+    return {"stats": stats.to_dict(), "surroundings": surroundings}
+
+
+def _open_store(settings: config.Settings) -> Store:
+    try:
+        return DiskStore(settings.directory, settings.size_bytes)
+    except StoreError as e:
+        # The build goes on, and hits within this server's life are still hits.
+        log.error("the cache directory cannot be used: %s", e)
+        return MemoryStore(min(settings.size_bytes, 1 << 30))
+
+
+def _configure(environment: dict[str, str]) -> config.Settings:
+    path = config.file_path(environment)
+    toml = None
+    if path is not None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(path, encoding="utf-8") as f:
+            toml = f.read()
+    return config.settings(environment, toml)
+
+
+def _start_log(settings: config.Settings) -> None:
+    level = {"trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+    handler: logging.Handler = logging.StreamHandler()
+    if settings.error_log:
+        with contextlib.suppress(OSError):
+            handler = logging.FileHandler(settings.error_log, encoding="utf-8", errors="backslashreplace")
+    logging.basicConfig(level=level.get(settings.log_level, logging.WARNING), handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def print_stats(settings: config.Settings) -> int:
+    """What is stored, for --show-stats with no server running; a directory that is not there is not made."""
+    size, total = 0, Stats()
+    if os.path.exists(os.path.join(settings.directory, "cache.db")):
+        store = DiskStore(settings.directory, settings.size_bytes)
+        from sccache_py.server.keeper import STATS_KEY, stored_stats
+
+        total, size = stored_stats(store.get(STATS_KEY)), store.size_bytes()
+        store.close()
+    json.dump(answer_stats(total, settings, size, None), sys.stdout)
+    print()
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="sccache-py-server", description="The server of sccache-py; clients start it by themselves.")
+    parser.add_argument("--socket", metavar="PATH", help="where to listen")
+    parser.add_argument("--native", metavar="DIR", help="where the native client and the preload library are")
+    parser.add_argument("--ready-fd", type=int, help="a descriptor to write a byte to when listening")
+    parser.add_argument("--foreground", action="store_true", help="stay in the foreground, log to stderr")
+    parser.add_argument("--print-stats", action="store_true", help="print the stored statistics as JSON and exit")
+    arguments = parser.parse_args()
+
+    environment = drop_surroundings()
+    try:
+        settings = _configure(environment)
+    except (config.ConfigError, OSError, UnicodeDecodeError) as e:
+        print(f"sccache-py-server: {e}", file=sys.stderr)
+        return 2
+    _start_log(settings)
+    try:
+        if arguments.print_stats:
+            return print_stats(settings)
+        if not arguments.socket:
+            parser.error("--socket is required")
+        if not arguments.foreground and arguments.ready_fd is None and not environment.get("SCCACHE_NO_DAEMON"):
+            detach()
+        claim = Claim(arguments.socket)
+    except AlreadyRunning:
+        announce(arguments.ready_fd)
+        print("sccache-py-server: a server is already running", file=sys.stderr)
+        return 0
+    except (OSError, StoreError) as e:
+        print(f"sccache-py-server: {e}", file=sys.stderr)
+        return 1
+    native = arguments.native or os.path.dirname(os.path.realpath(sys.argv[0]))
+    # A thread that computes gives way to the event loop within this time.
+    sys.setswitchinterval(0.0005)
+    asyncio.run(_run(settings, claim, native, arguments.ready_fd))
+    return 0
+
+
+async def _run(settings: config.Settings, claim: Claim, native: str, ready_fd: int | None) -> None:
+    await Server(settings, claim, native, ready_fd).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Become the server: a process that depends on nothing of whoever started it, and the socket under its name.
+
+The client that starts us has forked twice, made a session and put 0-2 on /dev/null (docs/protocol.md, section 1).  Here the rest is dropped: the
+environment (CVE-2023-1521: a server that keeps its first caller's environment compiles everybody's code with it), directory, umask, affinity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import socket
+
+# What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
+_KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
+
+_BACKLOG = 1024
+
+
+class AlreadyRunning(Exception):
+    """Another server answers on this socket."""
+
+
+def drop_surroundings() -> dict[str, str]:
+    """Returns the environment as it was: settings are read from it, once."""
+    environment = dict(os.environ)
+    for name in environment:
+        if name not in _KEPT:
+            del os.environ[name]
+    os.chdir("/")
+    os.umask(0)  # every file is made with its exact mode
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return environment
+
+
+def detach() -> None:
+    """For a server that was not started by a client: leave the caller's session and terminal."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+class Claim:
+    """The listening socket and its name."""
+
+    def __init__(self, path: str) -> None:
+        """`path` as SCCACHE_SERVER_UDS spells it: a leading backslash, x, 0, 0 means abstract.
+
+        Raises AlreadyRunning, OSError.
+        """
+        self.path = path
+        self._inode: int | None = None
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            if path.startswith("\\x00"):
+                self._bind_abstract("\0" + path[4:])
+            else:
+                self._bind_file(path)
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _bind_abstract(self, name: str) -> None:
+        try:
+            self.socket.bind(name)
+        except OSError as e:
+            if e.errno == errno.EADDRINUSE:
+                raise AlreadyRunning(self.path) from e
+            raise
+        self.socket.listen(_BACKLOG)
+
+    def _bind_file(self, path: str) -> None:
+        if _answers(path):
+            raise AlreadyRunning(path)
+        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+        # Bound and listening before it has its name: whoever finds the name can connect.  A dead server's name is replaced.
+        temporary = f"{path}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        self.socket.bind(temporary)
+        os.chmod(temporary, 0o600)
+        self.socket.listen(_BACKLOG)
+        self._inode = os.stat(temporary).st_ino
+        os.rename(temporary, path)
+
+    def is_ours(self) -> bool:
+        """Whether the name still leads to us; it does not after another server took it, or someone cleaned up."""
+        if self._inode is None:
+            return True
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Take the name away, so that the next client starts a new server."""
+        if self._inode is not None and self.is_ours():
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self._inode = None
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def announce(ready_fd: int | None) -> None:
+    """Tell the client that waits for us that we listen."""
+    if ready_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(ready_fd, b"+")
+        os.close(ready_fd)
+
+
+def take_uncounted(socket_path: str) -> int:
+    """How many compiles ran without a server since the last one (X.uncounted, one byte each)."""
+    path = socket_path.removesuffix(".sock") + ".uncounted"
+    try:
+        count = os.path.getsize(path)
+        os.unlink(path)
+    except OSError:
+        return 0
+    return count

@@ -1,0 +1,295 @@
+"""From a compile that just ran to an entry in the store, in two steps.
+
+`examine` comes before the answer: it reads the record, judges it and opens the outputs, since a moment later they are the build
+tool's to move and overwrite.  `make_entry` comes after the answer, in a thread: it looks at every input again, copies the outputs
+from the open descriptors into the store's scratch space and hashes the copies.
+
+A result is kept only if every input is provably older than the start of the compile, by ctime: mtime survives a rename and is set by
+whoever unpacks an archive.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sccache_py import entry
+from sccache_py.compilers.driver import Driver
+from sccache_py.conditions import Draft, judge
+from sccache_py.keys import Hasher, result_key
+from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
+from sccache_py.observation import observe
+from sccache_py.server.files import FileMemo, Sight, coarse_ns, copy_descriptor, existing, stamp_of
+from sccache_py.server.runner import Ran
+from sccache_py.server.store.base import Store
+
+_CHUNK_BYTES = 1 << 20
+
+# A path this short in an output may be chance; a directory that short is `/` or relative.
+_SHORTEST_NEEDLE = 4
+
+
+@dataclass(slots=True)
+class Opened:
+    """An output, held open from before the answer."""
+
+    path: str
+    fd: int
+    st: os.stat_result
+
+
+@dataclass(slots=True)
+class Examined:
+    draft: Draft
+    outputs: list[Opened]
+
+    def close(self) -> None:
+        for output in self.outputs:
+            os.close(output.fd)
+        self.outputs.clear()
+
+
+@dataclass(slots=True)
+class Entry:
+    variant: Variant
+    result: Result
+    files: dict[bytes, str]  # digest → a file in the store's scratch space
+
+
+def examine_observed(plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes) -> Examined | Reason:
+    """Judge a record and open what the compile left."""
+    seen: Observation | Reason = observe(record)
+    if isinstance(seen, Reason):
+        return seen
+    draft = judge(plan, seen, covered, ours, existing(seen.written))
+    return draft if isinstance(draft, Reason) else _open_outputs(draft)
+
+
+def examine_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, extra_files: tuple[str, ...]) -> Examined | Reason:
+    """The same from the compiler's own list, where nothing was observed."""
+    if plan.dep_info is None:
+        return Reason.FALLBACK_NO_DEP_INFO
+    try:
+        with open(plan.dep_info, "rb") as f:
+            dep_info = f.read()
+    except OSError:
+        return Reason.OUTPUT_MISSING
+    draft = driver.draft_from_lists(plan, dep_info, env, cwd, extra_files)
+    return draft if isinstance(draft, Reason) else _open_outputs(draft)
+
+
+def _open_outputs(draft: Draft) -> Examined | Reason:
+    opened: list[Opened] = []
+    examined = Examined(draft, opened)
+    for path in draft.outputs:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            examined.close()
+            return Reason.OUTPUT_SPECIAL
+        opened.append(Opened(path, fd, os.fstat(fd)))
+        if not stat.S_ISREG(opened[-1].st.st_mode):
+            examined.close()
+            return Reason.OUTPUT_SPECIAL
+    if len({(o.st.st_dev, o.st.st_ino) for o in opened}) != len(opened):
+        examined.close()
+        return Reason.OUTPUT_SPECIAL
+    return examined
+
+
+class Depositor:
+    def __init__(self, store: Store, memo: FileMemo) -> None:
+        self._store = store
+        self._memo = memo
+
+    def make_entry(self, plan: Plan, recipe: bytes, env: Mapping[str, str], examined: Examined, ran: Ran) -> Entry | Reason:
+        """For a thread.  On a Reason nothing is left in the scratch space."""
+        files: dict[bytes, str] = {}
+        try:
+            made = self._make(plan, recipe, env, examined, ran, files)
+        except OSError:
+            made = Reason.OUTPUT_CHANGED
+        if isinstance(made, Reason):
+            for path in files.values():
+                _unlink(path)
+        return made
+
+    def _make(
+        self, plan: Plan, recipe: bytes, env: Mapping[str, str], examined: Examined, ran: Ran, files: dict[bytes, str]
+    ) -> Entry | Reason:
+        if sum(o.st.st_size for o in examined.outputs) > self._store.limit_bytes // 4:
+            return Reason.TOO_LARGE
+        variant = conditions_now(plan, examined.draft, env, Sight(self._memo), ran.began_ns)
+        if isinstance(variant, Reason):
+            return variant
+
+        movable = movable_roles(plan)
+        pinned: set[str] = set()
+        outputs = []
+        for opened in examined.outputs:
+            output = self._copy(plan, opened, movable, pinned, files)
+            if isinstance(output, Reason):
+                return output
+            outputs.append(output)
+
+        roles = [role for role, _ in movable]
+        stdout, stderr = (plan.roles.make_template(stream, roles) for stream in (ran.stdout, ran.stderr))
+        for text in (stdout, stderr):
+            pinned.update(role for role, needles in movable if any(n in text for n in needles))
+        variant.pins = sorted((role, plan.roles.path(role)) for role in pinned)
+        variant.result = result_key(recipe, variant)
+        return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib), files)
+
+    def _copy(self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]) -> Output | Reason:
+        size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
+        folded = plan.roles.fold(opened.path)
+        settled = opened.st.st_ctime_ns < coarse_ns()
+        if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
+            data = os.pread(opened.fd, size + 1, 0)
+            if len(data) != size or not _unchanged(opened):
+                return Reason.OUTPUT_CHANGED
+            hasher = Hasher()
+            hasher.update(data)
+            is_template = opened.path in plan.templates
+            if is_template:
+                data = plan.roles.make_template(data, [role for role, _ in movable])
+            pinned.update(role for role, needles in movable if any(n in data for n in needles))
+            if settled:
+                self._memo.remember(opened.path, stamp_of(opened.st), hasher.digest())
+            return Output(folded, mode, size, hasher.digest(), data, is_template)
+
+        scratch = self._store.scratch_path()
+        fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            copy_descriptor(opened.fd, fd, size)
+            digest, shown = _hash_and_search(fd, movable)
+        except BaseException:
+            _unlink(scratch)
+            raise
+        finally:
+            os.close(fd)
+        pinned.update(shown)
+        if digest in files:
+            _unlink(scratch)
+        else:
+            files[digest] = scratch
+        if not _unchanged(opened):
+            return Reason.OUTPUT_CHANGED
+        if settled:
+            self._memo.remember(opened.path, stamp_of(opened.st), digest)
+        return Output(folded, mode, size, digest, None, False)
+
+
+def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
+    """Roles whose path is not in the key, with the bytes by which an output would show that it depends on them."""
+    found = []
+    for role, spellings in plan.roles.spellings():
+        if role == "cwd" and plan.cwd_in_key:
+            continue
+        needles = [os.fsencode(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE]
+        if needles:
+            found.append((role, needles))
+    return found
+
+
+def conditions_now(plan: Plan, draft: Draft, env: Mapping[str, str], sight: Sight, began_ns: int) -> Variant | Reason:
+    """Fold and hash the draft, if nothing in it moved since the compile began (CLOCK_REALTIME_COARSE, ns)."""
+    fold = plan.roles.fold
+    files: dict[str, bytes] = {}
+    for path in dict.fromkeys(draft.read):
+        try:
+            st = os.stat(path)
+        except OSError:
+            return Reason.INPUT_VANISHED
+        if stat.S_ISDIR(st.st_mode):
+            continue
+        if not stat.S_ISREG(st.st_mode):
+            return Reason.SPECIAL_FILE
+        if st.st_ctime_ns >= began_ns:
+            return Reason.INPUT_TOO_NEW
+        digest = sight.hash_now(path) if sight.digest(path) == Sight.UNHASHED else sight.digest(path)
+        if digest is None:
+            return Reason.INPUT_VANISHED
+        files[fold(path)] = digest
+
+    present = []
+    for path in draft.present:
+        if not sight.exists(path):
+            return Reason.INPUT_VANISHED
+        present.append(fold(path))
+
+    absent: dict[str, dict[str, None]] = {}
+    for path in draft.absent:
+        where = _first_missing(path)
+        if where is None:
+            return Reason.INPUT_TOO_NEW
+        absent.setdefault(fold(where[0]), {})[where[1]] = None
+
+    listed = []
+    for path in draft.listed:
+        own = any(path == d for d in plan.may_write)
+        try:
+            if not own and os.stat(path).st_ctime_ns >= began_ns:
+                return Reason.INPUT_TOO_NEW
+        except OSError:
+            return Reason.INPUT_VANISHED
+        names = sight.listing_digest(path, plan.own_output_prefixes)
+        if names is None:
+            return Reason.INPUT_VANISHED
+        listed.append((fold(path), names))
+
+    return Variant(
+        files=list(files.items()),
+        present=present,
+        absent=[(directory, list(names)) for directory, names in absent.items()],
+        listed=listed,
+        env=[(name, env.get(name)) for name in draft.asked],
+        pins=[],
+    )
+
+
+def _first_missing(path: str) -> tuple[str, str] | None:
+    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now."""
+    if os.path.lexists(path) and os.path.exists(path):
+        return None
+    while True:
+        directory, name = os.path.split(path)
+        if not name or os.path.isdir(directory):
+            return directory, name
+        path = directory
+
+
+def _hash_and_search(fd: int, movable: list[tuple[str, list[bytes]]]) -> tuple[bytes, set[str]]:
+    """Digest of a file, and the roles whose path it shows."""
+    hasher = Hasher()
+    shown: set[str] = set()
+    overlap = max((len(n) for _, needles in movable for n in needles), default=1) - 1
+    tail = b""
+    offset = 0
+    # One search where one directory holds all the others: rustc's externs lie in -L, which is the out-dir.
+    needles = [(role, n) for role, all_ in movable for n in all_]
+    shortest = [n for _, n in needles if not any(m != n and n.startswith(m) for _, m in needles)]
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
+        hasher.update(chunk)
+        offset += len(chunk)
+        window = tail + chunk if tail else chunk
+        if any(n in window for n in set(shortest)):
+            shown.update(role for role, n in needles if n in window)
+        tail = window[-overlap:] if overlap else b""
+    return hasher.digest(), shown
+
+
+def _unchanged(opened: Opened) -> bool:
+    now = os.fstat(opened.fd)
+    return (now.st_size, now.st_mtime_ns) == (opened.st.st_size, opened.st.st_mtime_ns)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+

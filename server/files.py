@@ -1,0 +1,277 @@
+"""What the server knows of files: digests and directories, remembered by stat; and how files are made.
+
+A digest is remembered with the (device, inode, size, mtime, ctime) that it was computed under, and only if ctime lay below the
+coarse clock when hashing began: file timestamps come from that clock, and a file as young as its tick can change again
+without showing it.
+
+`Sight` is one request's look at the file system: each path is looked at once, so that one answer never mixes two moments.
+Digests that are not known and not cheap are not computed there; they are named, for a thread to compute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sccache_py.keys import Hasher, names_digest
+
+# Linux's number of the clock (linux/time.h); Python's time module does not name it.
+_CLOCK_REALTIME_COARSE = 5
+
+# Linux's number for ioctl(FICLONE): linux/fs.h, _IOW(0x94, 9, int).
+_FICLONE = 0x40049409
+
+_CHUNK_BYTES = 1 << 20
+
+# What one look may hash without leaving the event loop: some tens of microseconds each.
+_INLINE_FILE_BYTES = 64 * 1024
+_INLINE_FILES = 6
+
+# Stamps take some 300 bytes each; a big project has some ten thousand files.
+_MEMO_LIMIT = 120_000
+
+_serial = itertools.count()
+
+Stamp = tuple[int, int, int, int, int]
+
+
+class Known(NamedTuple):
+    stamp: Stamp
+    digest: bytes
+
+
+def coarse_ns() -> int:
+    """The clock that file timestamps are taken from."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+def stamp_of(st: os.stat_result) -> Stamp:
+    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def hash_descriptor(fd: int) -> bytes:
+    """Digest of an open file from its start to its end."""
+    hasher = Hasher()
+    offset = 0
+    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
+        hasher.update(chunk)
+        offset += len(chunk)
+    return hasher.digest()
+
+
+def hash_path(path: str) -> tuple[Stamp, bytes, bool] | None:
+    """(stamp, digest, whether it may be remembered); None if there is no regular file, or it changed meanwhile."""
+    began = coarse_ns()
+    try:
+        # O_NONBLOCK: a FIFO would wait for its writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            return None
+        digest = hash_descriptor(fd)
+        stamp = stamp_of(before)
+        if stamp_of(os.fstat(fd)) != stamp:
+            return None
+        return stamp, digest, before.st_ctime_ns < began
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+class FileMemo:
+    """path → digest and directory → names, for all requests of this process."""
+
+    def __init__(self) -> None:
+        self._digests: dict[str, Known] = {}
+        self._names: dict[str, tuple[Stamp, frozenset[str]]] = {}
+
+    def known(self, path: str, stamp: Stamp) -> bytes | None:
+        entry = self._digests.get(path)
+        return entry.digest if entry is not None and entry.stamp == stamp else None
+
+    def remember(self, path: str, stamp: Stamp, digest: bytes) -> None:
+        if len(self._digests) >= _MEMO_LIMIT:
+            # The oldest half goes; what is still in use comes back by itself.
+            for old in list(itertools.islice(self._digests, _MEMO_LIMIT // 2)):
+                self._digests.pop(old, None)
+        self._digests[path] = Known(stamp, digest)
+
+    def names(self, path: str, stamp: Stamp) -> frozenset[str] | None:
+        entry = self._names.get(path)
+        return entry[1] if entry is not None and entry[0] == stamp else None
+
+    def remember_names(self, path: str, stamp: Stamp, names: frozenset[str]) -> None:
+        if len(self._names) >= _MEMO_LIMIT // 10:
+            self._names.clear()
+        self._names[path] = (stamp, names)
+
+
+class Sight:
+    """One request's look.  Digests: bytes, None (no such regular file), or UNHASHED (listed in `unhashed`)."""
+
+    UNHASHED = b""
+
+    def __init__(self, memo: FileMemo) -> None:
+        self._memo = memo
+        self._seen: dict[str, bytes | None] = {}
+        self._budget = _INLINE_FILES
+        self.unhashed: dict[str, None] = {}
+
+    def digest(self, path: str) -> bytes | None:
+        try:
+            return self._seen[path]
+        except KeyError:
+            pass
+        try:
+            st = os.stat(path)
+        except (OSError, ValueError):
+            self._seen[path] = None
+            return None
+        if not stat.S_ISREG(st.st_mode):
+            self._seen[path] = None
+            return None
+        digest = self._memo.known(path, stamp_of(st))
+        if digest is None:
+            if st.st_size > _INLINE_FILE_BYTES or self._budget == 0:
+                self.unhashed[path] = None
+                return self.UNHASHED
+            self._budget -= 1
+            return self.hash_now(path)
+        self._seen[path] = digest
+        return digest
+
+    def hash_now(self, path: str) -> bytes | None:
+        """The digest at any cost: for threads."""
+        if path in self._seen:
+            return self._seen[path]
+        hashed = hash_path(path)
+        if hashed is None:
+            self._seen[path] = None
+            return None
+        stamp, digest, lasting = hashed
+        if lasting:
+            self._memo.remember(path, stamp, digest)
+        self._seen[path] = digest
+        return digest
+
+    def hash_all(self) -> None:
+        """Compute what was named in `unhashed`: for threads."""
+        for path in list(self.unhashed):
+            self.hash_now(path)
+        self.unhashed.clear()
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def names(self, directory: str) -> frozenset[str] | None:
+        """Names in a directory; None if there is none."""
+        began = coarse_ns()
+        try:
+            st = os.stat(directory)
+            if not stat.S_ISDIR(st.st_mode):
+                return None
+            known = self._memo.names(directory, stamp_of(st))
+            if known is not None:
+                return known
+            names = frozenset(os.listdir(directory))
+        except (OSError, ValueError):
+            return None
+        if st.st_ctime_ns < began:
+            self._memo.remember_names(directory, stamp_of(st), names)
+        return names
+
+    def lacks(self, directory: str, names: list[str]) -> bool:
+        """Whether none of `names` is in `directory`.  One stat where nothing changed; listing pays only for many names."""
+        if len(names) <= 3:
+            return not any(os.path.lexists(f"{directory}/{name}") for name in names)
+        there = self.names(directory)
+        return there is None or there.isdisjoint(names)
+
+    def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
+        """Digest of a directory's names, less those whose path begins with one of `without`."""
+        names = self.names(directory)
+        if names is None:
+            return None
+        return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
+
+
+def copy_descriptor(source: int, target: int, size: int) -> None:
+    """Copy a whole file: by reference where the file system can, else inside the kernel, else through us."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    except OSError:
+        pass
+    offset = 0
+    try:
+        while offset < size:
+            copied = os.copy_file_range(source, target, size - offset, offset, offset)
+            if copied == 0:
+                raise OSError(errno.EIO, "file shrank while it was copied")
+            offset += copied
+        return
+    except OSError as e:
+        # EXDEV: across file systems on older kernels; EINVAL, EOPNOTSUPP, ENOSYS: the file system cannot.
+        if e.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    os.lseek(target, offset, os.SEEK_SET)
+    while offset < size:
+        chunk = os.pread(source, min(_CHUNK_BYTES, size - offset), offset)
+        if not chunk:
+            raise OSError(errno.EIO, "file shrank while it was copied")
+        write_all(target, chunk)
+        offset += len(chunk)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+@contextlib.contextmanager
+def appearing(path: str, mode: int) -> Iterator[int]:
+    """A descriptor to write a file by, which appears under its name when all is written, or not at all.
+
+    mode: permission bits, exactly (the server's own umask is 0).  A device or FIFO of that name is written through.
+    """
+    path = os.path.realpath(path)
+    try:
+        special = not stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        special = False
+    if special:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    # Beside the target, not in /tmp: rename must not cross a file system.
+    temporary = f"{os.path.dirname(path)}/.sccache-{os.getpid()}-{next(_serial)}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def existing(paths: Iterable[str]) -> list[str]:
+    return [p for p in paths if os.path.lexists(p)]

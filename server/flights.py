@@ -1,0 +1,53 @@
+"""Single flight: of equal recipes that miss at the same time one compiles, the others wait and look again.
+
+Equal recipe does not mean equal result: two checkouts may differ in a header.  So a waiter is given nothing; it repeats its lookup with its own
+files when the leader's result is stored, and compiles if nothing holds.  A waiter holds no token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+
+class Flights:
+    class Flight:
+        def __init__(self, flights: Flights, recipe: bytes) -> None:
+            self._flights = flights
+            self._recipe = recipe
+            self._kept = False
+            self._landed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def keep(self) -> None:
+            """The leader's answer is given but its result is still being stored: land() follows."""
+            self._kept = True
+
+        def land(self, stored: bool) -> None:
+            self._flights._leave(self._recipe, self)
+            if not self._landed.done():
+                self._landed.set_result(stored)
+
+        async def landed(self) -> bool:
+            """Whether there is something new in the store."""
+            return await asyncio.shield(self._landed)
+
+    def __init__(self) -> None:
+        self._by_recipe: dict[bytes, Flights.Flight] = {}
+
+    def under_way(self, recipe: bytes) -> Flight | None:
+        return self._by_recipe.get(recipe)
+
+    @contextlib.contextmanager
+    def lead(self, recipe: bytes) -> Iterator[Flight]:
+        flight = Flights.Flight(self, recipe)
+        self._by_recipe.setdefault(recipe, flight)
+        try:
+            yield flight
+        finally:
+            if not flight._kept:
+                flight.land(False)
+
+    def _leave(self, recipe: bytes, flight: Flight) -> None:
+        if self._by_recipe.get(recipe) is flight:
+            del self._by_recipe[recipe]

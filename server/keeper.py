@@ -1,0 +1,249 @@
+"""What is kept: the store, used from one thread of its own, and in front of it what this process has read of it.
+
+A manifest or result is decoded once; a hit that was here before touches no database.  Another process may know more: who finds nothing here asks the
+store before it calls it a miss.  The store's failures end here: they are counted, and cost a hit, never a build.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sccache_py import entry
+from sccache_py.codec import pack, unpack
+from sccache_py.errors import FormatError, StoreError
+from sccache_py.model import Result, Variant
+from sccache_py.server.store.base import Store
+from sccache_py.stats import Stats
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Decoded manifests and results in memory; some 10 KB each.
+_SHELF = 3000
+
+_MARK_EVERY_S = 5.0
+_CULL_EVERY_STORES = 50
+
+STATS_KEY = b"stats"
+
+
+def manifest_key(recipe: bytes) -> bytes:
+    return b"m" + recipe
+
+
+def result_key(result: bytes) -> bytes:
+    return b"r" + result
+
+
+def output_key(digest: bytes) -> bytes:
+    return b"o" + digest
+
+
+class _Shelf(OrderedDict[bytes, T]):
+    """A dictionary that forgets what was not asked for longest."""
+
+    def find(self, key: bytes) -> T | None:
+        value = self.get(key)
+        if value is not None:
+            self.move_to_end(key)
+        return value
+
+    def keep(self, key: bytes, value: T) -> None:
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > _SHELF:
+            self.popitem(last=False)
+
+
+class Keeper:
+    """`stats` counts what goes wrong, and is itself kept here.  read_only: nothing but use marks and statistics is written."""
+
+    def __init__(self, store: Store, stats: Stats, read_only: bool = False) -> None:
+        self.store = store
+        self.stats = stats
+        self.read_only = read_only
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._manifests: _Shelf[list[Variant]] = _Shelf()
+        self._results: _Shelf[Result] = _Shelf()
+        self._used: dict[bytes, None] = {}
+        self._marking: asyncio.TimerHandle | None = None
+        self._stores = 0
+        self.size_bytes = 0
+
+    async def _ask(self, work: Callable[[], T], otherwise: T, counted: str) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except StoreError as e:
+            self.stats.count("cache_timeouts" if "busy" in str(e) else counted)
+            log.warning("store: %s", e)
+            return otherwise
+
+    def manifest_now(self, recipe: bytes) -> list[Variant] | None:
+        return self._manifests.find(recipe)
+
+    def result_now(self, key: bytes) -> Result | None:
+        return self._results.find(key)
+
+    async def manifest(self, recipe: bytes) -> list[Variant]:
+        """From the store, whatever is known here."""
+        data = await self._ask(lambda: self.store.get(manifest_key(recipe)), None, "cache_read_errors")
+        variants = self._decode(entry.unpack_manifest, data)
+        if variants is None:
+            return self._manifests.find(recipe) or []
+        self._manifests.keep(recipe, variants)
+        return variants
+
+    async def result(self, key: bytes) -> Result | None:
+        data = await self._ask(lambda: self.store.get(result_key(key)), None, "cache_read_errors")
+        result = self._decode(entry.unpack_result, data)
+        if result is not None:
+            self._results.keep(key, result)
+        return result
+
+    def _decode(self, decode: Callable[[bytes], T], data: bytes | None) -> T | None:
+        if data is None:
+            return None
+        try:
+            return decode(data)
+        except FormatError as e:
+            self.stats.count("cache_read_errors")
+            log.warning("store: %s", e)
+            return None
+
+    async def output_path(self, digest: bytes) -> str | None:
+        """Where the store keeps a file of this content."""
+        return await self._ask(lambda: self.store.file_path(output_key(digest)), None, "cache_read_errors")
+
+    async def add(self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str]) -> bool:
+        """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that nothing names what is not there."""
+
+        def store_all() -> list[Variant]:
+            for digest, path in files.items():
+                if not self.store.has(output_key(digest)):
+                    self.store.adopt_file(output_key(digest), path)
+            self.store.put(result_key(variant.result), entry.pack_result(result))
+            variants: list[Variant] = []
+
+            def change(old: bytes | None) -> bytes:
+                try:
+                    variants[:] = entry.unpack_manifest(old) if old is not None else []
+                except FormatError:
+                    variants.clear()
+                variants[:] = [variant, *(v for v in variants if v.result != variant.result)][: entry.MAX_VARIANTS]
+                return entry.pack_manifest(variants)
+
+            self.store.update(manifest_key(recipe), change)
+            return variants
+
+        variants = await self._ask(store_all, None, "cache_write_errors")
+        if variants is None:
+            return False
+        self._manifests.keep(recipe, variants)
+        self._results.keep(variant.result, result)
+        self.stats.count("cache_writes")
+        self._stores += 1
+        if self._stores % _CULL_EVERY_STORES == 1:
+            await self.cull()
+        return True
+
+    async def forget(self, recipe: bytes, key: bytes) -> None:
+        """A result that cannot be replayed: drop it, its files and what leads to it, so that the next store repairs it."""
+        self._manifests.pop(recipe, None)
+        result = self._results.pop(key, None)
+
+        def drop() -> None:
+            self.store.delete(result_key(key))
+            for output in result.outputs if result is not None else ():
+                if output.inline is None:
+                    self.store.delete(output_key(output.digest))
+
+        if not self.read_only:
+            await self._ask(drop, None, "cache_write_errors")
+
+    def put_first(self, recipe: bytes, variant: Variant) -> None:
+        """It was used: it is tried first the next time."""
+        variants = self._manifests.get(recipe)
+        if variants and variants[0] is not variant and variant in variants:
+            variants.remove(variant)
+            variants.insert(0, variant)
+
+    def mark_used(self, recipe: bytes, key: bytes, result: Result) -> None:
+        """Noted now, written in a batch: a write for each hit would make hits wait for each other."""
+        self._used[manifest_key(recipe)] = None
+        self._used[result_key(key)] = None
+        for output in result.outputs:
+            if output.inline is None:
+                self._used[output_key(output.digest)] = None
+        if self._marking is None:
+            self._marking = asyncio.get_running_loop().call_later(_MARK_EVERY_S, self._mark_later)
+
+    def _mark_later(self) -> None:
+        self._marking = None
+        self._background = asyncio.ensure_future(self.flush())
+
+    async def flush(self) -> None:
+        """Write use marks and statistics."""
+        used, self._used = list(self._used), {}
+        if used:
+            await self._ask(lambda: self.store.mark_used(used), None, "cache_write_errors")
+        await self.save_stats()
+
+    async def save_stats(self) -> None:
+        """Add what was counted since the last time to what the store holds."""
+        if self.stats.is_empty():
+            return
+        counted = Stats.from_dict(self.stats.to_dict())
+        self.stats.clear()
+
+        def add(old: bytes | None) -> bytes:
+            total = stored_stats(old)
+            total.merge(counted)
+            return pack(total.to_dict())
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self.store.update, STATS_KEY, add)
+        except StoreError as e:
+            log.warning("statistics not stored yet: %s", e)
+            self.stats.merge(counted)
+
+    async def total_stats(self) -> Stats:
+        """All since the last zeroing, by every server of this cache."""
+        data = await self._ask(lambda: self.store.get(STATS_KEY), None, "cache_read_errors")
+        total = stored_stats(data)
+        total.merge(self.stats)
+        return total
+
+    async def zero_stats(self) -> None:
+        self.stats.clear()
+        await self._ask(lambda: self.store.delete(STATS_KEY), None, "cache_write_errors")
+
+    async def cull(self) -> None:
+        gone = await self._ask(self.store.cull, 0, "cache_write_errors")
+        if gone:
+            self._manifests.clear()
+            self._results.clear()
+
+    async def size(self) -> int:
+        return await self._ask(self.store.size_bytes, 0, "cache_read_errors")
+
+    async def close(self) -> None:
+        if self._marking is not None:
+            self._marking.cancel()
+        await self.flush()
+        await self._ask(self.store.close, None, "cache_write_errors")
+        self._thread.shutdown()
+
+
+def stored_stats(data: bytes | None) -> Stats:
+    if data is None:
+        return Stats()
+    try:
+        return Stats.from_dict(unpack(data))
+    except FormatError:
+        return Stats()

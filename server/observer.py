@@ -1,0 +1,124 @@
+"""Where compilers leave their records: files on tmpfs, made once and used again.
+
+A record file is allocated whole before a compiler maps it: on a full tmpfs the compiler would otherwise die of SIGBUS where we
+get ENOSPC.  After use the part that was written is zeroed (a record's `done` byte must start as 0).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Mapping
+
+from sccache_py import observation
+from sccache_py.elf import HEAD_BYTES, Image, read_image
+from sccache_py.errors import FormatError
+
+log = logging.getLogger(__name__)
+
+# A rustc leaves some 25 KB, a C++ compile with many include directories a few hundred.
+RECORD_BYTES = 4 * 1024 * 1024
+
+_LIBRARY = "libsccache-observe.so"
+
+
+def image_of(path: str) -> Image:
+    """Raises OSError."""
+    with open(path, "rb") as f:
+        return read_image(f.read(HEAD_BYTES))
+
+
+class Record:
+    """One compile's record file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.posix_fallocate(self._fd, 0, RECORD_BYTES)
+        self.reset(0)
+
+    def reset(self, used: int) -> None:
+        if used > observation.HEADER_BYTES:
+            os.pwrite(self._fd, bytes(used - observation.HEADER_BYTES), observation.HEADER_BYTES)
+        os.pwrite(self._fd, observation.new_header(RECORD_BYTES), 0)
+
+    def take(self) -> bytes:
+        """What was recorded, header included."""
+        try:
+            used = observation.used_bytes(os.pread(self._fd, observation.HEADER_BYTES, 0))
+        except FormatError:
+            used = RECORD_BYTES
+        return os.pread(self._fd, used, 0)
+
+    def discard(self) -> None:
+        os.close(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+
+class Observer:
+    def __init__(self, library_directory: str | None, runtime_directory: str) -> None:
+        """library_directory: where the preload library is; None: nothing can be observed here."""
+        self.library: str | None = None
+        self._free: list[Record] = []
+        self._serial = itertools.count()
+        shared = "/dev/shm"
+        self._directory = shared if os.access(shared, os.W_OK) else runtime_directory
+        self._ours = Image(0, "", "")
+        if library_directory is None:
+            return
+        path = os.path.join(library_directory, _LIBRARY)
+        if not os.path.isfile(path):
+            return
+        # LD_PRELOAD is split at spaces and colons.
+        if any(c in path for c in " :"):
+            link = os.path.join(runtime_directory, f"{os.getpid()}-{_LIBRARY}")
+            with contextlib.suppress(FileExistsError):
+                os.symlink(path, link)
+            path = link
+        self.library = path
+        with contextlib.suppress(OSError):
+            self._ours = image_of(os.path.realpath(sys.executable if not getattr(sys, "frozen", False) else "/bin/sh"))
+
+    def can_preload(self, image: Image) -> bool:
+        """Whether a program of this image loads our library: same class and same C library as we were built for."""
+        return self.library is not None and image.interpreter != "" and (image.elf_class, image.interpreter) == (self._ours.elf_class, self._ours.interpreter)
+
+    def begin(self) -> Record | None:
+        """A record file to give to a compiler; None where there is no room for one."""
+        if self._free:
+            return self._free.pop()
+        try:
+            return Record(f"{self._directory}/sccache-py-{os.getuid()}-{os.getpid()}-{next(self._serial)}")
+        except OSError as e:
+            log.warning("no room for an observation record: %s", e)
+            return None
+
+    def end(self, record: Record, used: int, reusable: bool) -> None:
+        """`reusable` only if the whole process tree is gone: a straggler would write into another compile's record."""
+        if not reusable:
+            record.discard()
+            return
+        try:
+            record.reset(used)
+        except OSError:
+            record.discard()
+            return
+        self._free.append(record)
+
+    def environment(self, env: Mapping[str, str], record: Record) -> dict[str, str]:
+        """`env` for an observed compiler.  The caller's own LD_PRELOAD stays, behind ours."""
+        assert self.library is not None
+        child = dict(env)
+        theirs = env.get("LD_PRELOAD")
+        child["LD_PRELOAD"] = f"{self.library}:{theirs}" if theirs else self.library
+        child["SCCACHE_PY_OBSERVE"] = record.path
+        return child
+
+    def close(self) -> None:
+        for record in self._free:
+            record.discard()
+        self._free.clear()

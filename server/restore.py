@@ -1,0 +1,67 @@
+"""Write what a hit brings back: each output whole or not at all, with this call's names and the caller's umask.
+
+Contents that are files in the store are copied inside the kernel; never a hard link, for rustc and cargo write some of them in place.
+Every output gets the current time: with any other, cargo's next run rebuilds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from sccache_py.model import Output, Plan, Result
+from sccache_py.server.files import FileMemo, Stamp, appearing, copy_descriptor, hash_descriptor, stamp_of, write_all
+
+
+class Damaged(Exception):
+    """A stored file is gone or is not what its name says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """verified: stored files whose content was compared with its digest since this server started, by stamp."""
+
+    memo: FileMemo
+    verified: dict[str, Stamp]
+
+    def restore(self, plan: Plan, result: Result, paths: dict[bytes, str], umask: int) -> None:
+        """paths: where the store keeps each file, by digest.
+
+        Raises Damaged before anything was written if a stored file is not usable, OSError if an output cannot be written.
+        """
+        sources: dict[bytes, int] = {}
+        try:
+            for output in result.outputs:
+                if output.inline is None and output.digest not in sources:
+                    sources[output.digest] = self._open_stored(output, paths[output.digest])
+            for output in result.outputs:
+                self._write(plan, output, sources.get(output.digest), umask)
+        finally:
+            for fd in sources.values():
+                os.close(fd)
+
+    def _open_stored(self, output: Output, path: str) -> int:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as e:
+            raise Damaged(path) from e
+        stamp = stamp_of(os.fstat(fd))
+        if self.verified.get(path) != stamp:
+            if stamp[2] != output.size or hash_descriptor(fd) != output.digest:
+                os.close(fd)
+                raise Damaged(path)
+            self.verified[path] = stamp
+        return fd
+
+    def _write(self, plan: Plan, output: Output, source: int | None, umask: int) -> None:
+        target = plan.roles.unfold(output.path)
+        if target is None:
+            raise Damaged(output.path)
+        # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
+        mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
+        with appearing(target, mode) as fd:
+            if source is not None:
+                copy_descriptor(source, fd, output.size)
+            else:
+                assert output.inline is not None
+                write_all(fd, plan.roles.fill_template(output.inline) if output.template else output.inline)

@@ -1,0 +1,278 @@
+"""Run one compiler: spawn, stream, reap, kill.
+
+The compiler is a process group of its own.  It is started through the native program's `--child` mode, which applies the caller's umask, limits,
+niceness, affinity and signal masks and then execs: subprocess cannot do that without forking the whole server (4-8 ms instead of 0.1).
+Its stdout and stderr are relayed as they appear, for cargo starts dependents on a line of that stream.
+
+This module knows neither keys nor stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sccache_py.model import Request
+from sccache_py.server.files import coarse_ns
+
+log = logging.getLogger(__name__)
+
+_READ_BYTES = 64 * 1024
+
+# What is remembered of each stream to be replayed; a compile that says more is relayed but not stored.
+KEPT_STREAM_BYTES = 8 * 1024 * 1024
+
+# After the compiler is reaped its pipes are read until they end, unless something it left behind holds them open.
+_LINGER_S = 0.05
+
+_TERM_TO_KILL_S = 0.1
+_KILL_TO_REAPED_S = 2.0
+
+
+class Audience(Protocol):
+    """Who is told: the client's connection."""
+
+    def started(self, process_group: int) -> None: ...
+    def stdout(self, data: bytes) -> None: ...
+    def stderr(self, data: bytes) -> None: ...
+    async def room(self) -> None:
+        """Wait until what is on its way to the client is below the limit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is executed, and how."""
+
+    program: str
+    argv: Sequence[str]  # argv[0] included
+    cwd: str
+    env: Mapping[str, str]
+    inherit: tuple[int, ...]  # descriptors that the compiler keeps under their numbers
+    caller: Request
+
+
+@dataclass(slots=True)
+class Ran:
+    """What became of it."""
+
+    killed_by: int | None
+    status: int
+    stdout: bytes
+    stderr: bytes
+    talked_too_much: bool
+    left_running: bool
+    began_ns: int
+    took_ns: int
+    peak_rss_kib: int
+
+
+class SpawnError(Exception):
+    """The process could not be started; nothing ran."""
+
+
+def child_spec(caller: Request) -> str:
+    """The SPEC of `--child` (docs/protocol.md, section 3)."""
+    items = [f"umask={caller.umask:o}", f"nice={caller.nice}"]
+    items += [f"limit={resource}:{soft}:{hard}" for resource, soft, hard in caller.limits]
+    items += [f"cpus={caller.affinity.hex()}", f"block={caller.blocked:x}", f"ignore={caller.ignored:x}"]
+    return ";".join(items)
+
+
+class Runner:
+    def __init__(self, native: str | None) -> None:
+        """native: the program with the `--child` mode; None where only the Python client is installed."""
+        self._native = native
+
+    def _spawn(self, command: Command, out: int, err: int) -> subprocess.Popen[bytes]:
+        caller = command.caller
+        if self._native is not None:
+            argv = [self._native, "--child", child_spec(caller), command.program, *command.argv]
+            umask = -1
+        else:
+            argv, umask = list(command.argv), caller.umask
+        try:
+            return subprocess.Popen(
+                argv,
+                executable=self._native or command.program,
+                cwd=command.cwd,
+                env=dict(command.env),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                pass_fds=command.inherit,
+                process_group=0,
+                umask=umask,
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as e:
+            raise SpawnError(str(e)) from e
+
+    async def run(self, command: Command, audience: Audience) -> Ran:
+        """Raises SpawnError.  Cancelling kills the process group and returns only when it is reaped."""
+        loop = asyncio.get_running_loop()
+        out_r, out_w = os.pipe2(os.O_CLOEXEC)
+        err_r, err_w = os.pipe2(os.O_CLOEXEC)
+        began_ns, began = coarse_ns(), time.monotonic_ns()
+        try:
+            child = self._spawn(command, out_w, err_w)
+        except BaseException:
+            os.close(out_r)
+            os.close(err_r)
+            raise
+        finally:
+            os.close(out_w)
+            os.close(err_w)
+        try:
+            pidfd = os.pidfd_open(child.pid)
+        except OSError:
+            pidfd = -1
+        reaped = _Reaped(child, pidfd)
+        out = _Stream(out_r, audience.stdout)
+        err = _Stream(err_r, audience.stderr)
+        audience.started(child.pid)
+        relays = [loop.create_task(s.relay(audience)) for s in (out, err)]
+        try:
+            await reaped.wait()
+            took_ns = time.monotonic_ns() - began
+            _, lingering = await asyncio.wait(relays, timeout=None if not _group_lives(child.pid) else _LINGER_S)
+        except asyncio.CancelledError:
+            await asyncio.shield(loop.create_task(stop_group(child.pid, reaped)))
+            raise
+        finally:
+            for task in relays:
+                task.cancel()
+            # They unregister their descriptors, which must happen before these are closed: epoll forgets a closed one, asyncio does not.
+            await asyncio.gather(*relays, return_exceptions=True)
+            out.close()
+            err.close()
+            reaped.close()
+        status = reaped.status
+        return Ran(
+            killed_by=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            status=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128,
+            stdout=bytes(out.kept),
+            stderr=bytes(err.kept),
+            talked_too_much=out.overflowed or err.overflowed,
+            left_running=bool(lingering) or _group_lives(child.pid),
+            began_ns=began_ns,
+            took_ns=took_ns,
+            peak_rss_kib=reaped.peak_rss_kib,
+        )
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+async def stop_group(group: int, reaped: _Reaped) -> None:
+    """TERM (a killed gcc leaves its temporaries behind, a terminated one does not), then KILL."""
+    send_signal(group, signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(reaped.wait()), _TERM_TO_KILL_S)
+    send_signal(group, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(reaped.wait()), _KILL_TO_REAPED_S)
+
+
+def send_signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+class _Reaped:
+    """Resolves when the child is reaped, which we do ourselves, for wait4 tells what it used."""
+
+    def __init__(self, child: subprocess.Popen[bytes], pidfd: int) -> None:
+        self._child = child
+        self._pidfd = pidfd
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.status = 0
+        self.peak_rss_kib = 0
+        if pidfd >= 0:
+            asyncio.get_running_loop().add_reader(pidfd, self._reap)
+        else:
+            self._poll()
+
+    def _reap(self) -> None:
+        try:
+            pid, status, usage = os.wait4(self._child.pid, os.WNOHANG)
+        except ChildProcessError:
+            pid, status, usage = self._child.pid, 0, None
+        if pid == 0:
+            return
+        self._child.returncode = os.waitstatus_to_exitcode(status)
+        self.status = status
+        self.peak_rss_kib = usage.ru_maxrss if usage is not None else 0
+        self.close()
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _poll(self) -> None:
+        self._reap()
+        if not self._done.done():
+            asyncio.get_running_loop().call_later(0.002, self._poll)
+
+    async def wait(self) -> None:
+        await asyncio.shield(self._done)
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+class _Stream:
+    """One of the compiler's two pipes: relayed as it comes, and remembered up to a limit."""
+
+    def __init__(self, fd: int, tell: Callable[[bytes], None]) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._tell = tell
+        self.kept = bytearray()
+        self.overflowed = False
+
+    async def relay(self, audience: Audience) -> None:
+        while True:
+            try:
+                data = os.read(self._fd, _READ_BYTES)
+            except BlockingIOError:
+                await self._readable()
+                continue
+            if not data:
+                return
+            self._tell(data)
+            if len(self.kept) + len(data) > KEPT_STREAM_BYTES:
+                self.overflowed = True
+            else:
+                self.kept += data
+            await audience.room()
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._fd, lambda: ready.done() or ready.set_result(None))
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
