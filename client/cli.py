@@ -56,19 +56,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-s", "--show-stats", action="store_true", help="show the statistics; starts no server")
     one.add_argument("--show-adv-stats", action="store_true", help="the same, by compiler, with more lines")
     one.add_argument("-z", "--zero-stats", action="store_true", help="start counting anew")
-    one.add_argument(
-        "--start-server", action="store_true", help="start the server; a compile would do so, too"
-    )
-    one.add_argument(
-        "--stop-server", action="store_true", help="stop it when all that runs is done and stored"
-    )
-    one.add_argument(
-        "--show-jobs", action="store_true", help="what is being compiled, and who holds job tokens"
-    )
+    one.add_argument("--start-server", action="store_true", help="start the server; a compile would do so, too")
+    one.add_argument("--stop-server", action="store_true", help="stop it when all that runs is done and stored")
+    one.add_argument("--show-jobs", action="store_true", help="what is being compiled, and who holds job tokens")
     one.add_argument("-V", "--version", action="store_true", help="the version, and which client this is")
-    words.add_argument(
-        "--stats-format", choices=("text", "json"), default="text", help="text, or json for scripts"
-    )
+    words.add_argument("--stats-format", choices=("text", "json"), default="text", help="text, or json for scripts")
     return words
 
 
@@ -140,9 +132,7 @@ class Control:
         """The statistics from the store, read by the server's program.  Raises ControlError."""
         program = os.fsdecode(self._server)
         try:
-            printed = subprocess.run(
-                [program, "--print-stats"], env=self._environ, stdout=subprocess.PIPE, check=True
-            ).stdout
+            printed = subprocess.run([program, "--print-stats"], env=self._environ, stdout=subprocess.PIPE, check=True).stdout
             answer = json.loads(printed)
         except (OSError, ValueError, subprocess.CalledProcessError) as e:
             raise ControlError(f"cannot read the statistics: {e}") from e

@@ -124,9 +124,7 @@ class Connections:
         return start_and_dial(self._place, program, os.fsencode(self._ourselves.directory), self._environ)
 
 
-def converse(
-    place: Place, request: bytes, connections: Connections, kept: KeptInput, signals: Signals
-) -> None:
+def converse(place: Place, request: bytes, connections: Connections, kept: KeptInput, signals: Signals) -> None:
     """Returns if the compiler is for us to run."""
     patience = 0.0
     while (server := connections.find()) is not None:
@@ -144,9 +142,7 @@ def converse(
     note_uncounted(place)
 
 
-def compile_with_cache(
-    program: str, argv: Sequence[str], ourselves: Ourselves, environ: Mapping[bytes, bytes]
-) -> NoReturn:
+def compile_with_cache(program: str, argv: Sequence[str], ourselves: Ourselves, environ: Mapping[bytes, bytes]) -> NoReturn:
     """Ask the server; relay its answer, or become the compiler."""
     kept = KeptInput()
     signals = Signals.of_this_process()
@@ -163,9 +159,7 @@ def compile_with_cache(
     become(program, argv, environ)
 
 
-def wrap(
-    argv: list[str], name: str, ourselves: Ourselves, environ: Mapping[bytes, bytes], passed: bool
-) -> NoReturn:
+def wrap(argv: list[str], name: str, ourselves: Ourselves, environ: Mapping[bytes, bytes], passed: bool) -> NoReturn:
     """Search the compiler in PATH and compile with it; see main.c for why argv[0] is changed sometimes."""
     try:
         program, passed_now = find_program(name, ourselves, environ)

@@ -145,9 +145,10 @@ def stamp_failure(place: Place) -> None:
 
 def _write_beside(place: Place, suffix: bytes, data: bytes) -> None:
     """Append to a file of ours beside the socket and renew its time; a failure is not worth a word."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    if not place.is_safe():
+        return
     try:
-        fd = clear_of_stdio(os.open(place.beside(suffix), flags, 0o600))
+        fd = _open_ours(place.beside(suffix), os.O_WRONLY | os.O_APPEND)
         try:
             os.write(fd, data)
             os.utime(fd)
@@ -155,6 +156,12 @@ def _write_beside(place: Place, suffix: bytes, data: bytes) -> None:
             os.close(fd)
     except OSError:
         pass
+
+
+def _open_ours(file: bytes, mode: int) -> int:
+    # Nonblocking: what lies there might be a FIFO.
+    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return clear_of_stdio(os.open(file, mode | flags, 0o600))
 
 
 def note_uncounted(place: Place) -> None:
@@ -215,8 +222,7 @@ def start_and_dial(place: Place, program: bytes, native: bytes, environ: Environ
     if not place.is_safe(create=True) or _failed_lately(place):
         return None
     try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        lock = clear_of_stdio(os.open(place.beside(b".lock"), flags, 0o600))
+        lock = _open_ours(place.beside(b".lock"), os.O_RDWR)
     except OSError:
         return None
     try:

@@ -38,9 +38,7 @@ def jobs(answer: Mapping[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in fields:
         right = name in ("seconds", "tokens", "pid")
-        table.add_column(
-            _COLUMNS[name], justify="right" if right else "left", overflow="fold" if right else "ellipsis"
-        )
+        table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold" if right else "ellipsis")
     for job in listed:
         # Text, not str: a path may look like markup.
         table.add_row(*(Text(_cell(name, job.get(name))) for name in fields))

@@ -9,6 +9,8 @@ Strings only; whoever calls has the files looked at (server/deposit.py).
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -69,6 +71,12 @@ IGNORED_VARIABLES = {
 }
 
 
+_INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ruby|tclsh|lua)[0-9.]*")
+
+# What a shell sets anew for whatever it starts.
+_SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
+
+
 @dataclass(slots=True)
 class Draft:
     """The conditions of one compile in absolute paths, before anything was hashed; and what it left."""
@@ -90,12 +98,20 @@ def is_special(path: str) -> bool:
     return path.startswith(_SPECIAL_BELOW) and not path.startswith("/dev/shm/")
 
 
-def judge(plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str]) -> Draft | Reason:
+def asks_for_all(images: Iterable[str]) -> bool:
+    """Whether one of these programs takes its whole environment in at start: shells and script languages make variables of it."""
+    return any(_INTERPRETER.fullmatch(os.path.basename(image)) for image in images)
+
+
+def judge(
+    plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str], env: Iterable[str]
+) -> Draft | Reason:
     """What must hold for `seen` to be replayed, or why it must not be.
 
     covered: directories (ending in "/") and files that the compiler's identity stands for.
     ours: paths that we gave the compiler (its jobserver's descriptors).
     left: those of `seen.written` that exist now.
+    env: names in the caller's environment.
     """
     skip = set(ours)
 
@@ -117,6 +133,7 @@ def judge(plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterabl
     if not outputs or not set(plan.must_write).issubset(outputs):
         return Reason.OUTPUT_MISSING
 
+    asked = {*seen.asked, *env} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
     own = plan.own_output_prefixes
 
     def condition(paths: list[str]) -> list[str]:
@@ -127,6 +144,6 @@ def judge(plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterabl
         present=condition(seen.present),
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
-        asked=[n for n in seen.asked if n not in IGNORED_VARIABLES],
+        asked=sorted(n for n in asked if n not in IGNORED_VARIABLES),
         outputs=outputs,
     )

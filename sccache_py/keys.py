@@ -25,7 +25,15 @@ _ALWAYS_PREFIX = "CARGO_PKG_"
 # Without observation nobody knows what a macro asked for, so all of cargo's variables count, less those that change
 # from run to run and reach no output: the jobserver, how many jobs, and where crates are fetched from.
 _FALLBACK_PREFIXES = ("CARGO_", "OUT_DIR")
-_FALLBACK_LEFT_OUT = ("CARGO_MAKEFLAGS", "CARGO_BUILD_JOBS", "CARGO_TERM_", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_INCREMENTAL")
+_FALLBACK_LEFT_OUT = (
+    "CARGO_MAKEFLAGS",
+    "CARGO_BUILD_JOBS",
+    "CARGO_TERM_",
+    "CARGO_NET_",
+    "CARGO_HTTP_",
+    "CARGO_REGISTR",
+    "CARGO_INCREMENTAL",
+)
 EXTRA_ENV_DEFAULT = "DATABASE_URL,SQLX_*"
 
 
@@ -79,7 +87,9 @@ def fallback_environment(env: Mapping[str, str], extra: str) -> list[str]:
     return sorted(n for n in env if n in exact or (n.startswith(prefixes) and not n.startswith(_FALLBACK_LEFT_OUT)))
 
 
-def describe_recipe(plan: Plan, compiler: bytes, source: bytes, env: Mapping[str, str], more: Iterable[tuple[str, bytes]], sink: Sink) -> None:
+def describe_recipe(
+    plan: Plan, compiler: bytes, source: bytes, env: Mapping[str, str], more: Iterable[tuple[str, bytes]], sink: Sink
+) -> None:
     """The one place that says what a recipe is made of.  `more`: further named fields (mode, cache buster…)."""
     sink.field("format", KEY_FORMAT)
     sink.field("language", plan.dialect.encode())

@@ -85,6 +85,7 @@ class _Reader:
         self.made: set[str] = set()
         self.made_directories: list[str] = []
         self.images: dict[str, None] = {}
+        self.tried: dict[int, str] = {}  # by pid: the exec that has neither failed nor shown its image
         self.owed: dict[int, int] = {}  # by pid: images that were to begin, less those that did
 
     def run(self, data: bytes) -> Observation | Reason:
@@ -108,13 +109,19 @@ class _Reader:
 
     def _process(self, kind: str, pid: int, text1: str, text2: str) -> None:
         if kind == "P":
+            # The first image was started by us, not by an exec that anyone noted.
+            if self.images:
+                self.owed[pid] = self.owed.get(pid, 0) - 1
+            if pid in self.tried:
+                self._input(self.tried.pop(pid))
             self.images[text1] = None
-            self.owed[pid] = self.owed.get(pid, 0) - 1
         elif kind == "X":
             self.owed[pid] = self.owed.get(pid, 0) + 1
-            self._input(_plain(text1))
+            self.tried[pid] = _plain(text1)
         elif kind == "x":
             self.owed[pid] = self.owed.get(pid, 0) - 1
+            self.tried.pop(pid, None)
+            self.absent[_plain(text1)] = None
         else:
             child = int(text2)
             self.owed[child] = self.owed.get(child, 0) + 1

@@ -29,7 +29,7 @@ def decode_request(payload: bytes) -> tuple[int, str, Request]:
         protocol, version = int(fields[0]), _text(fields[1])
         if len(fields) != _FIELDS:
             raise FormatError(f"{len(fields)} fields in a request")
-        env = {}
+        env: dict[str, str] = {}
         for item in fields[5]:
             name, equals, value = item.partition(b"=")
             # The first of two equal names is what getenv finds.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 # A template is text in which 0x00 'role' 0x01 'encoding' 0x02 stands for a path, and 0x00 0x00 for a 0x00 of the text itself.
 _MARK = re.compile(rb"\x00(?:\x00|([a-zA-Z0-9]+)\x01([rjm])\x02)")
@@ -31,7 +31,11 @@ def _json_escape(path: bytes) -> bytes:
     return json.dumps(text, ensure_ascii=False)[1:-1].encode()
 
 
-_ENCODINGS = {b"r": lambda path: path, b"j": _json_escape, b"m": _make_escape}
+def _raw(path: bytes) -> bytes:
+    return path
+
+
+_ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {b"r": _raw, b"j": _json_escape, b"m": _make_escape}
 
 
 class Roles:
@@ -67,7 +71,7 @@ class Roles:
             return "$" + role
         for prefix, role in self._by_length:
             if path.startswith(prefix):
-                return f"${role}/{path[len(prefix):]}"
+                return f"${role}/{path[len(prefix) :]}"
         return path
 
     def unfold(self, folded: str) -> str | None:
@@ -95,7 +99,7 @@ class Roles:
                 seen.add(needle)
                 mark = b"\x00" + role.encode() + b"\x01" + code + b"\x02"
                 # Only where a path begins: "/t/deps" inside "/src/t/deps" is another directory.
-                text = re.sub(rb"(?<![\w./-])" + re.escape(needle) + _BOUNDARY, lambda _, m=mark: m, text)
+                text = re.sub(rb"(?<![\w./-])" + re.escape(needle) + _BOUNDARY, mark.replace(b"\\", b"\\\\"), text)
         return text
 
     def fill_template(self, template: bytes) -> bytes:

@@ -329,9 +329,7 @@ def _own_rows(stats: Stats, surroundings: Surroundings, advanced: bool) -> Itera
     for key, label in _JOBSERVER.items() if advanced else ():
         if key in surroundings.jobserver:
             value = surroundings.jobserver[key]
-            yield (
-                _Row(label, f"{value:.3f} s", suffix=2) if key.endswith("_s") else _Row(label, f"{value:.0f}")
-            )
+            yield (_Row(label, f"{value:.3f} s", suffix=2) if key.endswith("_s") else _Row(label, f"{value:.0f}"))
 
 
 def _size(size_bytes: int) -> tuple[str, str]:

@@ -196,7 +196,9 @@ def _start_log(settings: config.Settings) -> None:
     if settings.error_log:
         with contextlib.suppress(OSError):
             handler = logging.FileHandler(settings.error_log, encoding="utf-8", errors="backslashreplace")
-    logging.basicConfig(level=level.get(settings.log_level, logging.WARNING), handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=level.get(settings.log_level, logging.WARNING), handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
 
 
 def print_stats(settings: config.Settings) -> int:

@@ -10,6 +10,7 @@ whoever unpacks an archive.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from sccache_py.observation import observe
 from sccache_py.server.files import FileMemo, Sight, coarse_ns, copy_descriptor, existing, stamp_of
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 
@@ -58,12 +61,12 @@ class Entry:
     files: dict[bytes, str]  # digest → a file in the store's scratch space
 
 
-def examine_observed(plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes) -> Examined | Reason:
+def examine_observed(plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str]) -> Examined | Reason:
     """Judge a record and open what the compile left."""
     seen: Observation | Reason = observe(record)
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, existing(seen.written))
+    draft = judge(plan, seen, covered, ours, existing(seen.written), env)
     return draft if isinstance(draft, Reason) else _open_outputs(draft)
 
 
@@ -142,7 +145,9 @@ class Depositor:
         variant.result = result_key(recipe, variant)
         return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib), files)
 
-    def _copy(self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]) -> Output | Reason:
+    def _copy(
+        self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]
+    ) -> Output | Reason:
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.path)
         settled = opened.st.st_ctime_ns < coarse_ns()
@@ -202,12 +207,14 @@ def conditions_now(plan: Plan, draft: Draft, env: Mapping[str, str], sight: Sigh
         try:
             st = os.stat(path)
         except OSError:
+            log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
         if stat.S_ISDIR(st.st_mode):
             continue
         if not stat.S_ISREG(st.st_mode):
             return Reason.SPECIAL_FILE
         if st.st_ctime_ns >= began_ns:
+            log.info("input too new: %s", path)
             return Reason.INPUT_TOO_NEW
         digest = sight.hash_now(path) if sight.digest(path) == Sight.UNHASHED else sight.digest(path)
         if digest is None:
@@ -217,6 +224,7 @@ def conditions_now(plan: Plan, draft: Draft, env: Mapping[str, str], sight: Sigh
     present = []
     for path in draft.present:
         if not sight.exists(path):
+            log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
         present.append(fold(path))
 
@@ -224,6 +232,7 @@ def conditions_now(plan: Plan, draft: Draft, env: Mapping[str, str], sight: Sigh
     for path in draft.absent:
         where = _first_missing(path)
         if where is None:
+            log.info("appeared meanwhile: %s", path)
             return Reason.INPUT_TOO_NEW
         absent.setdefault(fold(where[0]), {})[where[1]] = None
 
@@ -291,5 +300,3 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
-
-

@@ -392,5 +392,3 @@ def _low(fd: int) -> int:
         os.close(low)
         raise OSError("no descriptor below 1024 is left")
     return low
-
-

@@ -281,7 +281,7 @@ class Connection:
 
     def _control(self, payload: bytes) -> None:
         try:
-            protocol, version, name, arguments = unpack(payload)
+            _, _, name, arguments = unpack(payload)
         except (TypeError, ValueError) as e:
             raise ProtocolError("not a control message") from e
         name = name.decode() if isinstance(name, bytes) else str(name)

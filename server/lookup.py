@@ -34,8 +34,8 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     for name, value in variant.env:
         if env.get(name) != value:
             return False
-    for role, path in variant.pins:
-        if not plan.roles.has(role) or plan.roles.path(role) != path:
+    for role, pinned in variant.pins:
+        if not plan.roles.has(role) or plan.roles.path(role) != pinned:
             return False
     unsure = False
     for folded, digest in variant.files:

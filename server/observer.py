@@ -85,7 +85,11 @@ class Observer:
 
     def can_preload(self, image: Image) -> bool:
         """Whether a program of this image loads our library: same class and same C library as we were built for."""
-        return self.library is not None and image.interpreter != "" and (image.elf_class, image.interpreter) == (self._ours.elf_class, self._ours.interpreter)
+        return (
+            self.library is not None
+            and image.interpreter != ""
+            and (image.elf_class, image.interpreter) == (self._ours.elf_class, self._ours.interpreter)
+        )
 
     def begin(self) -> Record | None:
         """A record file to give to a compiler; None where there is no room for one."""

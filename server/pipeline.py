@@ -46,7 +46,10 @@ _PLANS = 4000
 class Client(Audience, Protocol):
     """What the pipeline needs of a connection beyond its audience."""
 
-    build: str  # whose turn it is in the token pool
+    @property
+    def build(self) -> str:
+        """Whose turn it is in the token pool."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,9 @@ class Pipeline:
             assert job is not None
         return job
 
-    def _plan(self, request: Request, wishes: config.Wishes, compiler: Compiler | Reason, sight: Sight | None = None) -> Job | Reason | None:
+    def _plan(
+        self, request: Request, wishes: config.Wishes, compiler: Compiler | Reason, sight: Sight | None = None
+    ) -> Job | Reason | None:
         """None: the digest of the main source must be computed first."""
         if wishes.no_cache:
             return Reason.NO_CACHE
@@ -290,7 +295,7 @@ class Pipeline:
     # -- a miss --------------------------------------------------------------------------------------------------
 
     async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None) -> Answer:
-        plan, request = job.plan, job.request
+        plan = job.plan
         await self._let_inputs_age(plan)
         record = self.observer.begin() if job.observed else None
         if job.observed and record is None:
@@ -371,16 +376,17 @@ class Pipeline:
             return Reason.JOBSERVER_WARNING
         plan, request = job.plan, job.request
         if job.observed:
-            return await self._in_thread(lambda: deposit.examine_observed(plan, job.compiler.covered, ours, record))
-        return await self._in_thread(lambda: deposit.examine_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files))
+            return await self._in_thread(lambda: deposit.examine_observed(plan, job.compiler.covered, ours, record, request.env))
+        return await self._in_thread(
+            lambda: deposit.examine_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files)
+        )
 
     async def _store(self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float) -> None:
         stored = False
         try:
-            entry = await self._in_thread(
-                lambda: self.depositor.make_entry(job.plan, job.recipe, job.request.env, examined, ran)
-            )
+            entry = await self._in_thread(lambda: self.depositor.make_entry(job.plan, job.recipe, job.request.env, examined, ran))
             if isinstance(entry, Reason):
+                log.info("not stored (%s): %s", entry.value, job.plan.source)
                 self._not_stored(entry)
             else:
                 stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files)
@@ -408,5 +414,3 @@ def _terminal_arguments(plan: Plan, request: Request) -> tuple[str, ...]:
     if plan.chooses_width and request.columns:
         extra.append(f"--diagnostic-width={request.columns}")
     return tuple(extra)
-
-

@@ -236,6 +236,11 @@ class _Reaped:
             self._pidfd = -1
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class _Stream:
     """One of the compiler's two pipes: relayed as it comes, and remembered up to a limit."""
 
@@ -265,7 +270,7 @@ class _Stream:
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._fd, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(self._fd, _resolve, ready)
         try:
             await ready
         finally:
@@ -275,4 +280,3 @@ class _Stream:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-

@@ -149,7 +149,9 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         covered=(os.path.realpath(sysroot) + "/", sysroot + "/", os.path.realpath(real)),
         image=interpreter,
         is_script=bool(image.script),
-        cwd_matters=bool(image.script) or not os.path.isabs(request.program) or (real != program and not request.env.get("RUSTUP_TOOLCHAIN")),
+        cwd_matters=bool(image.script)
+        or not os.path.isabs(request.program)
+        or (real != program and not request.env.get("RUSTUP_TOOLCHAIN")),
         stamps=stamps,
         checked_at=time.monotonic(),
     )
@@ -196,5 +198,7 @@ def _rustup_files(request: Request) -> Iterable[str]:
 def _files_below(directory: str) -> list[str]:
     found = []
     for place, _, names in os.walk(directory):
-        found += [os.path.join(place, name) for name in names if name != "multirust-channel-manifest.toml" and not name.startswith("manifest-")]
+        found += [
+            os.path.join(place, name) for name in names if name != "multirust-channel-manifest.toml" and not name.startswith("manifest-")
+        ]
     return sorted(found)

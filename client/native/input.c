@@ -37,31 +37,20 @@ read_some(struct input *input)
 	return input->used <= MAX_STDIN;
 }
 
-/* Waits until `to` takes bytes, or else ends this feeder: nobody reads. */
-static void
-await_reader(int to)
-{
-	struct pollfd p = {.fd = to, .events = POLLOUT};
-	while (poll(&p, 1, -1) < 0 && errno == EINTR)
-		;
-	if (p.revents & POLLERR)
-		_exit(0);
-}
-
-static void
+/* Into a pipe of ours, which blocks.  Returns -1 if nobody reads it. */
+static int
 write_all(int to, const unsigned char *bytes, size_t n)
 {
 	while (n > 0) {
 		ssize_t written = write(to, bytes, n);
-		if (written < 0 && errno != EAGAIN && errno != EINTR)
-			_exit(0);
+		if (written < 0 && errno != EINTR)
+			return -1;
 		if (written > 0) {
 			bytes += written;
 			n -= (size_t)written;
-		} else {
-			await_reader(to);
 		}
 	}
+	return 0;
 }
 
 /* The remembered bytes, then whatever is still to come on descriptor 0. */
@@ -73,8 +62,8 @@ feed(const struct input *input, int to)
 	if (dup2(to, 1) < 0)
 		_exit(0);
 	close_from(2);
-	write_all(1, input->bytes, input->used);
-	while (!input->ended) {
+	int gone = write_all(1, input->bytes, input->used) < 0;
+	while (!gone && !input->ended) {
 		unsigned char part[65536];
 		struct pollfd p[2] = {{.fd = 0, .events = POLLIN}, {.fd = 1}};
 		if (poll(p, 2, -1) < 0 && errno == EINTR)
@@ -86,7 +75,7 @@ feed(const struct input *input, int to)
 			continue;
 		if (n <= 0)
 			break;
-		write_all(1, part, (size_t)n);
+		gone = write_all(1, part, (size_t)n) < 0;
 	}
 	_exit(0);
 }

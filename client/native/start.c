@@ -53,12 +53,20 @@ failed_lately(const struct place *place)
 	return age >= -1 && age < FAILED_S;
 }
 
+/* Nonblocking: what lies there might be a FIFO. */
+static int
+open_ours(const char *file, int mode)
+{
+	const int flags = O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+	return clear_of_stdio(open(file, mode | flags, 0600));
+}
+
 void
 stamp_failure(const struct place *place)
 {
 	char file[PATH_MAX];
 	beside_socket(place, ".failed", file);
-	int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open_ours(file, O_WRONLY);
 	if (fd < 0)
 		return;
 	futimens(fd, NULL);
@@ -162,7 +170,7 @@ start_and_dial(const struct place *place)
 	if (!place_is_safe(place, 1) || failed_lately(place))
 		return -1;
 	beside_socket(place, ".lock", file);
-	int lock = clear_of_stdio(open(file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+	int lock = open_ours(file, O_RDWR);
 	if (lock < 0)
 		return -1;
 	int ours = flock(lock, LOCK_EX | LOCK_NB) == 0;
@@ -186,8 +194,10 @@ void
 note_uncounted(const struct place *place)
 {
 	char file[PATH_MAX];
+	if (!place_is_safe(place, 0))
+		return;
 	beside_socket(place, ".uncounted", file);
-	int fd = clear_of_stdio(open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+	int fd = open_ours(file, O_WRONLY | O_APPEND);
 	if (fd < 0)
 		return;
 	if (write(fd, "+", 1) < 0)

@@ -375,14 +375,14 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
 
     # rustc keeps externs in a map ordered by name; cargo's order is its own affair.
     known_inputs = []
-    for number, (crate, path) in enumerate(sorted(parsed.externs, key=lambda e: e[0])):
-        if path is None:
+    for number, (crate, file) in enumerate(sorted(parsed.externs, key=lambda e: e[0])):
+        if file is None:
             arguments += ["--extern", crate]
             continue
-        absolute = parsed.absolute(path)
+        absolute = parsed.absolute(file)
         known_inputs.append(absolute)
-        roles.append((f"x{number}", absolute, path))
-        arguments += ["--extern", f"{crate}={path if parsed.literal else os.path.basename(path)}"]
+        roles.append((f"x{number}", absolute, file))
+        arguments += ["--extern", f"{crate}={file if parsed.literal else os.path.basename(file)}"]
 
     told, cwd_in_key = _tell_cwd(parsed)
     arguments += told

@@ -17,7 +17,7 @@ class Store(Protocol):
 
     def put(self, key: bytes, value: bytes) -> None: ...
 
-    def update(self, key: bytes, change: "Change") -> None:
+    def update(self, key: bytes, change: Change) -> None:
         """Read, change and write one value with no writer between."""
         ...
 

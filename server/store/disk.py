@@ -44,7 +44,9 @@ _SCRATCH = "scratch"
 _ORPHAN_AGE_S = 3600.0
 
 # SQLite's write-ahead log needs shared memory, which these cannot give.
-_NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "afs", "lustre", "glusterfs", "fuse.glusterfs"))
+_NETWORK_FILE_SYSTEMS = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "afs", "lustre", "glusterfs", "fuse.glusterfs")
+)
 
 
 class _Scratch:
@@ -80,7 +82,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         if mode == MODE_RAW and isinstance(value, bytes):
             return value
         if mode == MODE_BINARY and read and self._is_ours(filename):
-            return open(os.path.join(self._directory, filename), "rb")  # noqa: SIM115 (diskcache's contract: the caller closes it)
+            return open(os.path.join(self._directory, filename), "rb")
         raise StoreError("a row that we did not write")
 
     def remove(self, file_path: Any) -> None:

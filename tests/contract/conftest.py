@@ -88,9 +88,7 @@ class Scene:
         """A compiler, first in PATH: a script for sh."""
         return write_program(self.tools / name, f"#!/bin/sh\n{script}\n")
 
-    def start(
-        self, *args: str | bytes, program: str | Path | None = None, **options: Any
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *args: str | bytes, program: str | Path | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """The client, running; stdout and stderr are pipes unless told otherwise."""
         options = {
             "stdout": subprocess.PIPE,

@@ -111,8 +111,12 @@ class Peer:
 
     def stdin(self) -> bytes | None:
         """All that the client sends after STDIN_WANTED up to its end, or None if it goes away instead."""
-        parts: list[bytes] = []
         self.send(Kind.STDIN_WANTED)
+        return self.rest_of_stdin()
+
+    def rest_of_stdin(self) -> bytes | None:
+        """The same, after STDIN_WANTED was sent."""
+        parts: list[bytes] = []
         while (frame := self.next_frame()) is not None:
             assert frame[0] is Kind.STDIN, frame
             if not frame[1]:
@@ -142,9 +146,7 @@ class FakeServer:
         self._accepting.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop_listening()
         self._accepting.join(PATIENCE_S)
         for thread in self._threads:
@@ -198,9 +200,7 @@ def exiting(status: int) -> Conversation:
 
 def birth_certificate(args: list[str]) -> dict[str, Any]:
     """What a process was started with, as far as a daemon should care; to be called first."""
-    status = dict(
-        line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line
-    )
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     links = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):

@@ -52,9 +52,7 @@ def answering(expected: str, answer: Any) -> Conversation:
 @pytest.fixture
 def ctl(short_directory: Path) -> Scene:
     """A scene whose client is sccache-py-ctl."""
-    program = write_program(
-        short_directory / "sccache-py-ctl", CTL.format(python=sys.executable, root=str(ROOT))
-    )
+    program = write_program(short_directory / "sccache-py-ctl", CTL.format(python=sys.executable, root=str(ROOT)))
     return Scene("ctl", program, short_directory)
 
 

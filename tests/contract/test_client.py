@@ -171,9 +171,7 @@ def test_the_request_describes_the_caller(scene: Scene) -> None:
     assert request["argv"] == [b"/bin/true", b"\xff\xfe", b"x" * 100_000]
     assert request["program"] == b"/bin/true"
     assert request["cwd"] == os.fsencode(scene.cwd)
-    assert sorted(request["environment"]) == sorted(
-        os.fsencode(f"{name}={value}") for name, value in scene.env.items()
-    )
+    assert sorted(request["environment"]) == sorted(os.fsencode(f"{name}={value}") for name, value in scene.env.items())
     assert request["umask"] == 0o027
     assert request["niceness"] == min(os.nice(0) + 3, 19)
     limits = {number: (soft, hard) for number, soft, hard in request["limits"]}
@@ -191,6 +189,20 @@ def test_the_request_describes_the_caller(scene: Scene) -> None:
     assert request["blocked"] == 1 << (signal.SIGUSR1 - 1)
     assert request["ignored"] & 1 << (signal.SIGUSR2 - 1)
     assert not request["ignored"] & 1 << (signal.SIGTERM - 1)
+
+
+def test_strings_of_any_length_and_number_arrive(scene: Scene) -> None:
+    """msgpack has four ways to write a length; a linker is called with tens of thousands of objects."""
+    words = [b"x" * n for n in (0, 1, 31, 32, 255, 256, 65_535, 65_536)] + [b"y"] * 66_000
+    seen = []
+
+    def talk(peer: Peer) -> None:
+        seen.append(peer.request())
+        peer.exit()
+
+    with scene.serve(talk):
+        assert scene.run("true", *words).returncode == 0
+    assert seen[0]["argv"] == [b"true", *words]
 
 
 def test_a_terminal_is_reported_with_its_width(scene: Scene) -> None:

@@ -89,9 +89,7 @@ def test_both_clients_and_the_server_compute_the_same_socket(scene: Scene, runti
         scene.env["XDG_RUNTIME_DIR"] = given[runtime]
     environ = {os.fsencode(k): os.fsencode(v) for k, v in scene.env.items()}
     folder = os.fsdecode(runtime_directory(os.geteuid(), environ))
-    assert folder == (
-        f"{scene.directory}/run/sccache-py" if runtime == "given" else f"/tmp/sccache-py-{os.geteuid()}"
-    )
+    assert folder == (f"{scene.directory}/run/sccache-py" if runtime == "given" else f"/tmp/sccache-py-{os.geteuid()}")
     os.makedirs(folder, 0o700, exist_ok=True)
     name = os.fsdecode(socket_name(socket_identity(os.geteuid(), environ, *view_of_this_machine())))
     with FakeServer(f"{folder}/{name}", exiting(42)):
@@ -149,9 +147,7 @@ def test_the_first_client_starts_a_server_that_owes_its_caller_nothing(scene: Sc
         "--ready-fd",
         "3",
     ]
-    assert {fd: link for fd, link in report["descriptors"].items() if fd in "012"} == dict.fromkeys(
-        "012", "/dev/null"
-    )
+    assert {fd: link for fd, link in report["descriptors"].items() if fd in "012"} == dict.fromkeys("012", "/dev/null")
     assert report["descriptors"]["3"].startswith("pipe:")
     assert set(report["descriptors"]) == {"0", "1", "2", "3"}
     assert report["session"] not in (os.getsid(0), report["pid"])  # nor can it ever get a terminal
@@ -182,6 +178,28 @@ def test_an_abstract_socket_can_be_started_on_too(scene: Scene, reports: Path) -
     assert report["args"][:2] == ["--socket", name]
     runtime = os.fsencode(scene.directory / "sccache-py")
     assert os.path.exists(state_stem(os.fsencode(name), runtime) + b".lock")
+
+
+@pytest.mark.parametrize("suffix", ["lock", "failed", "uncounted"])
+def test_a_fifo_in_the_place_of_a_file_stops_nobody(scene: Scene, suffix: str) -> None:
+    """In a directory that the user named anybody may have put it; opening it would wait for a reader."""
+    os.mkfifo(scene.directory / f"s.{suffix}")
+    os.utime(scene.directory / f"s.{suffix}", (0, 0))
+    scene.tool("cc1x", "echo ran")
+    assert scene.run("cc1x").stdout == b"ran\n"
+
+
+def test_the_server_is_found_beside_the_client(scene: Scene, reports: Path) -> None:
+    """A venv's bin folder need not be in PATH; the client may be called through a link from elsewhere."""
+    there = scene.directory / "bin"
+    there.mkdir()
+    (there / "sccache-py").write_bytes(scene.client.read_bytes())
+    (there / "sccache-py").chmod(0o755)
+    Path(scene.env.pop("SCCACHE_PY_SERVER")).rename(there / "sccache-py-server")
+    (scene.tools / "sccache").symlink_to(there / "sccache-py")
+    assert scene.run("true", program=scene.tools / "sccache").returncode == 42
+    (report,) = reports_in(reports)
+    assert report["args"][2:4] == ["--native", str(there)]
 
 
 def test_a_socket_that_nobody_listens_on_is_no_server(scene: Scene, reports: Path) -> None:
@@ -374,9 +392,7 @@ def test_a_server_that_takes_its_time_to_leave_is_waited_for(scene: Scene, repor
     assert len(reports_in(reports)) == 1
 
 
-def test_a_server_that_is_always_of_another_version_is_not_started_for_each_compile(
-    scene: Scene, reports: Path
-) -> None:
+def test_a_server_that_is_always_of_another_version_is_not_started_for_each_compile(scene: Scene, reports: Path) -> None:
     """Half an upgrade: starting it costs 100 ms each time and gives nothing."""
     scene.tool("cc1x", "echo ran")
     scene.env["FAKE_SERVER_MODE"] = "other"
@@ -423,6 +439,4 @@ def test_the_server_can_be_run_in_the_foreground(native_scene: Scene) -> None:
     server.communicate(timeout=PATIENCE_S)
     (report,) = reports_in(reports)
     assert report["pid"] == server.pid
-    assert re.fullmatch(
-        f"--socket {scene_socket} --native {scene.client.parent} --foreground", " ".join(report["args"])
-    )
+    assert re.fullmatch(f"--socket {scene_socket} --native {scene.client.parent} --foreground", " ".join(report["args"]))

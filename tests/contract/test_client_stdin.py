@@ -54,9 +54,7 @@ def test_standard_input_is_given_back_when_the_server_dies_over_it(scene: Scene)
 
 
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 3_000_000])
-def test_more_standard_input_than_the_server_takes_goes_to_the_compiler_whole(
-    scene: Scene, size: int
-) -> None:
+def test_more_standard_input_than_the_server_takes_goes_to_the_compiler_whole(scene: Scene, size: int) -> None:
     """A megabyte is read before we know that there is more: it has to be put back in front of the rest."""
     text = os.urandom(size)
 
@@ -118,3 +116,23 @@ def test_standard_input_that_is_closed_is_empty(scene: Scene) -> None:
     with scene.serve(talk):
         done = scene.run("-c", 'exec "$0" cat <&-', str(scene.client), program="/bin/sh")
     assert done.returncode == 9
+
+
+def test_standard_input_that_does_not_block_is_waited_for(scene: Scene) -> None:
+    """EAGAIN is not the end of a source file."""
+    got = []
+
+    def talk(peer: Peer) -> None:
+        peer.request()
+        peer.send(Kind.STDIN_WANTED)
+        os.write(w, b"int ")
+        os.write(w, b"x;")
+        os.close(w)
+        got.append(peer.rest_of_stdin())
+        peer.exit()
+
+    r, w = os.pipe()
+    os.set_blocking(r, False)
+    with scene.serve(talk), open(r, "rb") as source:
+        assert scene.run("cat", stdin=source).returncode == 0
+    assert got == [b"int x;"]

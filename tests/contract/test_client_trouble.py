@@ -15,9 +15,7 @@ from fake_server import PATIENCE_S, Conversation, Peer, passing
 from sccache_py.wire import HEADER, MAX_FRAME, Kind, encode_frame
 
 
-def waiting_for_signal(
-    ready: threading.Event, seen: list[tuple[Kind, bytes] | None], then: Conversation
-) -> Conversation:
+def waiting_for_signal(ready: threading.Event, seen: list[tuple[Kind, bytes] | None], then: Conversation) -> Conversation:
     """A conversation that started something, sets `ready`, notes the next frame and goes on with `then`."""
 
     def talk(peer: Peer) -> None:
@@ -92,9 +90,7 @@ def test_a_server_that_makes_no_sense_costs_nothing_but_the_cache(scene: Scene, 
 
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "], ids=["obeys-TERM", "ignores-TERM"])
 @pytest.mark.parametrize("end", [nothing, lambda peer: peer.send(Kind.PASS)], ids=["dies", "passes"])
-def test_what_had_started_is_gone_before_the_compiler_runs_again(
-    scene: Scene, trap: str, end: Conversation
-) -> None:
+def test_what_had_started_is_gone_before_the_compiler_runs_again(scene: Scene, trap: str, end: Conversation) -> None:
     """Two compilers that write one object file leave a mixture of both."""
     scene.tool("cc1x", f"kill -0 $(cat {scene.directory}/pid) 2>/dev/null && echo still there; echo ran")
 
@@ -155,6 +151,25 @@ def test_a_signal_reaches_the_compile_and_then_ends_the_client(scene: Scene, num
         out = process.communicate(timeout=PATIENCE_S)
     assert seen == [(Kind.SIGNAL, bytes([number]))]
     assert (process.returncode, out) == (-number, (b"", b""))
+
+
+def test_a_signal_before_the_request_is_out_ends_the_client_at_once(scene: Scene) -> None:
+    """A server that hangs while it reads must not make ^C hang, too; nothing has been started by then."""
+    scene.env.update({f"BIG_{n}": "x" * 100_000 for n in range(10)})
+    ready, ended = threading.Event(), threading.Event()
+
+    def talk(peer: Peer) -> None:
+        peer.socket.recv(5)
+        ready.set()
+        assert ended.wait(PATIENCE_S)
+
+    with scene.serve(talk):
+        process = scene.start("true")
+        assert ready.wait(PATIENCE_S)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_S)
+        ended.set()
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_second_signal_is_passed_on_too(scene: Scene) -> None:

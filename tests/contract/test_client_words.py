@@ -63,9 +63,7 @@ def test_a_child_takes_on_what_the_caller_was(scene: Scene) -> None:
     assert status["Cpus_allowed_list"].strip() == "0"
 
 
-@pytest.mark.parametrize(
-    "item", ["limit=7:5", "limit=7:20:10", "nonsense=1", "umask", "cpus=00", ";;", "limit=99:1:1"]
-)
+@pytest.mark.parametrize("item", ["limit=7:5", "limit=7:20:10", "nonsense=1", "umask", "cpus=00", ";;", "limit=99:1:1"])
 def test_what_a_child_cannot_do_is_passed_over(scene: Scene, item: str) -> None:
     """A wish that fails must not be why a compile fails; those after it still count."""
     done = scene.run("--child", f"{item};umask=022", "/bin/sh", "sh", "-c", "umask")

@@ -43,8 +43,8 @@ PATH = f"#{os.O_PATH}"
 TMPFILE = f"#{os.O_TMPFILE | os.O_RDWR}"
 HERE = "#-100"  # AT_FDCWD
 
-# What is called, in a directory with `file`, `dir` and `link` (to file), and what is recorded of it: kind, errno,
-# path(s).  A name alone stands in that directory.  Each call leaves behind what the next ones need.
+# What is called, in a directory with `file`, `dir` and `link` (to file), and what is recorded of it: kind,
+# errno, path(s).  A name alone stands there.  Each call leaves behind what the next ones need.
 CALLS: list[tuple[str, list[tuple[str, int, str] | tuple[str, int, str, str]]]] = [
     # open
     ("open file #0", [("R", 0, "file")]),

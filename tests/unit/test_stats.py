@@ -194,9 +194,7 @@ def test_statistics_survive_storage_and_the_socket(events: list[tuple[Any, ...]]
 
 def test_what_another_version_wrote_is_read_as_far_as_it_goes() -> None:
     """After an upgrade or a downgrade the totals of last week are still there."""
-    stats = Stats.from_dict(
-        {"counts": {"compilations": 3, "odd": "x", "flag": True}, "reasons": 7, "new": {"a": 1}}
-    )
+    stats = Stats.from_dict({"counts": {"compilations": 3, "odd": "x", "flag": True}, "reasons": 7, "new": {"a": 1}})
     assert stats.total("compilations") == 3
     assert stats.to_dict()["counts"] == {"compilations": 3}
     assert Stats.from_dict({}).is_empty()
