@@ -1,7 +1,8 @@
 """rustc's dep-info: make's syntax, with what it asked of the environment in comments.
 
 Source: rustc 1.95, `rustc_interface/src/passes.rs` (write_out_deps): targets and files with spaces escaped by a backslash, a line
-`file:` for each source, then `# env-dep:NAME=VALUE` (or `# env-dep:NAME` where it was not set) with `\\`, newline and carriage return escaped.
+`file:` for each source, then `# env-dep:NAME=VALUE` (or `# env-dep:NAME` where it was not set) with `\\`, newline and carriage
+return escaped.
 """
 
 from __future__ import annotations

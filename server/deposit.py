@@ -61,7 +61,9 @@ class Entry:
     files: dict[bytes, str]  # digest → a file in the store's scratch space
 
 
-def examine_observed(plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str]) -> Examined | Reason:
+def examine_observed(
+    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str]
+) -> Examined | Reason:
     """Judge a record and open what the compile left."""
     seen: Observation | Reason = observe(record)
     if isinstance(seen, Reason):

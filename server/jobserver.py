@@ -26,12 +26,14 @@ returned`, and when it is reaped, the difference goes back to the pool.  Nothing
 
 - 'Returned' can be seen before 'taken'.  `held` is computed from counters, never from the order of events.
 
-- Both of our ends stay open while the child lives: rustc complains ("early EOF on jobserver pipe") otherwise.  The child's linker inherits its ends and may outlive it,
+- Both of our ends stay open while the child lives: rustc complains ("early EOF on jobserver pipe") otherwise.  The child's
+  linker inherits its ends and may outlive it,
   so EOF says nothing of death; the child is dead when it is reaped.
 
 - Byte values carry nothing (make returns `+`, newer gcc `G`).  A child that returns more than it took is clamped: the pool never grows.
 
-The rules of who goes first: a new compile comes before a running compile's extra thread (cargo's rule: spawn first, then fill).  While any waits,
+The rules of who goes first: a new compile comes before a running compile's extra thread (cargo's rule: spawn first, then fill).
+While any waits,
 nothing is offered and every unread offer is revoked.  Waiting compiles are admitted in turn over the builds that they belong to.
 
 This module knows no compiler and starts no process.

@@ -1,6 +1,7 @@
 """What is kept: the store, used from one thread of its own, and in front of it what this process has read of it.
 
-A manifest or result is decoded once; a hit that was here before touches no database.  Another process may know more: who finds nothing here asks the
+A manifest or result is decoded once; a hit that was here before touches no database.  Another process may know more: who finds
+nothing here asks the
 store before it calls it a miss.  The store's failures end here: they are counted, and cost a hit, never a build.
 """
 
@@ -121,7 +122,8 @@ class Keeper:
         return await self._ask(lambda: self.store.file_path(output_key(digest)), None, "cache_read_errors")
 
     async def add(self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str]) -> bool:
-        """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that nothing names what is not there."""
+        """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that
+        nothing names what is not there."""
 
         def store_all() -> list[Variant]:
             for digest, path in files.items():

@@ -1,6 +1,7 @@
 """The socket: who may speak, one request each, and when everybody has gone.
 
-A connection is read by a callback, not by a task: most of them carry a hit, which is answered where the request was completed. A miss becomes a task,
+A connection is read by a callback, not by a task: most of them carry a hit, which is answered where the request was completed. A
+miss becomes a task,
 which is cancelled when the client goes away.
 
 The rules are in docs/protocol.md, section 2.  This module does not know what a compile is.

@@ -1,6 +1,7 @@
 """The way of one compile: plan → recipe → lookup → hit: outputs; miss: token, run, store.
 
-Start reading here.  A request becomes a `Job` (what is compiled, by whom, under which recipe).  `answer_now` serves a hit whose every part is in
+Start reading here.  A request becomes a `Job` (what is compiled, by whom, under which recipe).  `answer_now` serves a hit whose
+every part is in
 memory without leaving the event loop; whatever else happens takes the long way, `answer`.  Whoever calls (listener.py) gets what
 to say to the client, and learns nothing of compilers.
 

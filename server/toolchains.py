@@ -1,7 +1,8 @@
 """Which compiler is this, really?  From the program that the caller named to an identity that goes into every key.
 
 For rustc the real binary is the one in the sysroot that the program would use *here*: a rustup proxy chooses by RUSTUP_TOOLCHAIN, by
-rust-toolchain files above the cwd and by its settings.  The identity is the digest of that binary and of every file below the sysroot's lib/: the driver library, LLVM, the
+rust-toolchain files above the cwd and by its settings.  The identity is the digest of that binary and of every file below the
+sysroot's lib/: the driver library, LLVM, the
 standard library, the linker.  It is remembered with the stat of each of these, so that a request costs stats and no process.
 """
 

@@ -4,9 +4,11 @@ diskcache keeps a SQLite table beside files of its own naming.  Two of its habit
 is a pickle (CVE-2025-69872), and it opens and deletes whatever path a row names: a planted `../victim` row made a plain `set`
 delete that file.  So our Disk writes no pickle, reads none, and knows only file names of its own shape.
 
-Values carry their digest, so that a torn or flipped row is a miss; files are stored under the digest of their content, and who reads one checks it.
+Values carry their digest, so that a torn or flipped row is a miss; files are stored under the digest of their content, and who
+reads one checks it.
 
-The table is read without a transaction (`eviction_policy="none"`: an LRU get would be a write that waits for any writer); what was used is marked
+The table is read without a transaction (`eviction_policy="none"`: an LRU get would be a write that waits for any writer); what
+was used is marked
 in batches.  Culling and marks speak SQL to diskcache's table `Cache` (key, size, access_time, filename: unchanged since 3.0).
 """
 

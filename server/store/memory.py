@@ -56,9 +56,10 @@ class MemoryStore:
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            for table in (self._values, self._files):
-                if key in table:
-                    table[key] = table.pop(key)  # type: ignore[index, assignment, attr-defined]
+            if key in self._values:
+                self._values[key] = self._values.pop(key)
+            if key in self._files:
+                self._files[key] = self._files.pop(key)
 
     def cull(self) -> int:
         gone = 0
