@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from sccache_py.client.place import clear_of_stdio
@@ -34,25 +33,19 @@ def original_environment() -> dict[bytes, bytes]:
     return {name: value for name, equals, value in split if equals}
 
 
-@dataclass(frozen=True)
 class Ourselves:
     """Which files are us, by (device, inode), and the folder that our other programs lie in."""
 
-    files: frozenset[tuple[int, int]]
-    directory: str
-
-    @classmethod
-    def from_program(cls, program: str) -> Ourselves:
+    def __init__(self, program: str) -> None:
         """`program` is the file that was executed; the native client beside it is us as well."""
-        directory = os.path.dirname(os.path.realpath(program))
-        found = set()
-        for file in (program, f"{directory}/sccache-py"):
+        self.directory = os.path.dirname(os.path.realpath(program))
+        self._files = set()
+        for file in (program, f"{self.directory}/sccache-py"):
             try:
                 status = os.stat(file)
             except OSError:
                 continue
-            found.add((status.st_dev, status.st_ino))
-        return cls(frozenset(found), directory)
+            self._files.add((status.st_dev, status.st_ino))
 
     def is_at(self, file: str) -> bool:
         """Whether that path leads to us."""
@@ -60,7 +53,7 @@ class Ourselves:
             status = os.stat(file)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) in self.files
+        return (status.st_dev, status.st_ino) in self._files
 
     def beside(self, name: str, override: str, environ: Mapping[bytes, bytes]) -> bytes:
         """A program that is installed beside us, unless the variable `override` names another."""

@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program `sccache-py-ctl`.  Returns the exit status: 0, or 2 for what the user has to know."""
     words = list(sys.argv[1:] if argv is None else argv)
     environ = original_environment()
-    ourselves = Ourselves.from_program(executed_program())
+    ourselves = Ourselves(executed_program())
     if words and not words[0].startswith("-"):
         fallback.wrap_command(words, ourselves, environ)
     options = parser().parse_args(words)

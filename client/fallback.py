@@ -145,7 +145,7 @@ def converse(place: Place, request: bytes, connections: Connections, kept: KeptI
 def compile_with_cache(program: str, argv: Sequence[str], ourselves: Ourselves, environ: Mapping[bytes, bytes]) -> NoReturn:
     """Ask the server; relay its answer, or become the compiler."""
     kept = KeptInput()
-    signals = Signals.of_this_process()
+    signals = Signals()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for anybody
     place = find_place(environ)
@@ -187,7 +187,7 @@ def main() -> int:
     """The program `sccache-py` where it is not native."""
     program, words = executed_program(), sys.argv[1:]
     environ = original_environment()
-    ourselves = Ourselves.from_program(program)
+    ourselves = Ourselves(program)
     name = os.path.basename(program)
     if name not in OWN_NAMES:
         wrap([name, *words], name, ourselves, environ, passed=True)

@@ -17,7 +17,6 @@ import stat
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NoReturn
 
 from sccache_py import wire
@@ -35,13 +34,13 @@ _READY_FD = 3
 NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 
 
-@dataclass(frozen=True)
+# No dataclasses here and in what else a compile needs: their import would be a fifth of the fallback's time.
 class Place:
     """A socket's name as --socket takes it, the X of X.lock, and the directory that has to be safe."""
 
-    name: bytes
-    stem: bytes
-    runtime: bytes | None  # None: the user chose the place, it is for him to guard
+    def __init__(self, name: bytes, stem: bytes, runtime: bytes | None) -> None:
+        """`runtime` is None where the user chose the place: it is for him to guard."""
+        self.name, self.stem, self.runtime = name, stem, runtime
 
     @property
     def address(self) -> bytes:

@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
 
 from sccache_py.client.become import KeptInput, die_by
 from sccache_py.client.place import clear_of_stdio
@@ -36,19 +35,13 @@ class _Over(Exception):
     """The connection ended or makes no sense, or the server passed: nothing more will come."""
 
 
-@dataclass(frozen=True)
 class Signals:
-    """What the caller blocks and ignores."""
+    """What the caller blocks and ignores: as found in this process, less what Python itself ignores."""
 
-    blocked: frozenset[int]
-    ignored: frozenset[int]
-
-    @classmethod
-    def of_this_process(cls) -> Signals:
-        """As found, less what Python itself ignores."""
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    def __init__(self) -> None:
+        self.blocked: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
         ignored = {n for n in range(1, 32) if signal.getsignal(n) is signal.SIG_IGN}
-        return cls(frozenset(blocked), frozenset(ignored.difference(_IGNORED_BY_PYTHON)))
+        self.ignored: set[int] = ignored.difference(_IGNORED_BY_PYTHON)
 
 
 class Relay:

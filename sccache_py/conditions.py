@@ -104,7 +104,7 @@ def asks_for_all(images: Iterable[str]) -> bool:
 
 
 def judge(
-    plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str], env: Iterable[str]
+    plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str], env: Iterable[str], succeeded: bool = True
 ) -> Draft | Reason:
     """What must hold for `seen` to be replayed, or why it must not be.
 
@@ -112,6 +112,7 @@ def judge(
     ours: paths that we gave the compiler (its jobserver's descriptors).
     left: those of `seen.written` that exist now.
     env: names in the caller's environment.
+    succeeded: a probe that failed need not have left anything.
     """
     skip = set(ours)
 
@@ -130,18 +131,19 @@ def judge(
     # What was there before and is gone now would not go on a hit.
     if any(not p.startswith(allowed) for p in seen.removed if decides(p)):
         return Reason.WROTE_ELSEWHERE
-    if not outputs or not set(plan.must_write).issubset(outputs):
+    if succeeded and not plan.asks and (not outputs or not set(plan.must_write).issubset(outputs)):
         return Reason.OUTPUT_MISSING
 
     asked = {*seen.asked, *env} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
     own = plan.own_output_prefixes
 
     def condition(paths: list[str]) -> list[str]:
-        return [p for p in paths if decides(p) and not p.startswith(own) and not is_special(p)]
+        return [p for p in paths if decides(p) and not p.startswith(own) and p not in plan.must_write and not is_special(p)]
 
     return Draft(
         read=read,
-        present=condition(seen.present),
+        # That the output directory was there decides nothing: a hit that cannot write into it is none.
+        present=[p for p in condition(seen.present) if p not in plan.may_write],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in IGNORED_VARIABLES),

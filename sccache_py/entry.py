@@ -64,13 +64,13 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
 
 def pack_result(result: Result) -> bytes:
     outputs = [[o.path, o.mode, o.size, o.digest, o.inline, o.template] for o in result.outputs]
-    return pack([outputs, result.stdout, result.stderr, result.took_ns, result.peak_rss_kib])
+    return pack([outputs, result.stdout, result.stderr, result.took_ns, result.peak_rss_kib, result.status])
 
 
 def unpack_result(data: bytes) -> Result:
     """Raises FormatError."""
     try:
-        outputs, stdout, stderr, took_ns, peak_rss_kib = unpack(data)
-        return Result(tuple(Output(*fields) for fields in outputs), stdout, stderr, took_ns, peak_rss_kib)
+        outputs, stdout, stderr, took_ns, peak_rss_kib, status = unpack(data)
+        return Result(tuple(Output(*fields) for fields in outputs), stdout, stderr, took_ns, peak_rss_kib, status)
     except (TypeError, ValueError) as e:
         raise FormatError(f"not a result: {e}") from e

@@ -16,7 +16,7 @@ import xxhash
 from sccache_py.model import Plan, Variant
 
 # Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
-KEY_FORMAT = b"2"
+KEY_FORMAT = b"3"
 
 # Read by proc-macros through env::vars(), which asks for no name and so is not observed; and what decides the language.
 _ALWAYS = ("RUSTC_BOOTSTRAP",)
@@ -97,7 +97,8 @@ def describe_recipe(
     for argument in plan.arguments:
         sink.field("arg", os.fsencode(argument))
     sink.field("source", source)
-    for name in sorted(n for n in env if n.startswith(_ALWAYS_PREFIX) or n in _ALWAYS):
+    always = _ALWAYS if plan.asks else (*_ALWAYS, _ALWAYS_PREFIX)
+    for name in sorted(n for n in env if n.startswith(always)):
         sink.field("env", os.fsencode(f"{name}={env[name]}"))
     for name, value in more:
         sink.field(name, value)

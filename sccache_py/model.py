@@ -33,7 +33,6 @@ class Reason(enum.Enum):
     SELF_PROFILE = "self-profile"
     RESPONSE_FILE = "@"
     SYSROOT = "--sysroot"
-    FALLBACK_STATICLIB = "staticlib without observation"
     FALLBACK_SCRIPT = "script as compiler without observation"
     FALLBACK_NO_DEP_INFO = "no dep-info without observation"
     NO_CACHE = "SCCACHE_NO_CACHE"
@@ -87,7 +86,7 @@ class Plan:
 
     language: str  # "Rust", "C/C++", "Assembler": how sccache counts
     dialect: str  # "rust", "c [gcc]": how sccache counts in detail
-    source: str  # the main source, absolute
+    source: str | None  # the main source, absolute; None: there is none, or it comes by stdin
     arguments: tuple[str, ...]  # canonical: every path told by its role
     roles: Roles
     known_inputs: tuple[str, ...]  # absolute; what will surely be read (externs)
@@ -100,6 +99,8 @@ class Plan:
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
     json_diagnostics: bool = False
     cwd_in_key: bool = True  # the output may show the cwd, and no prefix map covers it
+    reads_stdin: bool = False
+    asks: bool = False  # a question (`--print`, `-vV`): its answer may be a failure, and no file is written
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
@@ -155,3 +156,4 @@ class Result:
     stderr: bytes
     took_ns: int
     peak_rss_kib: int
+    status: int = 0  # not 0 only for probes, which may fail by design

@@ -62,13 +62,13 @@ class Entry:
 
 
 def examine_observed(
-    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str]
+    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool
 ) -> Examined | Reason:
     """Judge a record and open what the compile left."""
     seen: Observation | Reason = observe(record)
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, existing(seen.written), env)
+    draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded)
     return draft if isinstance(draft, Reason) else _open_outputs(draft)
 
 
@@ -145,7 +145,7 @@ class Depositor:
             pinned.update(role for role, needles in movable if any(n in text for n in needles))
         variant.pins = sorted((role, plan.roles.path(role)) for role in pinned)
         variant.result = result_key(recipe, variant)
-        return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib), files)
+        return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status), files)
 
     def _copy(
         self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]

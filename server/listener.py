@@ -25,7 +25,7 @@ from sccache_py.model import Request
 from sccache_py.request import decode_request, peek_version
 from sccache_py.server.pipeline import Answer, Finished, Pass, Replay
 from sccache_py.server.runner import send_signal
-from sccache_py.wire import PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
+from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +168,8 @@ class Connection:
         self._closed = False
         self._room: asyncio.Future[None] | None = None
         self._group = 0
-        self._signals: list[int] = []
+        self._stdin = bytearray()
+        self._stdin_end: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._patience: asyncio.TimerHandle | None = None
@@ -222,6 +223,8 @@ class Connection:
                 send_signal(self._group, payload[0])
             else:
                 self._client_gone()
+        elif kind is Kind.STDIN and self.task is not None:
+            self._take_stdin(payload)
         elif kind is Kind.REQUEST and self.task is None:
             self._stop_patience()
             self._request(payload)
@@ -275,7 +278,7 @@ class Connection:
             self._finish(Kind.PASS, answer.reason.value.encode())
         elif isinstance(answer, Replay):
             frames = [encode_frame(k, d) for k, d in ((Kind.STDOUT, answer.stdout), (Kind.STDERR, answer.stderr)) if d]
-            self._finish(Kind.EXIT, b"\0\0", b"".join(frames))
+            self._finish(Kind.EXIT, bytes((0, answer.status)), b"".join(frames))
         elif isinstance(answer, Finished):
             killed = answer.killed_by is not None
             self._finish(Kind.EXIT, bytes((killed, (answer.killed_by or 0) if killed else answer.status)))
@@ -311,6 +314,20 @@ class Connection:
         while len(self._out) > _IN_FLIGHT_BYTES and not self._closed:
             self._room = self._loop.create_future()
             await self._room
+
+    async def stdin(self) -> bytes | None:
+        """Ask the client for its standard input."""
+        self._stdin_end = self._loop.create_future()
+        self._send(encode_frame(Kind.STDIN_WANTED))
+        await self._stdin_end
+        return bytes(self._stdin) if len(self._stdin) <= MAX_STDIN else None
+
+    def _take_stdin(self, data: bytes) -> None:
+        if self._stdin_end is None or self._stdin_end.done():
+            raise ProtocolError("standard input that nobody asked for")
+        self._stdin += data
+        if not data or len(self._stdin) > MAX_STDIN:
+            self._stdin_end.set_result(None)
 
     # -- sending -------------------------------------------------------------------------------------------------
 

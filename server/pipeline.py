@@ -47,6 +47,10 @@ _PLANS = 4000
 class Client(Audience, Protocol):
     """What the pipeline needs of a connection beyond its audience."""
 
+    async def stdin(self) -> bytes | None:
+        """What the caller's standard input holds; None if it is more than the protocol carries."""
+        ...
+
     @property
     def build(self) -> str:
         """Whose turn it is in the token pool."""
@@ -64,6 +68,7 @@ class Replay:
 
     stdout: bytes
     stderr: bytes
+    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Job:
     extra_arguments: tuple[str, ...]
     observed: bool
     sight: Sight
+    stdin: bytes | None
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -115,7 +121,7 @@ class Pipeline:
         compiler = self.toolchains.find_now(request)
         if compiler is None:
             return None
-        job = self._plan(request, wishes, compiler)
+        job = self._plan(request, wishes, compiler, Sight(self.memo))
         if not isinstance(job, Job):
             return self._pass(job) if job is not None else None
         if wishes.recache or wishes.verify_every:
@@ -138,7 +144,7 @@ class Pipeline:
     # -- the long way --------------------------------------------------------------------------------------------
 
     async def answer(self, request: Request, client: Client) -> Answer:
-        job = await self._make_job(request)
+        job = await self._make_job(request, client)
         if not isinstance(job, Job):
             return self._pass(job)
         if job.wishes.recache:
@@ -158,26 +164,33 @@ class Pipeline:
         with self.flights.lead(job.recipe) as flight:
             return await self._compile(job, client, flight)
 
-    async def _make_job(self, request: Request) -> Job | Reason:
+    async def _make_job(self, request: Request, client: Client) -> Job | Reason:
         compiler = self.toolchains.find_now(request)
         if compiler is None:
             compiler = await self.toolchains.identify(request)
         wishes = config.wishes(request.env)
-        job = self._plan(request, wishes, compiler)
+        sight = Sight(self.memo)
+        job = self._plan(request, wishes, compiler, sight)
         if job is None:
-            # The main source is large and not known yet.
-            sight = Sight(self.memo)
+            # The main source is on standard input, or it is large and not known yet.
             plan = self._plan_of(request, compiler)
             assert isinstance(plan, Plan)
-            await self._in_thread(lambda: sight.hash_now(plan.source))
-            job = self._plan(request, wishes, compiler, sight)
+            stdin = None
+            if plan.reads_stdin:
+                stdin = await client.stdin()
+                if stdin is None:
+                    return Reason.STDIN
+            source = plan.source
+            if source is not None:
+                await self._in_thread(lambda: sight.hash_now(source))
+            job = self._plan(request, wishes, compiler, sight, stdin)
             assert job is not None
         return job
 
     def _plan(
-        self, request: Request, wishes: config.Wishes, compiler: Compiler | Reason, sight: Sight | None = None
+        self, request: Request, wishes: config.Wishes, compiler: Compiler | Reason, sight: Sight, stdin: bytes | None = None
     ) -> Job | Reason | None:
-        """None: the digest of the main source must be computed first."""
+        """None: standard input must be read, or the digest of the main source computed, first."""
         if wishes.no_cache:
             return Reason.NO_CACHE
         plan = self._plan_of(request, compiler)
@@ -189,15 +202,19 @@ class Pipeline:
             if compiler.is_script:
                 return Reason.FALLBACK_SCRIPT
             if plan.linked:
-                return Reason.FALLBACK_STATICLIB
+                return Reason.NOT_COMPILING if plan.asks else Reason.STDIN if plan.reads_stdin else Reason.CRATE_TYPE
             if plan.dep_info is None:
                 return Reason.FALLBACK_NO_DEP_INFO
-        sight = sight or Sight(self.memo)
-        source = sight.digest(plan.source)
-        if source is None:
-            return Reason.MISSING_INPUT
-        if source == Sight.UNHASHED:
+        source = b"" if stdin is None else keys.digest(stdin)
+        if plan.reads_stdin and stdin is None:
             return None
+        if plan.source is not None:
+            found = sight.digest(plan.source)
+            if found is None:
+                return Reason.MISSING_INPUT
+            if found == Sight.UNHASHED:
+                return None
+            source = found
         extra = _terminal_arguments(plan, request)
         more = [("mode", b"observed" if observed else b"listed")]
         more += [("extra", os.fsencode(a)) for a in extra]
@@ -212,7 +229,7 @@ class Pipeline:
             more += [("env", os.fsencode(f"{n}={request.env[n]}")) for n in names]
         recipe = keys.KeyHash()
         keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
-        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight)
+        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin)
 
     def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason:
         if isinstance(compiler, Reason):
@@ -275,7 +292,7 @@ class Pipeline:
         self.stats.add_duration("cache_read_hit_duration", time.perf_counter() - job.began)
         self.keeper.put_first(job.recipe, variant)
         self.keeper.mark_used(job.recipe, variant.result, result)
-        return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr))
+        return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)
 
     def _pass(self, reason: Reason) -> Pass:
         if reason is Reason.NOT_COMPILING:
@@ -344,7 +361,7 @@ class Pipeline:
             if record is not None:
                 env = self.observer.environment(env, record)
             argv = [*request.argv, *job.extra_arguments]
-            command = Command(job.compiler.program, argv, request.cwd, env, inherit, request)
+            command = Command(job.compiler.program, argv, request.cwd, env, inherit, request, job.stdin)
             ran = await self.runner.run(command, client)
         finally:
             if private is not None:
@@ -355,7 +372,7 @@ class Pipeline:
     async def _let_inputs_age(self, plan: Plan) -> None:
         """An input as young as the clock's tick could change again without showing it: wait for the next tick (≤ 10 ms)."""
         newest = 0
-        for path in (plan.source, *plan.known_inputs):
+        for path in (plan.source, *plan.known_inputs) if plan.source else plan.known_inputs:
             with contextlib.suppress(OSError):
                 newest = max(newest, os.stat(path).st_ctime_ns)
         for _ in range(10):
@@ -365,7 +382,8 @@ class Pipeline:
 
     async def _examine(self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes) -> deposit.Examined | Reason | None:
         """None: the compile failed."""
-        if ran.killed_by is not None or ran.status != 0:
+        succeeded = ran.killed_by is None and ran.status == 0
+        if ran.killed_by is not None or not (succeeded or _may_fail(job)):
             return None
         if self.settings.read_only:
             return Reason.READ_ONLY
@@ -377,7 +395,7 @@ class Pipeline:
             return Reason.JOBSERVER_WARNING
         plan, request = job.plan, job.request
         if job.observed:
-            return await self._in_thread(lambda: deposit.examine_observed(plan, job.compiler.covered, ours, record, request.env))
+            return await self._in_thread(lambda: deposit.examine_observed(plan, job.compiler.covered, ours, record, request.env, succeeded))
         return await self._in_thread(
             lambda: deposit.examine_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files)
         )
@@ -403,6 +421,15 @@ class Pipeline:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+
+def _may_fail(job: Job) -> bool:
+    """Whether a failure is an answer too: questions, and what a build script compiles to find out what this compiler can."""
+    if not job.observed:
+        return False
+    place = job.request.env.get("OUT_DIR")
+    plan = job.plan
+    return plan.asks or plan.reads_stdin or (place is not None and any(f"{d}/".startswith(f"{place}/") for d in plan.may_write))
 
 
 def _terminal_arguments(plan: Plan, request: Request) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sccache_py.model import Request
-from sccache_py.server.files import coarse_ns
+from sccache_py.server.files import coarse_ns, write_all
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Command:
     env: Mapping[str, str]
     inherit: tuple[int, ...]  # descriptors that the compiler keeps under their numbers
     caller: Request
+    stdin: bytes | None = None  # None: /dev/null
 
 
 @dataclass(slots=True)
@@ -88,6 +89,14 @@ def child_spec(caller: Request) -> str:
     return ";".join(items)
 
 
+def _held(data: bytes) -> int:
+    """A descriptor from which `data` can be read."""
+    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    write_all(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
 class Runner:
     def __init__(self, native: str | None) -> None:
         """native: the program with the `--child` mode; None where only the Python client is installed."""
@@ -95,6 +104,7 @@ class Runner:
 
     def _spawn(self, command: Command, out: int, err: int) -> subprocess.Popen[bytes]:
         caller = command.caller
+        source = subprocess.DEVNULL if command.stdin is None else _held(command.stdin)
         if self._native is not None:
             argv = [self._native, "--child", child_spec(caller), command.program, *command.argv]
             umask = -1
@@ -106,7 +116,7 @@ class Runner:
                 executable=self._native or command.program,
                 cwd=command.cwd,
                 env=dict(command.env),
-                stdin=subprocess.DEVNULL,
+                stdin=source,
                 stdout=out,
                 stderr=err,
                 pass_fds=command.inherit,
@@ -115,6 +125,9 @@ class Runner:
             )
         except (OSError, ValueError, subprocess.SubprocessError) as e:
             raise SpawnError(str(e)) from e
+        finally:
+            if source >= 0:
+                os.close(source)
 
     async def run(self, command: Command, audience: Audience) -> Ran:
         """Raises SpawnError.  Cancelling kills the process group and returns only when it is reaped."""

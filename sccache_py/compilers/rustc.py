@@ -35,6 +35,7 @@ class Does(enum.Enum):
     REMAP = enum.auto()
     SEARCH = enum.auto()
     SYSROOT = enum.auto()
+    TARGET = enum.auto()
     TEST = enum.auto()
     UNSTABLE = enum.auto()
     WIDTH = enum.auto()
@@ -74,7 +75,7 @@ OPTIONS = (
     Option("--remap-path-prefix", True, Does.REMAP),
     Option("--remap-path-scope", True, Does.KEEP),
     Option("--sysroot", True, Does.SYSROOT),
-    Option("--target", True),
+    Option("--target", True, Does.TARGET),
     Option("--test", False, Does.TEST),
     Option("--unpretty", True, Does.NOT_COMPILING),
     Option("--verbose", False),
@@ -98,7 +99,19 @@ OPTIONS = (
 )
 _BY_NAME = {o.name: o for o in OPTIONS}
 
-_LIBRARY_TYPES = ("lib", "rlib", "staticlib")
+# What each crate type is called in the output directory, for targets whose names are like Linux's.
+_FILE_NAMES = {
+    "bin": "{}",
+    "cdylib": "lib{}.so",
+    "dylib": "lib{}.so",
+    "lib": "lib{}.rlib",
+    "proc-macro": "lib{}.so",
+    "rlib": "lib{}.rlib",
+    "staticlib": "lib{}.a",
+}
+
+# These are made by a linker or contain other units' objects: only observation knows of what.
+_LINKED_TYPES = ("bin", "cdylib", "dylib", "proc-macro", "staticlib")
 
 # `-C` options that leave files which are no output, or write more than they are asked to.
 _CODEGEN_REFUSED = {"incremental": Reason.INCREMENTAL, "save-temps": Reason.SAVE_TEMPS}
@@ -106,6 +119,9 @@ _CODEGEN_REFUSED = {"incremental": Reason.INCREMENTAL, "save-temps": Reason.SAVE
 _CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
 # `-Z` options that write profiles of this very run.
 _UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes")
+
+# `--print` kinds that a compile says in passing.
+_PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
 
 # `-L` kinds in which rustc looks up names that it already knows whole (the hash of a crate is part of them), or native libraries;
 # a new file there decides nothing unless it was asked for by name.  The others are searched by pattern.
@@ -134,6 +150,9 @@ class _Parsed:
     remaps: list[tuple[str, str]] = field(default_factory=list)
     literal: bool = False  # tell paths as they are spelled
     native_cpu: bool = False
+    target: str | None = None
+    test: bool = False
+    asks: bool = False  # for information, not (only) for a crate
     has_link_search: bool = False
     refused: Reason | None = None
 
@@ -187,11 +206,7 @@ def _other_module_file(path: str) -> str | None:
 def _read(argv: Sequence[str], parsed: _Parsed) -> Reason | None:
     words = iter(argv)
     for word in words:
-        if word == "-":
-            parsed.refused = parsed.refused or Reason.STDIN
-            parsed.inputs.append(word)
-            continue
-        if not word.startswith("-"):
+        if not word.startswith("-") or word == "-":
             parsed.inputs.append(word)
             parsed.arguments.append(word)
             continue
@@ -204,8 +219,6 @@ def _read(argv: Sequence[str], parsed: _Parsed) -> Reason | None:
                 return Reason.BAD_ARGUMENTS
         if not option.takes_value and value is not None:
             return Reason.BAD_ARGUMENTS
-        if option.does is Does.NOT_COMPILING:
-            return Reason.NOT_COMPILING
         _ACTIONS.get(option.does, _keep)(parsed, option.name, value or "")
     return None
 
@@ -314,7 +327,24 @@ def _sysroot(parsed: _Parsed, name: str, value: str) -> None:
 
 
 def _test(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.refused = parsed.refused or Reason.CRATE_TYPE
+    # Whatever the crate is, its test harness is a program.
+    parsed.test = True
+    parsed.arguments.append(name)
+
+
+def _target(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.target = value
+    parsed.arguments += [name, value]
+
+
+def _ask(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.asks = True
+    # `--print native-static-libs` and `link-args` come with a whole compile, and KIND=FILE writes a file.
+    if name == "--print" and (value.partition("=")[0] in _PRINTED_WHILE_COMPILING or "=" in value):
+        parsed.refused = parsed.refused or Reason.NOT_COMPILING
+    elif name == "--unpretty":
+        parsed.refused = parsed.refused or Reason.NOT_COMPILING
+    parsed.arguments += [name, value]
 
 
 _ACTIONS = {
@@ -325,11 +355,13 @@ _ACTIONS = {
     Does.EMIT: _emit,
     Does.ERROR_FORMAT: _error_format,
     Does.EXTERN: _extern,
+    Does.NOT_COMPILING: _ask,
     Does.OUTPUT: _output,
     Does.OUT_DIR: _out_dir,
     Does.REMAP: _remap,
     Does.SEARCH: _search,
     Does.SYSROOT: _sysroot,
+    Does.TARGET: _target,
     Does.TEST: _test,
     Does.UNSTABLE: _unstable,
     Does.WIDTH: _width,
@@ -340,11 +372,11 @@ def _refusal(parsed: _Parsed) -> Reason | None:
     """Why not, in the order in which sccache would say it."""
     if parsed.refused is not None:
         return parsed.refused
-    if not parsed.inputs:
-        return Reason.MISSING_INPUT
     if len(parsed.inputs) > 1:
         return Reason.MANY_INPUTS
-    if not parsed.crate_types or any(t not in _LIBRARY_TYPES for t in parsed.crate_types):
+    if not parsed.inputs and not parsed.asks:
+        return Reason.MISSING_INPUT
+    if any(t not in _FILE_NAMES for t in parsed.crate_types):
         return Reason.CRATE_TYPE
     if parsed.output == "-" or any(path == "-" for _, path in parsed.emit):
         return Reason.OUTPUT_IS_STDOUT
@@ -384,16 +416,19 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         roles.append((f"x{number}", absolute, file))
         arguments += ["--extern", f"{crate}={file if parsed.literal else os.path.basename(file)}"]
 
-    told, cwd_in_key = _tell_cwd(parsed)
+    told, cwd_in_key = ([], False) if parsed.asks else _tell_cwd(parsed)
     arguments += told
     roles.append(("cwd", parsed.cwd, parsed.cwd))
 
-    must, templates, own = _outputs(parsed, out)
+    must, templates, own = ([], [], []) if parsed.asks else _outputs(parsed, out)
     kinds = [kind for kind, _ in parsed.emit] or ["link"]
+    source = parsed.inputs[0] if parsed.inputs else None
     return Plan(
         language="Rust",
         dialect="rust",
-        source=parsed.absolute(parsed.inputs[0]),
+        source=parsed.absolute(source) if source is not None and source != "-" else None,
+        reads_stdin=source == "-",
+        asks=parsed.asks,
         arguments=tuple(arguments),
         roles=Roles(roles),
         known_inputs=tuple(known_inputs),
@@ -407,7 +442,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         json_diagnostics=parsed.error_format == "json",
         cwd_in_key=cwd_in_key,
         native_cpu=parsed.native_cpu,
-        linked="staticlib" in parsed.crate_types,
+        linked=parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types),
         chooses_color=parsed.error_format != "json" and parsed.color in (None, "auto"),
         chooses_width=parsed.error_format != "json" and parsed.width is None,
     )
@@ -437,6 +472,7 @@ def _outputs(parsed: _Parsed, out: str) -> tuple[list[str], list[str], list[str]
         return [], [stem + ".d"], [*own, stem + ".", parsed.absolute(parsed.output)]
     if parsed.crate_name is None:
         return [], [], own
+    foreign = parsed.target is not None and "linux" not in parsed.target
     name = parsed.crate_name.replace("-", "_") + parsed.extra_filename
     library, plain = os.path.join(out, f"lib{name}."), os.path.join(out, f"{name}.")
     must = []
@@ -448,9 +484,8 @@ def _outputs(parsed: _Parsed, out: str) -> tuple[list[str], list[str], list[str]
         elif kind == "metadata":
             must.append(library + "rmeta")
         elif kind == "link":
-            if {"lib", "rlib"}.intersection(parsed.crate_types):
-                must.append(library + "rlib")
-            if "staticlib" in parsed.crate_types:
-                must.append(library + "a")
+            types = ["bin"] if parsed.test or not parsed.crate_types else parsed.crate_types
+            if parsed.crate_types or parsed.test:
+                must += [os.path.join(out, _FILE_NAMES[t].format(name)) for t in types if not foreign or t in ("lib", "rlib")]
     depfiles = [parsed.absolute(path) if path else plain + "d" for kind, path in parsed.emit if kind == "dep-info"]
     return must, depfiles, [*own, library, plain]

@@ -86,9 +86,9 @@ def test_a_machine_without_python_gets_hits_from_the_bundle(bundle, path_without
 
     try:
         cold = build()
-        assert hits() == 0
+        hits_of_probes = hits()  # cargo asks rustc the same more than once
         warm = build()
-        assert hits() >= 1
+        assert hits() > hits_of_probes
         assert warm == cold
     finally:
         output(bundle / "sccache-py", "--stop-server", cwd=project, env=env)
