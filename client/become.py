@@ -173,6 +173,7 @@ class KeptInput:
         self.taken = False
         self.ended = False
         self._offset: int | None = None
+        self._unreadable = False
 
     def read_some(self) -> bool:
         """One read, up to MAX_STDIN + 1 bytes in all.  False: at the end, or above MAX_STDIN (see `ended`).
@@ -190,14 +191,15 @@ class KeptInput:
         except BlockingIOError:
             raise
         except OSError:
-            part = b""  # the compiler would have met it
+            self._unreadable = not self.data  # closed, a directory: the compiler shall meet that, too
+            part = b""
         self.data += part
         self.ended = not part
         return bool(part) and len(self.data) <= MAX_STDIN
 
     def give_back(self) -> None:
         """Make descriptor 0 deliver again all that was read, then the rest."""
-        if not self.taken or not (self.data or self.ended):
+        if not self.taken or self._unreadable:
             return
         if self._offset is not None:
             os.lseek(0, self._offset, os.SEEK_SET)

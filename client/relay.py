@@ -157,8 +157,8 @@ class Relay:
                     return
                 if not ready:
                     raise _Over from None
-            except BrokenPipeError:
-                return  # its last words may be there
+            except (BrokenPipeError, ConnectionResetError):
+                return  # it is gone, but its last words may be there
 
     def _next_frame(self) -> tuple[Kind, bytes]:
         while (frame := self._decoder.next_frame()) is None:

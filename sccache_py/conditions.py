@@ -104,7 +104,8 @@ def asks_for_all(images: Iterable[str]) -> bool:
 
 
 def judge(
-    plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str], env: Iterable[str], succeeded: bool = True
+    plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str], env: Iterable[str], succeeded:
+    bool = True
 ) -> Draft | Reason:
     """What must hold for `seen` to be replayed, or why it must not be.
 

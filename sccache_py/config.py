@@ -6,10 +6,11 @@ decided here: `Settings` is read once, when the server starts; `Wishes` are read
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 DEFAULT_SIZE_BYTES = 10 * 1024**3
 DEFAULT_IDLE_S = 600
@@ -123,6 +124,16 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
         log_level=env.get("SCCACHE_LOG", "warning").rpartition("=")[2].lower(),
         observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),
     )
+
+
+def settings_to_json(settings_: Settings) -> str:
+    """For handing settings to a hit worker."""
+    return json.dumps(asdict(settings_))
+
+
+def settings_from_json(text: str) -> Settings:
+    fields = json.loads(text)
+    return Settings(**{**fields, "basedirs": tuple(fields["basedirs"])})
 
 
 def wishes(env: Mapping[str, str]) -> Wishes:

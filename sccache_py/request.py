@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from sccache_py import __version__
 from sccache_py.codec import unpack
 from sccache_py.errors import FormatError
 from sccache_py.model import Request
+from sccache_py.wire import PROTOCOL
 
 _FIELDS = 16
 
@@ -22,11 +24,20 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def decode_request(payload: bytes) -> tuple[int, str, Request]:
-    """(protocol, version of the client, request).  Raises FormatError; an older or newer client's may not decode at all."""
+class OtherVersion(NamedTuple):
+    """A request of a client that is not of our version; the rest of it was not looked at."""
+
+    protocol: int
+    version: str
+
+
+def decode_request(payload: bytes) -> Request | OtherVersion:
+    """Raises FormatError."""
     fields = unpack(payload)
     try:
         protocol, version = int(fields[0]), _text(fields[1])
+        if (protocol, version) != (PROTOCOL, __version__):
+            return OtherVersion(protocol, version)
         if len(fields) != _FIELDS:
             raise FormatError(f"{len(fields)} fields in a request")
         env: dict[str, str] = {}
@@ -55,13 +66,4 @@ def decode_request(payload: bytes) -> tuple[int, str, Request]:
         raise FormatError(f"not a request: {e}") from e
     if not request.argv or not request.program or not request.cwd.startswith("/"):
         raise FormatError("a request without argv, program or cwd")
-    return protocol, version, request
-
-
-def peek_version(payload: bytes) -> tuple[int, str] | None:
-    """Protocol and version alone, from whatever a client of any version sends; None if even that is not there."""
-    try:
-        fields = unpack(payload)
-        return int(fields[0]), _text(fields[1])
-    except (FormatError, TypeError, ValueError, IndexError, KeyError):
-        return None
+    return request

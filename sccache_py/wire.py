@@ -88,6 +88,10 @@ class Decoder:
         del self._buffer[:end]
         return kind, payload
 
+    def rest(self) -> bytes:
+        """What was fed and is not part of a frame that was returned: for whoever goes on with this stream."""
+        return bytes(self._buffer)
+
     def pending_bytes(self) -> int:
         """How much was fed and not returned in frames; not 0 at the end of a stream means that it was cut."""
         return len(self._buffer)

@@ -10,12 +10,15 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sccache_py import __version__, config
+from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
+from sccache_py.server.connection import Service
 from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, drop_surroundings, take_uncounted
 from sccache_py.server.deposit import Depositor
 from sccache_py.server.files import FileMemo
@@ -31,6 +34,7 @@ from sccache_py.server.store.base import Store
 from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
 from sccache_py.server.toolchains import Toolchains
+from sccache_py.server.workers import Link, Owner, default_count
 from sccache_py.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -41,33 +45,28 @@ _WATCH_S = 10.0
 # Threads for hashing, copying, reading records: they wait for the disk and release the GIL where they do not.
 _THREADS = 4
 
+# A thread that computes gives way to the event loop within this time.
+_SWITCH_S = 0.0005
 
-class Server:
-    """Everything of one running server.  `run` returns when it has left."""
 
-    def __init__(self, settings: config.Settings, claim: Claim, native: str | None, ready_fd: int | None) -> None:
+class Parts:
+    """What a process needs to answer hits; the owner and each hit worker have their own."""
+
+    def __init__(self, settings: config.Settings, native: str | None, runtime: str) -> None:
         self.settings = settings
-        self.claim = claim
-        self._ready_fd = ready_fd
         self.stats = Stats()
         self.store: Store = _open_store(settings)
         self.keeper = Keeper(self.store, self.stats, settings.read_only)
         self.memo = FileMemo()
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="work")
-        self.observer = Observer(native, os.path.dirname(claim.path) or "/tmp")
+        self.observer = Observer(native, runtime)
         client = os.path.join(native, "sccache-py") if native is not None else None
         self.runner = Runner(client if client is not None and self.observer.library is not None else None)
-        self._gone: asyncio.Event = asyncio.Event()
-        self._leaving = False
-
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.pool = TokenPool(self.settings.jobs or processors())
-        self.toolchains = Toolchains(self.memo, self.threads)
+        self.pool = TokenPool(settings.jobs or processors())
         self.pipeline = Pipeline(
-            settings=self.settings,
+            settings=settings,
             memo=self.memo,
-            toolchains=self.toolchains,
+            toolchains=Toolchains(self.memo, self.threads),
             keeper=self.keeper,
             pool=self.pool,
             runner=self.runner,
@@ -79,32 +78,97 @@ class Server:
             stats=self.stats,
             in_background=lambda work: self.listener.in_background(work),
         )
-        self.listener = Listener(
-            self.claim.socket,
-            self.pipeline.answer_now,
-            self.pipeline.answer,
-            self.control,
-            self.leave,
-            self.settings.idle_s,
-            self.leave,
-        )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.leave)
-        uncounted = take_uncounted(self.claim.path)
-        if uncounted:
-            self.stats.count("compile_requests", uncounted)
-            self.stats.count("requests_not_cacheable", uncounted)
-            for _ in range(uncounted):
-                self.stats.not_cached("no server")
-        self.listener.start()
-        announce(self._ready_fd)
-        # What is here now stays: the collector need not look at it again, and a full collection would stop the loop for milliseconds.
+        self.listener: Listener
+
+    def settle(self) -> None:
+        """What is here now stays: the collector need not look at it again, and a full collection would stop the loop for milliseconds."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
+
+
+class Worker:
+    """A hit worker: accepts on the owner's socket, answers hits, hands over the rest."""
+
+    def __init__(self, settings: config.Settings, native: str | None, control_fd: int, listening_fd: int) -> None:
+        self.parts = parts = Parts(settings, native, "/tmp")
+        self._gone = asyncio.Event()
+        self._link = Link(socket.socket(fileno=control_fd), self._take_counted, self.leave)
+        service = Service(
+            answer_now=parts.pipeline.answer_now,
+            answer=lambda request, _: parts.pipeline.hit_only(request),
+            control=None,
+            leave=lambda: None,
+            hand_over=self._link.hand_over,
+        )
+        parts.listener = Listener(socket.socket(fileno=listening_fd), service, 0, lambda: None)
+        parts.keeper.report = self._link.report
+
+    async def run(self) -> None:
+        self.parts.listener.start()
+        self.parts.settle()
+        await self._gone.wait()
+
+    def _take_counted(self) -> Stats:
+        counted = Stats.from_dict(self.parts.stats.to_dict())
+        self.parts.stats.clear()
+        return counted
+
+    def leave(self) -> None:
+        self.parts.listener.stop_accepting()
+        self._leaver = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        await self.parts.listener.drained()
+        self._link.report()
+        await self.parts.keeper.close()
+        self._gone.set()
+
+
+class Server:
+    """The owner: everything of one running server.  `run` returns when it has left."""
+
+    def __init__(self, settings: config.Settings, claim: Claim, native: str | None, ready_fd: int | None) -> None:
+        self.settings = settings
+        self.claim = claim
+        self._ready_fd = ready_fd
+        self._native = native
+        self.parts = parts = Parts(settings, native, os.path.dirname(claim.path) or "/tmp")
+        self.keeper = parts.keeper
+        self.pool = parts.pool
+        service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave)
+        self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
+        self._gone = asyncio.Event()
+        self._leaving = False
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.leave)
+        stats = self.parts.stats
+        uncounted = take_uncounted(self.claim.path)
+        if uncounted:
+            stats.count("compile_requests", uncounted)
+            stats.count("requests_not_cacheable", uncounted)
+            for _ in range(uncounted):
+                stats.not_cached("no server")
+        count = default_count(processors()) if self.settings.workers is None else self.settings.workers
+        self.workers = Owner(count, self._worker_command(), self.claim.socket, self.listener.adopt, self._counted)
+        self.listener.start()
+        announce(self._ready_fd)
+        self.parts.settle()
         watch = loop.create_task(self._watch())
         await self._gone.wait()
         watch.cancel()
+
+    def _worker_command(self) -> list[str]:
+        # Frozen, we are one program; installed, a script that an interpreter runs.
+        program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sccache_py.server.app"]
+        return [*program, "--settings", settings_to_json(self.settings), *(["--native", self._native] if self._native else [])]
+
+    def _counted(self, stats: Stats) -> None:
+        self.parts.stats.merge(stats)
+        self.listener.keep_awake()
 
     async def _watch(self) -> None:
         while True:
@@ -121,15 +185,17 @@ class Server:
             self._leaver = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
+        await self.workers.leave()
         await self.listener.drained()
         await self.keeper.close()
-        self.observer.close()
+        self.parts.observer.close()
         self._gone.set()
 
     async def control(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Answers to CONTROL (docs/protocol.md, section 2)."""
         if name == "ping":
             return {"version": __version__, "pid": os.getpid()}
+        await self.workers.collect()
         if name == "stats":
             return answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
         if name == "zero":
@@ -145,6 +211,7 @@ class Server:
         """All is stored and checkpointed when the answer goes out: a container may end right after."""
         self.claim.release()
         self.listener.stop_accepting()
+        await self.workers.leave()
         while self.listener.background or any(c.task is not asyncio.current_task() for c in self.listener.connections):
             await asyncio.sleep(0.005)
         await self.keeper.flush()
@@ -222,7 +289,11 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, help="a descriptor to write a byte to when listening")
     parser.add_argument("--foreground", action="store_true", help="stay in the foreground, log to stderr")
     parser.add_argument("--print-stats", action="store_true", help="print the stored statistics as JSON and exit")
+    parser.add_argument("--worker", nargs=2, type=int, metavar="FD", help=argparse.SUPPRESS)
+    parser.add_argument("--settings", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.worker:
+        return _work(arguments.settings, arguments.native, *arguments.worker)
 
     environment = drop_surroundings()
     try:
@@ -247,9 +318,21 @@ def main() -> int:
         print(f"sccache-py-server: {e}", file=sys.stderr)
         return 1
     native = arguments.native or os.path.dirname(os.path.realpath(sys.argv[0]))
-    # A thread that computes gives way to the event loop within this time.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(_SWITCH_S)
     asyncio.run(_run(settings, claim, native, arguments.ready_fd))
+    return 0
+
+
+def _work(settings_json: str, native: str | None, control_fd: int, listening_fd: int) -> int:
+    drop_surroundings()
+    settings = settings_from_json(settings_json)
+    _start_log(settings)
+    sys.setswitchinterval(_SWITCH_S)
+
+    async def run() -> None:
+        await Worker(settings, native, control_fd, listening_fd).run()
+
+    asyncio.run(run())
     return 0
 
 

@@ -72,6 +72,7 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._manifests: _Shelf[list[Variant]] = _Shelf()
         self._results: _Shelf[Result] = _Shelf()
+        self.report: Callable[[], None] | None = None  # where statistics go instead of the store: a hit worker's to its owner
         self._used: dict[bytes, None] = {}
         self._marking: asyncio.TimerHandle | None = None
         self._stores = 0
@@ -198,6 +199,9 @@ class Keeper:
 
     async def save_stats(self) -> None:
         """Add what was counted since the last time to what the store holds."""
+        if self.report is not None:
+            self.report()
+            return
         if self.stats.is_empty():
             return
         counted = Stats.from_dict(self.stats.to_dict())

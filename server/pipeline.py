@@ -164,7 +164,16 @@ class Pipeline:
         with self.flights.lead(job.recipe) as flight:
             return await self._compile(job, client, flight)
 
-    async def _make_job(self, request: Request, client: Client) -> Job | Reason:
+    async def hit_only(self, request: Request) -> Answer | None:
+        """What a hit worker can answer; None: the owner must."""
+        if config.wishes(request.env) != config.NO_WISHES:
+            return None
+        job = await self._make_job(request, None)
+        if not isinstance(job, Job):
+            return None if job is Reason.STDIN else self._pass(job)
+        return await self._hit(job)
+
+    async def _make_job(self, request: Request, client: Client | None) -> Job | Reason:
         compiler = self.toolchains.find_now(request)
         if compiler is None:
             compiler = await self.toolchains.identify(request)
@@ -177,7 +186,7 @@ class Pipeline:
             assert isinstance(plan, Plan)
             stdin = None
             if plan.reads_stdin:
-                stdin = await client.stdin()
+                stdin = await client.stdin() if client is not None else None
                 if stdin is None:
                     return Reason.STDIN
             source = plan.source

@@ -6,6 +6,7 @@ Every output gets the current time: with any other, cargo's next run rebuilds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Restorer:
         if target is None:
             raise Damaged(output.path)
         # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
+        # Where a later change is sure to show, dependents need not hash again what was written here.
+        remembered = None
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
         with appearing(target, mode) as fd:
             if source is not None:
@@ -65,3 +68,10 @@ class Restorer:
             else:
                 assert output.inline is not None
                 write_all(fd, plan.roles.fill_template(output.inline) if output.template else output.inline)
+            if not output.template:
+                remembered = os.fstat(fd)
+        if remembered is not None and self.memo.shows_every_change(remembered.st_dev, os.path.dirname(target)):
+            with contextlib.suppress(OSError):
+                st = os.stat(target)  # the rename has changed its ctime
+                if (st.st_ino, st.st_size, st.st_mtime_ns) == (remembered.st_ino, remembered.st_size, remembered.st_mtime_ns):
+                    self.memo.remember(target, stamp_of(st), output.digest)

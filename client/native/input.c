@@ -30,7 +30,8 @@ read_some(struct input *input)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return -1;
 	if (n <= 0) {
-		input->ended = 1; /* an error too: the compiler would have met it */
+		input->ended = 1;
+		input->unreadable = n < 0 && input->used == 0;
 		return 0;
 	}
 	input->used += (size_t)n;
@@ -84,7 +85,7 @@ void
 give_back(const struct input *input)
 {
 	int ends[2];
-	if (!input->taken)
+	if (!input->taken || input->unreadable)
 		return;
 	if (input->offset >= 0 && lseek(0, input->offset, SEEK_SET) == input->offset)
 		return;

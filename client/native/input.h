@@ -11,6 +11,7 @@ struct input {
 	size_t used;
 	int taken; /* something was read, or the end was */
 	int ended;
+	int unreadable; /* closed, a directory: the compiler shall meet that, too */
 	off_t offset; /* where a seekable input stood, else -1 */
 };
 

@@ -130,7 +130,8 @@ send_all(struct talk *t, const unsigned char *bytes, size_t n)
 			if (!ready)
 				return -1;
 		} else if (errno != EINTR) {
-			return errno == EPIPE ? 0 : -1; /* its last words may be there */
+			/* it is gone, but its last words may be there */
+			return errno == EPIPE || errno == ECONNRESET ? 0 : -1;
 		}
 	}
 	return 0;

@@ -340,9 +340,7 @@ def _target(parsed: _Parsed, name: str, value: str) -> None:
 def _ask(parsed: _Parsed, name: str, value: str) -> None:
     parsed.asks = True
     # `--print native-static-libs` and `link-args` come with a whole compile, and KIND=FILE writes a file.
-    if name == "--print" and (value.partition("=")[0] in _PRINTED_WHILE_COMPILING or "=" in value):
-        parsed.refused = parsed.refused or Reason.NOT_COMPILING
-    elif name == "--unpretty":
+    if (name == "--print" and (value.partition("=")[0] in _PRINTED_WHILE_COMPILING or "=" in value)) or name == "--unpretty":
         parsed.refused = parsed.refused or Reason.NOT_COMPILING
     parsed.arguments += [name, value]
 

@@ -327,12 +327,12 @@ def test_a_stamp_of_failure_ends_the_wait(scene: Scene) -> None:
     scene.tool("cc1x", "echo ran")
     with open(scene.directory / "s.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        start = time.monotonic()
         process = scene.start("cc1x")
         wait_for_open(process.pid, "s.lock")
         (scene.directory / "s.failed").touch()
+        start = time.monotonic()
         assert process.communicate(timeout=PATIENCE_S)[0] == b"ran\n"
-        assert time.monotonic() - start < 0.9
+        assert time.monotonic() - start < 0.5
 
 
 @pytest.mark.slow

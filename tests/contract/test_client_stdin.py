@@ -118,6 +118,22 @@ def test_standard_input_that_is_closed_is_empty(scene: Scene) -> None:
     assert done.returncode == 9
 
 
+def test_standard_input_that_cannot_be_read_is_left_as_it_is(scene: Scene) -> None:
+    """Closed, or a directory: the compiler's complaint about it is part of its answer."""
+
+    def talk(peer: Peer) -> None:
+        peer.request()
+        assert peer.stdin() == b""
+        peer.send(Kind.PASS)
+
+    with scene.serve(talk):
+        if scene.kind == "native":  # Python itself refuses to start on a directory
+            done = scene.run("-c", 'LC_ALL=C exec "$0" cat </', str(scene.client), program="/bin/sh")
+            assert b"Is a directory" in done.stderr
+        done = scene.run("-c", 'LC_ALL=C exec "$0" cat <&-', str(scene.client), program="/bin/sh")
+        assert b"Bad file descriptor" in done.stderr
+
+
 def test_standard_input_that_does_not_block_is_waited_for(scene: Scene) -> None:
     """EAGAIN is not the end of a source file."""
     got = []

@@ -80,15 +80,19 @@ def test_a_machine_without_python_gets_hits_from_the_bundle(bundle, path_without
         shutil.rmtree(project / "target")
         return program
 
-    def hits() -> int:
+    def hits_and_misses() -> tuple[int, int]:
         answer = output(bundle / "sccache-py", "--show-stats", "--stats-format", "json", cwd=project, env=env)
-        return json.loads(answer)["stats"]["cache_hits"]["counts"].get("Rust", 0)
+        stats = json.loads(answer)["stats"]
+        return tuple(stats[kind]["counts"].get("Rust", 0) for kind in ("cache_hits", "cache_misses"))
 
     try:
         cold = build()
-        hits_of_probes = hits()  # cargo asks rustc the same more than once
+        _, misses_cold = hits_and_misses()
+        assert misses_cold > 0
         warm = build()
-        assert hits() > hits_of_probes
+        hits, misses = hits_and_misses()
+        assert hits > 0
+        assert misses == misses_cold
         assert warm == cold
     finally:
         output(bundle / "sccache-py", "--stop-server", cwd=project, env=env)

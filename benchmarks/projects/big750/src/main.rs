@@ -1,0 +1,5 @@
+//! The work is in the dependencies.
+
+fn main() {
+    println!("{}", std::any::type_name::<bevy::prelude::App>());
+}

@@ -1,0 +1,312 @@
+"""One client's connection: frames in and out, and the task that works for it.
+
+It is read by a callback, not by a task: most connections carry a hit, which is answered where the request was completed.  A miss becomes
+a task, which is cancelled when the client goes away.  The rules are in docs/protocol.md, section 2.  Whatever happens here, the
+client gets an
+answer or the end of the connection: it must never wait for nothing.
+
+This module does not know what a compile is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from sccache_py import __version__
+from sccache_py.codec import pack, unpack
+from sccache_py.errors import FormatError
+from sccache_py.model import Request
+from sccache_py.request import OtherVersion, decode_request
+from sccache_py.server.pipeline import Answer, Finished, Pass, Replay
+from sccache_py.server.runner import send_signal
+from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
+
+log = logging.getLogger(__name__)
+
+_RECV_BYTES = 256 * 1024
+
+# Bytes on their way to a client before its compiler's pipe has to wait.
+_IN_FLIGHT_BYTES = 1024 * 1024
+
+# A request that is not complete by then was begun by something that is not our client.
+_REQUEST_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a connection may ask of the server.
+
+    answer_now, answer: the pipeline's two ways; answer gives None where another process must answer.
+    control: name and arguments → the answer's map; None: another process answers it.
+    leave: a client of another version wants this socket.  hand_over: give the connection, with what was read of it, to that other process.
+    """
+
+    answer_now: Callable[[Request], Answer | None]
+    answer: Callable[[Request, Connection], Coroutine[Any, Any, Answer | None]]
+    control: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]] | None
+    leave: Callable[[], None]
+    hand_over: Callable[[socket.socket, bytes], None] | None = None
+
+
+class Connection:
+    """One client; the pipeline's Audience."""
+
+    def __init__(self, service: Service, root: tuple[int, int], sock: socket.socket, pid: int, gone: Callable[[Connection], None]) -> None:
+        """root: (device, inode) of `/` as this server sees it.  gone: called once, when nothing of this connection is under way
+        any more."""
+        self._service = service
+        self._root = root
+        self._gone = gone
+        self._socket = sock
+        self._pid = pid
+        self._decoder = Decoder()
+        self._out = bytearray()
+        self._closing = False
+        self._closed = False
+        self._room: asyncio.Future[None] | None = None
+        self._group = 0
+        self._stdin = bytearray()
+        self._stdin_end: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._patience: asyncio.TimerHandle | None = None
+
+    @property
+    def build(self) -> str:
+        """Whose call this is: the process that started the client (cargo, ninja, make)."""
+        try:
+            with open(f"/proc/{self._pid}/stat", encoding="ascii", errors="replace") as f:
+                return f.read().rpartition(")")[2].split()[1]
+        except (OSError, IndexError):
+            return ""
+
+    def begin(self, received: bytes) -> None:
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._patience = self._loop.call_later(_REQUEST_TIMEOUT_S, self.close)
+        if received:
+            self._decoder.feed(received)
+            self._frames()
+        else:
+            self._readable()  # the request is mostly there already
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_RECV_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._client_gone()
+            return
+        self._decoder.feed(data)
+        self._frames()
+
+    def _frames(self) -> None:
+        try:
+            while not self._closed and (frame := self._decoder.next_frame()) is not None:
+                self._frame(*frame)
+        except (ProtocolError, FormatError) as e:
+            log.warning("a malformed request was refused: %s", e)
+            self.close()
+        except Exception:
+            # The one guard: whatever is wrong with a request ends this connection, and its client becomes the compiler.
+            log.exception("request failed")
+            self.close()
+
+    def _frame(self, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.SIGNAL and self.task is not None and len(payload) == 1:
+            if self._group:
+                send_signal(self._group, payload[0])
+            else:
+                self._client_gone()
+        elif kind is Kind.STDIN and self.task is not None:
+            self._take_stdin(payload)
+        elif kind is Kind.REQUEST and self.task is None:
+            self._stop_patience()
+            self._request(payload)
+        elif kind is Kind.CONTROL and self.task is None:
+            self._stop_patience()
+            self._control(payload)
+        else:
+            raise ProtocolError(f"frame {kind.name} out of place")
+
+    def _stop_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _request(self, payload: bytes) -> None:
+        request = decode_request(payload)
+        if isinstance(request, OtherVersion):
+            self._finish(Kind.LEAVING, f"this is {__version__}, protocol {PROTOCOL}".encode())
+            self._service.leave()
+            return
+        if not self._sees_the_same(request):
+            self._finish(Kind.PASS, b"client sees other files")
+            return
+        answer = self._service.answer_now(request)
+        if answer is not None:
+            self._answer(answer)
+            return
+        self.task = self._loop.create_task(self._long_way(self._service.answer(request, self), Kind.REQUEST, payload))
+
+    def _sees_the_same(self, request: Request) -> bool:
+        if request.root != self._root:
+            return False
+        try:
+            here = os.stat(request.cwd)
+        except OSError:
+            return False
+        return request.here == (here.st_dev, here.st_ino)
+
+    async def _long_way(self, work: Coroutine[Any, Any, Answer | None], kind: Kind, payload: bytes) -> None:
+        try:
+            answer = await work
+            if answer is not None:
+                self._answer(answer)
+            else:
+                self._hand_over(kind, payload)
+        except asyncio.CancelledError:
+            self.close()
+        except Exception:
+            log.exception("request failed")
+            self.close()
+
+    def _answer(self, answer: Answer) -> None:
+        if isinstance(answer, Pass):
+            self._finish(Kind.PASS, answer.reason.value.encode())
+        elif isinstance(answer, Replay):
+            frames = [encode_frame(k, d) for k, d in ((Kind.STDOUT, answer.stdout), (Kind.STDERR, answer.stderr)) if d]
+            self._finish(Kind.EXIT, bytes((0, answer.status)), b"".join(frames))
+        elif isinstance(answer, Finished):
+            killed = answer.killed_by is not None
+            self._finish(Kind.EXIT, bytes((killed, (answer.killed_by or 0) if killed else answer.status)))
+
+    def _control(self, payload: bytes) -> None:
+        try:
+            _, _, name, arguments = unpack(payload)
+        except (TypeError, ValueError) as e:
+            raise ProtocolError("not a control message") from e
+        if self._service.control is None:
+            self._hand_over(Kind.CONTROL, payload)
+            return
+        name = name.decode() if isinstance(name, bytes) else str(name)
+        self.task = self._loop.create_task(self._answer_control(name, arguments if isinstance(arguments, dict) else {}))
+
+    async def _answer_control(self, name: str, arguments: dict[str, Any]) -> None:
+        assert self._service.control is not None
+        try:
+            self._finish(Kind.ANSWER, pack(await self._service.control(name, arguments)))
+        except Exception:
+            log.exception("control %s failed", name)
+            self.close()
+
+    def _hand_over(self, kind: Kind, payload: bytes) -> None:
+        """Another process goes on with this connection, from its first byte."""
+        if self._closed:
+            return
+        assert self._service.hand_over is not None
+        self._service.hand_over(self._socket, encode_frame(kind, payload) + self._decoder.rest())
+        self.close()
+
+    # -- Audience ------------------------------------------------------------------------------------------------
+
+    def started(self, process_group: int) -> None:
+        self._group = process_group
+        self._send(encode_frame(Kind.STARTED, process_group.to_bytes(4, "little")))
+
+    def stdout(self, data: bytes) -> None:
+        self._send(encode_frame(Kind.STDOUT, data))
+
+    def stderr(self, data: bytes) -> None:
+        self._send(encode_frame(Kind.STDERR, data))
+
+    async def room(self) -> None:
+        while len(self._out) > _IN_FLIGHT_BYTES and not self._closed:
+            self._room = self._loop.create_future()
+            await self._room
+
+    async def stdin(self) -> bytes | None:
+        """Ask the client for its standard input."""
+        self._stdin_end = self._loop.create_future()
+        self._send(encode_frame(Kind.STDIN_WANTED))
+        await self._stdin_end
+        return bytes(self._stdin) if len(self._stdin) <= MAX_STDIN else None
+
+    def _take_stdin(self, data: bytes) -> None:
+        if self._stdin_end is None or self._stdin_end.done():
+            raise ProtocolError("standard input that nobody asked for")
+        self._stdin += data
+        if not data or len(self._stdin) > MAX_STDIN:
+            self._stdin_end.set_result(None)
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        if self._closed:
+            return
+        if not self._out:
+            try:
+                data = data[self._socket.send(data, socket.MSG_NOSIGNAL) :]
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                self._client_gone()
+                return
+            if not data:
+                return
+            self._loop.add_writer(self._socket.fileno(), self._writable)
+        self._out += data
+
+    def _writable(self) -> None:
+        try:
+            del self._out[: self._socket.send(self._out, socket.MSG_NOSIGNAL)]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._client_gone()
+            return
+        if len(self._out) <= _IN_FLIGHT_BYTES and self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if not self._out:
+            self._loop.remove_writer(self._socket.fileno())
+            if self._closing:
+                self.close()
+
+    def _finish(self, kind: Kind, payload: bytes, before: bytes = b"") -> None:
+        """The last frame; the connection closes when it is sent."""
+        self._group = 0
+        self._closing = True
+        self._send(before + encode_frame(kind, payload))
+        if not self._out:
+            self.close()
+
+    def _client_gone(self) -> None:
+        if self.task is not None and not self._closing:
+            self.task.cancel()
+        self.close()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_patience()
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if self.task is None or self.task.done():
+            self._gone(self)
+        else:
+            # Its compiler may still have to be reaped: until then it counts as in flight.
+            self.task.add_done_callback(lambda _: self._gone(self))
