@@ -56,8 +56,8 @@ class Parts:
         self.settings = settings
         self.stats = Stats()
         self.store: Store = _open_store(settings)
-        self.keeper = Keeper(self.store, self.stats, settings.read_only)
         self.memo = FileMemo()
+        self.keeper = Keeper(self.store, self.stats, self.memo, settings.read_only)
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="work")
         self.observer = Observer(native, runtime)
         client = os.path.join(native, "sccache-py") if native is not None else None
@@ -71,7 +71,7 @@ class Parts:
             pool=self.pool,
             runner=self.runner,
             observer=self.observer,
-            restorer=Restorer(self.memo, {}),
+            restorer=Restorer(self.memo),
             depositor=Depositor(self.store, self.memo),
             flights=Flights(),
             threads=self.threads,
@@ -105,6 +105,7 @@ class Worker:
         parts.keeper.report = self._link.report
 
     async def run(self) -> None:
+        await self.parts.keeper.recall()
         self.parts.listener.start()
         self.parts.settle()
         await self._gone.wait()
@@ -152,6 +153,7 @@ class Server:
             stats.count("requests_not_cacheable", uncounted)
             for _ in range(uncounted):
                 stats.not_cached("no server")
+        await self.keeper.recall()
         count = default_count(processors()) if self.settings.workers is None else self.settings.workers
         self.workers = Owner(count, self._worker_command(), self.claim.socket, self.listener.adopt, self._counted)
         self.listener.start()

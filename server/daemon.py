@@ -14,6 +14,8 @@ import os
 import resource
 import socket
 
+from sccache_py.wire import runtime_directory, state_stem
+
 # What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
 _KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 
@@ -130,7 +132,8 @@ def announce(ready_fd: int | None) -> None:
 
 def take_uncounted(socket_path: str) -> int:
     """How many compiles ran without a server since the last one (X.uncounted, one byte each)."""
-    path = socket_path.removesuffix(".sock") + ".uncounted"
+    runtime = runtime_directory(os.getuid(), os.environb)
+    path = os.fsdecode(state_stem(os.fsencode(socket_path), runtime)) + ".uncounted"
     try:
         count = os.path.getsize(path)
         os.unlink(path)

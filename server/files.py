@@ -37,6 +37,10 @@ _INLINE_FILES = 6
 # Stamps take some 300 bytes each; a big project has some ten thousand files.
 _MEMO_LIMIT = 120_000
 
+# Digests of files of this size are kept for the next server, this many at the most.
+_LARGE_BYTES = 256 * 1024
+_EXPORTED = 4000
+
 _serial = itertools.count()
 
 Stamp = tuple[int, int, int, int, int]
@@ -114,7 +118,21 @@ class FileMemo:
     def __init__(self) -> None:
         self._digests: dict[str, Known] = {}
         self._fine: dict[int, bool] = {}
+        self.news = False  # something that export() gives was learned since the last one
         self._names: dict[str, tuple[Stamp, frozenset[str]]] = {}
+
+    def export(self) -> list[list[object]]:
+        """What was expensive to learn, newest last: toolchains and big libraries, for the next server of this cache."""
+        self.news = False
+        large = [[path, *known.stamp, known.digest] for path, known in self._digests.items() if known.stamp[2] >= _LARGE_BYTES]
+        return large[-_EXPORTED:]
+
+    def learn(self, exported: object) -> None:
+        """The inverse; rows of another shape are passed over."""
+        for row in exported if isinstance(exported, list) else ():
+            if isinstance(row, list) and len(row) == 7 and isinstance(row[0], str) and isinstance(row[6], bytes):
+                device, inode, size, mtime, ctime = row[1:6]
+                self._digests[row[0]] = Known((device, inode, size, mtime, ctime), row[6])
 
     def shows_every_change(self, device: int, directory: str) -> bool:
         """Whether a file of this device that changes after its stat was taken always shows it, even within a tick of the clock.
@@ -136,6 +154,7 @@ class FileMemo:
             for old in list(itertools.islice(self._digests, _MEMO_LIMIT // 2)):
                 self._digests.pop(old, None)
         self._digests[path] = Known(stamp, digest)
+        self.news = self.news or stamp[2] >= _LARGE_BYTES
 
     def names(self, path: str, stamp: Stamp) -> frozenset[str] | None:
         entry = self._names.get(path)
@@ -185,6 +204,13 @@ class Sight:
         """The digest at any cost: for threads."""
         if path in self._seen:
             return self._seen[path]
+        try:
+            known = self._memo.known(path, stamp_of(os.stat(path)))
+        except (OSError, ValueError):
+            known = None
+        if known is not None:
+            self._seen[path] = known
+            return known
         hashed = hash_path(path)
         if hashed is None:
             self._seen[path] = None

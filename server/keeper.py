@@ -18,6 +18,7 @@ from sccache_py import entry
 from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError, StoreError
 from sccache_py.model import Result, Variant
+from sccache_py.server.files import FileMemo
 from sccache_py.server.store.base import Store
 from sccache_py.stats import Stats
 
@@ -32,6 +33,7 @@ _MARK_EVERY_S = 5.0
 _CULL_EVERY_STORES = 50
 
 STATS_KEY = b"stats"
+MEMO_KEY = b"stats-digests"
 
 
 def manifest_key(recipe: bytes) -> bytes:
@@ -65,8 +67,9 @@ class _Shelf(OrderedDict[bytes, T]):
 class Keeper:
     """`stats` counts what goes wrong, and is itself kept here.  read_only: nothing but use marks and statistics is written."""
 
-    def __init__(self, store: Store, stats: Stats, read_only: bool = False) -> None:
+    def __init__(self, store: Store, stats: Stats, memo: FileMemo, read_only: bool = False) -> None:
         self.store = store
+        self._memo = memo
         self.stats = stats
         self.read_only = read_only
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -190,8 +193,16 @@ class Keeper:
         self._marking = None
         self._background = asyncio.ensure_future(self.flush())
 
+    async def recall(self) -> None:
+        """Learn the digests of large files that an earlier server of this cache knew."""
+        data = await self._ask(lambda: self.store.get(MEMO_KEY), None, "cache_read_errors")
+        self._memo.learn(self._decode(unpack, data))
+
     async def flush(self) -> None:
-        """Write use marks and statistics."""
+        """Write use marks, digests of large files, and statistics."""
+        if self._memo.news and not self.read_only:
+            exported = pack(self._memo.export())
+            await self._ask(lambda: self.store.put(MEMO_KEY, exported), None, "cache_write_errors")
         used, self._used = list(self._used), {}
         if used:
             await self._ask(lambda: self.store.mark_used(used), None, "cache_write_errors")
@@ -232,6 +243,7 @@ class Keeper:
     async def cull(self) -> None:
         gone = await self._ask(self.store.cull, 0, "cache_write_errors")
         if gone:
+            log.info("store: %d entries culled", gone)
             self._manifests.clear()
             self._results.clear()
 

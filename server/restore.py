@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 
 from sccache_py.model import Output, Plan, Result
-from sccache_py.server.files import FileMemo, Stamp, appearing, copy_descriptor, hash_descriptor, stamp_of, write_all
+from sccache_py.server.files import FileMemo, appearing, copy_descriptor, hash_descriptor, stamp_of, write_all
 
 
 class Damaged(Exception):
@@ -20,10 +20,9 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """verified: stored files whose content was compared with its digest since this server started, by stamp."""
+    """The memo also knows which stored files were compared with their digest."""
 
     memo: FileMemo
-    verified: dict[str, Stamp]
 
     def restore(self, plan: Plan, result: Result, paths: dict[bytes, str], umask: int) -> None:
         """paths: where the store keeps each file, by digest.
@@ -47,11 +46,11 @@ class Restorer:
         except OSError as e:
             raise Damaged(path) from e
         stamp = stamp_of(os.fstat(fd))
-        if self.verified.get(path) != stamp:
+        if self.memo.known(path, stamp) != output.digest:
             if stamp[2] != output.size or hash_descriptor(fd) != output.digest:
                 os.close(fd)
                 raise Damaged(path)
-            self.verified[path] = stamp
+            self.memo.remember(path, stamp, output.digest)
         return fd
 
     def _write(self, plan: Plan, output: Output, source: int | None, umask: int) -> None:

@@ -1,0 +1,400 @@
+"""Where the failure tests play: a world of its own for each test, compilers that wait for us, and servers to kill.
+
+The client is the native one, the server the real one, the compiler the real rustc.  A plain module, not a conftest: the tests of one
+file say which of this they use.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sccache_py
+from sccache_py.codec import pack, unpack
+from sccache_py.stats import Stats, from_answer
+from sccache_py.wire import PROTOCOL, Decoder, Kind, encode_frame
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# For what must happen: a failing test, not a hanging one.
+PATIENCE_S = 60.0
+
+SERVER = """\
+#!/bin/sh
+echo $$ >>{pids}
+PYTHONPATH={root} exec {python} -P -m sccache_py.server.app "$@"
+"""
+
+CTL = """\
+#!/bin/sh
+PYTHONPATH={root} exec {python} -P -m sccache_py.client.cli "$@"
+"""
+
+# Says its process id through one FIFO and waits for a byte from another: rustc stands still for as long as the test wants.
+WAITER = """\
+extern crate proc_macro;
+use proc_macro::{TokenStream, TokenTree};
+use std::io::{Read, Write};
+
+#[proc_macro]
+pub fn wait_here(input: TokenStream) -> TokenStream {
+    let words: Vec<String> = input
+        .into_iter()
+        .filter_map(|t| match t {
+            TokenTree::Literal(l) => Some(l.to_string().trim_matches('"').to_owned()),
+            _ => None,
+        })
+        .collect();
+    let mut begun = std::fs::OpenOptions::new().write(true).open(&words[0]).unwrap();
+    begun.write_all(format!("{}\\n", std::process::id()).as_bytes()).unwrap();
+    std::fs::File::open(&words[1]).unwrap().read_exact(&mut [0]).unwrap();
+    TokenStream::new()
+}
+"""
+
+
+@functools.cache
+def rustc() -> str:
+    """The real one, not rustup's proxy."""
+    asked = subprocess.run(["rustc", "--print", "sysroot"], stdout=subprocess.PIPE, text=True, check=False)
+    if asked.returncode != 0:
+        pytest.skip("no rustc")
+    return f"{asked.stdout.strip()}/bin/rustc"
+
+
+@functools.cache
+def waiter() -> Path:
+    """The directory of libwaiter.so, the macro that makes rustc wait."""
+    directory = Path(tempfile.mkdtemp(prefix="scc-waiter"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    (directory / "waiter.rs").write_text(WAITER)
+    subprocess.run([rustc(), "--crate-type=proc-macro", "--crate-name=waiter", "waiter.rs"], cwd=directory, check=True)
+    return directory
+
+
+def wait_until(what: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """For what announces itself to nobody: a counter of the server's, a process that ends."""
+    give_up = time.monotonic() + patience_s
+    while not what():
+        assert time.monotonic() < give_up, f"it never happened: {what}"
+        select.select([], [], [], 0.005)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; a zombie that nobody waits for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Gate:
+    """Holds rustcs: their sources contain `gate.source`."""
+
+    def __init__(self, directory: Path, name: str = "gate") -> None:
+        self._begun_path, self._go_path = directory / f"{name}.begun", directory / f"{name}.go"
+        os.mkfifo(self._begun_path)
+        os.mkfifo(self._go_path)
+        # Both ends each, so that nobody sees an end of file.
+        self._begun = os.open(self._begun_path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._go = os.open(self._go_path, os.O_RDWR | os.O_CLOEXEC)
+        self._said = b""
+
+    @property
+    def source(self) -> str:
+        return f'waiter::wait_here!("{self._begun_path}" "{self._go_path}");\n'
+
+    def arrived(self) -> int:
+        """The process id of a rustc that has come to the gate; waits for one."""
+        while b"\n" not in self._said:
+            readable, _, _ = select.select([self._begun], [], [], PATIENCE_S)
+            assert readable, "no compiler came to the gate"
+            self._said += os.read(self._begun, 4096)
+        line, _, self._said = self._said.partition(b"\n")
+        return int(line)
+
+    def let_pass(self, count: int = 1) -> None:
+        os.write(self._go, b"+" * count)
+
+    def close(self) -> None:
+        os.close(self._begun)
+        os.close(self._go)
+
+
+@dataclass
+class Outcome:
+    """What a build tool sees of a compile."""
+
+    returncode: int  # negative: the signal
+    stdout: bytes
+    stderr: bytes
+
+
+Tree = dict[str, tuple[int, bytes]]
+
+
+def tree(directory: Path) -> Tree:
+    """Every file below it with mode and content."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mode & 0o7777, path.read_bytes())
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+@dataclass
+class World:
+    """`env` and `cwd` may be changed; `out` is where the compiles of `rustc_line` leave their outputs."""
+
+    client: Path
+    directory: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.cwd = self.directory / "work"
+        self.out = self.cwd / "out"
+        self.cache = self.directory / "cache"
+        self.out.mkdir(parents=True)
+        self._pids = self.directory / "pids"
+        self.server = self.program("server", SERVER)
+        self.env.update(
+            PATH=f"{os.path.dirname(rustc())}:/usr/bin:/bin",
+            HOME=str(self.directory),
+            XDG_RUNTIME_DIR=str(self.directory),
+            SCCACHE_DIR=str(self.cache),
+            SCCACHE_JOBS="2",
+            SCCACHE_IDLE_TIMEOUT="300",
+            SCCACHE_ERROR_LOG=str(self.directory / "log"),
+            SCCACHE_LOG="info",
+            SCCACHE_PY_SERVER=str(self.server),
+            SCCACHE_PY_CTL=str(self.program("ctl", CTL)),
+            LC_ALL="C.UTF-8",
+        )
+
+    def program(self, name: str, text: str) -> Path:
+        """An executable script; {python}, {root} and {pids} are filled in."""
+        path = self.directory / name
+        text = text.format(root=shlex.quote(str(ROOT)), python=shlex.quote(sys.executable), pids=shlex.quote(str(self._pids)))
+        # Not write_text and chmod: a fork of another thread's might keep it open for writing (ETXTBSY).
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o755)
+        with os.fdopen(fd, "w") as f:
+            f.write(text)
+        return path
+
+    # -- compiles ------------------------------------------------------------------------------------------------
+
+    def crate(self, name: str = "unit", text: str = "pub fn answer() -> u32 { 42 }\n") -> list[str]:
+        """Writes a source; returns the command line that compiles it (without the cache)."""
+        (self.cwd / f"{name}.rs").write_text(text)
+        line = [rustc(), "--crate-name", name, "--crate-type=lib", "--emit=metadata,link,dep-info"]
+        return [*line, f"--out-dir={self.out}", f"{name}.rs"]
+
+    def gated(self, gate: Gate, name: str = "gated") -> list[str]:
+        """The same for a source at which rustc waits."""
+        return [*self.crate(name, gate.source + "pub fn answer() -> u32 { 42 }\n"), "--extern", f"waiter={waiter() / 'libwaiter.so'}"]
+
+    def start(self, *argv: str | bytes, client: Path | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        """A compile through the client, running."""
+        return self.start_plain(client or self.client, *argv, **options)
+
+    def start_plain(self, *argv: str | bytes | Path, **options: Any) -> subprocess.Popen[bytes]:
+        """A program without the cache, running."""
+        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        given.update(env=self.env, cwd=self.cwd)
+        return subprocess.Popen(argv, **{**given, **options})
+
+    def run(self, *argv: str | bytes, **options: Any) -> Outcome:
+        return finish(self.start(*argv, **options))
+
+    def run_plain(self, *argv: str | bytes | Path, **options: Any) -> Outcome:
+        return finish(self.start_plain(*argv, **options))
+
+    def wipe(self) -> None:
+        """Remove the outputs, as `cargo clean` does."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+
+    def same_as_plain(self, *argv: str | bytes, times: int = 2, **options: Any) -> Outcome:
+        """Runs it without the cache, then `times` times with it; whatever can be seen must be the same.  Returns that."""
+        self.wipe()
+        plain = self.run_plain(*argv, **options)
+        plain_tree = tree(self.out)
+        for _ in range(times):
+            self.wipe()
+            assert self.run(*argv, **options) == plain
+            assert tree(self.out) == plain_tree
+            self.settle()
+        return plain
+
+    # -- the server ----------------------------------------------------------------------------------------------
+
+    def sockets(self) -> list[Path]:
+        return sorted((self.directory / "sccache-py").glob("*.sock"))
+
+    @property
+    def socket(self) -> Path:
+        (path,) = self.sockets()
+        return path
+
+    def dial(self, path: str | None = None) -> Peer:
+        return Peer(path or str(self.socket))
+
+    def ask(self, name: str) -> dict[str, Any]:
+        """The answer to a CONTROL."""
+        with self.dial() as peer:
+            peer.send(Kind.CONTROL, pack([PROTOCOL, sccache_py.__version__, name, {}]))
+            kind, payload = peer.expect()
+        assert kind is Kind.ANSWER
+        answer = unpack(payload)
+        assert isinstance(answer, dict)
+        return answer
+
+    def server_pid(self) -> int:
+        pid = self.ask("ping")["pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    def server_pids(self) -> list[int]:
+        """Of every server that was ever started here."""
+        try:
+            return [int(line) for line in self._pids.read_text().split()]
+        except FileNotFoundError:
+            return []
+
+    def counts(self) -> Stats:
+        """What the running server says, earlier servers' counts included."""
+        return from_answer(self.ask("stats"))[0]
+
+    def settle(self) -> None:
+        """Until what was compiled is stored."""
+        wait_until(lambda: self.ask("ping")["storing"] == 0)
+
+    def show_stats(self) -> dict[str, Any]:
+        """By --show-stats, with or without a server."""
+        said = self.run("--show-stats", "--stats-format=json")
+        assert said.returncode == 0, said.stderr
+        shown = json.loads(said.stdout)["stats"]
+        assert isinstance(shown, dict)
+        return shown
+
+    def log(self) -> str:
+        try:
+            return (self.directory / "log").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def close(self) -> None:
+        """Ends the servers that were started here, and no other process."""
+        for pid in self.server_pids():
+            if is_alive(pid) and str(self.directory) in _environment(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _environment(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/environ", errors="replace") as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def finish(process: subprocess.Popen[bytes]) -> Outcome:
+    with process:
+        try:
+            out, err = process.communicate(timeout=PATIENCE_S)
+        except BaseException:
+            process.kill()
+            raise
+    return Outcome(process.returncode, out or b"", err or b"")
+
+
+class Peer:
+    """A connection to the server, made by hand."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect("\0" + path[4:] if path.startswith("\\x00") else path)
+        self._decoder = Decoder()
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, kind: Kind, payload: bytes = b"") -> None:
+        self.socket.sendall(encode_frame(kind, payload))
+
+    def next(self) -> tuple[Kind, bytes] | None:
+        """None: the server closed the connection."""
+        while (frame := self._decoder.next_frame()) is None:
+            try:
+                data = self.socket.recv(1 << 16)
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            self._decoder.feed(data)
+        return frame
+
+    def expect(self) -> tuple[Kind, bytes]:
+        frame = self.next()
+        assert frame is not None, "the server closed the connection"
+        return frame
+
+
+def request_fields(argv: Sequence[str | bytes], cwd: Path, env: Mapping[str, str]) -> list[Any]:
+    """A REQUEST as the client would send it, to be spoilt."""
+    root, here = os.stat("/"), os.stat(cwd)
+    words = [os.fsencode(a) for a in argv]
+    return [
+        PROTOCOL,
+        sccache_py.__version__.encode(),
+        words,
+        words[0],
+        os.fsencode(cwd),
+        [os.fsencode(f"{n}={v}") for n, v in env.items()],
+        0o022,
+        0,
+        [],
+        7,
+        0,
+        [root.st_dev, root.st_ino],
+        [here.st_dev, here.st_ino],
+        struct.pack("Q", 0xFFFFFFFFFFFFFFFF),
+        0,
+        0,
+    ]
+
+
+@contextlib.contextmanager
+def open_world(client: Path) -> Iterator[World]:
+    """A directory with a short name: a socket's address has 108 bytes."""
+    world = World(client, Path(tempfile.mkdtemp(prefix="scc")))
+    try:
+        yield world
+    finally:
+        world.close()
