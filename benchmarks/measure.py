@@ -102,6 +102,7 @@ def once(argv: Sequence[str], env: Mapping[str, str], cwd: Path, output: Path | 
             output.unlink()
     null = os.open(os.devnull, os.O_RDWR)
     errors = os.memfd_create("stderr")
+    env = {**env, "PWD": str(cwd)}
     actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, errors, 2)]
     back = os.getcwd()
     os.chdir(cwd)
@@ -161,6 +162,25 @@ class Attic:
         for directory in self._place.iterdir():
             shutil.rmtree(directory, ignore_errors=True)
         os.sync()
+
+
+@dataclass(slots=True)
+class Bench:
+    """One run of the suite, as the workloads see it.  tick: what is being done now, for whoever watches."""
+
+    contenders: list[Contender]
+    results: Results
+    work: Path
+    rooms: Path
+    rustc: str
+    rounds: int | None
+    tick: Callable[[str], None]
+
+    def rounds_or(self, usual: int) -> int:
+        return self.rounds or usual
+
+    def those_for(self, language: str) -> list[Contender]:
+        return [c for c in self.contenders if language in c.languages]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,472 @@
+"""Who may run: N job tokens, who waits for one, who could use more, who lends to whom.
+
+The policy of the jobserver, as an object that is told what happened and says what to do.  It opens no pipe and looks at no clock
+(`now` is in seconds, from any start); server/jobserver.py does what it says, and tests/unit/test_tokens_simulation.py drives it through
+schedules that no machine would show us.
+
+A *holder* is a compile, or a build that runs under `sccache-py --jobserver`.  It waits, is admitted with one token of its own, and may have
+a *channel* by which it can be offered more.  Of a channel three numbers are known, and everything follows from them:
+
+    out  = offered - back        tokens that the pool gave away and has not seen again
+    held = out - unread          of these, the ones that are not still lying there, free to be revoked
+
+- A new compile comes before a running compile's extra thread (cargo's own rule: spawn first, then fill).  While a compile waits for
+  nothing but a token, compilers are offered nothing, and what they have not read is revoked.
+
+- Builds take turns.  One that has just arrived goes before those that are being served, but not twice in a row: an editor's `cargo
+  check` gets its token at the next compile's end, and no stream of newcomers shuts the big build out.
+
+- A build under the wrapper starts its compilers itself, so an offer to it *is* a new job: it takes part in the turns.  Whether it has one
+  can only be found out by offering: left unread for 10 ms, the offer goes on to the next, and the build is asked again in 250 ms.
+
+- With nobody waiting: one offer for each, in turn.  Where tokens are scarce an unread offer moves on after 10 ms.  A compiler holds at
+  most ⌈2N/compilers⌉ extra, and rests for 50 ms after three cycles of take and return within 1 ms each, which cost more than they bring.
+
+- Who already runs under one of our tokens and waits for us while it holds it (cargo under the wrapper, a compiler script that calls us) is
+  lent that token.  To charge it twice could leave everybody waiting for everybody (sccache #232).  A lender that ends before its
+  borrower leaves it the token.
+
+- Builds never hold all tokens, since they hold their first as long as they live: the one that would take the last runs its first job on
+  the house.
+
+- A compile that would push the machine into swap waits while others run.  Small ones overtake it for two seconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+# An unread offer moves on to another when it was not taken for so long.
+OFFER_TURN_S = 0.010
+
+# A build that left an offer unread is asked again after this time, if others wait: one token idles for 1/25 of it.
+PROBE_S = 0.250
+
+BURST_S, BURSTS, PAUSE_S = 0.001, 3, 0.050
+
+# How long smaller compiles overtake one that waits for memory, and how often memory is looked at for it.
+OVERTAKE_S, MEMORY_LOOK_S = 2.0, 0.100
+
+# Left to the rest of the machine when a compile's memory is predicted.
+MEMORY_MARGIN_KIB = 64 * 1024
+
+
+class Role(enum.Enum):
+    COMPILE = "compile"
+    BUILD = "build"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an earlier compile of the same recipe used; 0: unknown."""
+
+    peak_kib: int = 0
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """It may start."""
+
+    holder: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Put one token into its channel, or call `refused`."""
+
+    holder: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Read back what lies unread in its channel, all but `keep`, and call `counted`."""
+
+    holder: int
+    keep: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """It returned what it had not taken; said once for each holder."""
+
+    holder: int
+    count: int
+
+
+Action = Admit | Offer | Revoke | Excess
+
+
+@dataclass(slots=True, eq=False)
+class Holder:
+    id: int
+    build: str
+    role: Role
+    lender: Holder | None
+    need: Need
+    running: bool = False
+    base: bool = False  # has a token of its own, whoever pays for it
+    payer: Holder | None = None  # who lends it; None: the pool
+    borrowers: list[Holder] = field(default_factory=list)
+    began: float = 0.0
+    blocked_since: float | None = None  # waits for memory
+    # Its channel:
+    joined: bool = False
+    offered: int = 0
+    back: int = 0
+    unread: int = 0
+    offered_at: float = 0.0
+    taken_at: float = -1.0
+    bursts: int = 0
+    paused_until: float = 0.0
+    hungry: bool = True  # a build that took its last offer
+    probe_at: float = 0.0
+    excess: int = 0
+
+    @property
+    def out(self) -> int:
+        return self.offered - self.back
+
+    @property
+    def held(self) -> int:
+        return self.out - self.unread
+
+    @property
+    def spare(self) -> int:
+        """Tokens that it could lend to a compile of its own."""
+        return self.base + self.held - len(self.borrowers)
+
+
+class Tokens:
+    """Every event returns what is to be done, in this order.  `now` never goes back."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.in_use = 0
+        self.reclaimed = 0
+        self.holders: dict[int, Holder] = {}
+        self.available_kib: int | None = None  # what the machine has left; None: not known, or not to be looked at
+        self.next_tick: float | None = None  # when `tick` has something to do
+        self._queues: dict[str, deque[Holder]] = {}
+        self._borrowing: dict[int, Holder] = {}  # of those who wait, the ones who name a lender
+        self._rotation: OrderedDict[str, None] = OrderedDict()  # builds, the next one first
+        self._newcomers: set[str] = set()
+        self._newcomer_was_last = False
+        self._joined: list[Holder] = []  # the one who was offered something longest ago first
+        self._builds: dict[str, Holder] = {}  # the holders of Role.BUILD that run, by their build
+
+    @property
+    def free(self) -> int:
+        return max(0, self.size - self.in_use)
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    @property
+    def minds_memory(self) -> bool:
+        """Whether somebody waits whose memory is predicted: then `available_kib` decides."""
+        return any(h.need.peak_kib for queue in self._queues.values() for h in queue)
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def wants(
+        self, now: float, id: int, build: str, role: Role = Role.COMPILE, lender: int | None = None, need: Need | None = None
+    ) -> list[Action]:
+        """A compile or a build wants to start.  lender: who it runs under, if it does; unknown ones are nobody."""
+        holder = Holder(id, build, role, self.holders.get(lender) if lender is not None else None, need or Need())
+        if holder.lender is not None and not holder.lender.running:
+            holder.lender = None
+        self.holders[id] = holder
+        if role is Role.BUILD and sum(1 for b in self._builds.values() if b.base) >= self.size - 1:
+            self._start(now, holder)
+            return [Admit(id), *self._pump(now)]
+        queue = self._queues.get(build)
+        if queue is None:
+            queue = self._queues[build] = deque()
+            if build not in self._rotation:
+                self._rotation[build] = None
+                self._newcomers.add(build)
+        queue.append(holder)
+        if holder.lender is not None:
+            self._borrowing[id] = holder
+        return self._pump(now)
+
+    def gone(self, now: float, id: int) -> list[Action]:
+        """It ended, or it does not want any more."""
+        holder = self.holders.pop(id)
+        if not holder.running:
+            self._unqueue(holder)
+            return self._pump(now)
+        self._part(holder)
+        if holder.role is Role.BUILD:
+            self._builds.pop(holder.build, None)
+            if holder.build not in self._queues:
+                self._leave_rotation(holder.build)
+        if holder.base:
+            if holder.borrowers:
+                self._hand_over(holder, holder.payer)
+            elif holder.payer is None:
+                self.in_use -= 1
+            else:
+                holder.payer.borrowers.remove(holder)
+        for h in self._borrowing.values():
+            if h.lender is holder:
+                h.lender = None
+        self._borrowing = {i: h for i, h in self._borrowing.items() if h.lender is not None}
+        return self._pump(now)
+
+    def joined(self, now: float, id: int) -> list[Action]:
+        """It has a channel now."""
+        holder = self.holders[id]
+        holder.joined = True
+        self._joined.append(holder)
+        return self._pump(now)
+
+    def parted(self, now: float, id: int) -> list[Action]:
+        """Its channel is drained and closed; whatever it still held is taken back."""
+        self._part(self.holders[id])
+        return self._pump(now)
+
+    def counted(self, now: float, id: int, unread: int, returned: int = 0, revoked: int = 0) -> list[Action]:
+        """News of a channel: how much lies unread now; what the holder gave back; what we read back ourselves.
+
+        `unread` must have been read after the two others.
+        """
+        holder = self.holders[id]
+        actions: list[Action] = []
+        unread = max(0, min(unread, holder.out - revoked))
+        fair = max(0, min(returned, holder.out - revoked - unread))
+        if fair < returned:
+            if not holder.excess:
+                actions.append(Excess(id, returned - fair))
+            holder.excess += returned - fair
+        if unread < holder.unread - revoked:
+            holder.taken_at = now
+            holder.hungry = True
+        elif unread > holder.unread - revoked:
+            holder.offered_at = now  # a build gave it back to where offers lie
+        holder.unread = unread
+        if fair:
+            self._note_cycle(holder, now)
+        for _ in range(revoked + fair):
+            holder.back += 1
+            self._take_back(holder)
+        return actions + self._pump(now)
+
+    def refused(self, now: float, id: int) -> list[Action]:
+        """The offer could not be put into its channel."""
+        holder = self.holders[id]
+        holder.offered -= 1
+        holder.unread -= 1
+        self.in_use -= 1
+        holder.paused_until = now + PAUSE_S
+        return self._pump(now)
+
+    def resized(self, now: float, size: int) -> list[Action]:
+        """N changes: new tokens are there at once, superfluous ones go as they are given back."""
+        self.size = size
+        return self._pump(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed."""
+        return self._pump(now)
+
+    # -- accounts ------------------------------------------------------------------------------------------------
+
+    def _start(self, now: float, holder: Holder) -> None:
+        holder.running = True
+        holder.began = now
+        holder.blocked_since = None
+        if holder.role is Role.BUILD:
+            self._builds[holder.build] = holder
+            self._rotation.setdefault(holder.build, None)
+
+    def _admit(self, now: float, holder: Holder, payer: Holder | None) -> Action:
+        self._unqueue(holder)
+        holder.base = True
+        holder.payer = payer
+        if payer is None:
+            self.in_use += 1
+        else:
+            payer.borrowers.append(holder)
+        self._start(now, holder)
+        return Admit(holder.id)
+
+    def _unqueue(self, holder: Holder) -> None:
+        self._borrowing.pop(holder.id, None)
+        queue = self._queues.get(holder.build)
+        if queue is not None and holder in queue:
+            queue.remove(holder)
+            if not queue:
+                del self._queues[holder.build]
+                if holder.build not in self._builds:
+                    self._leave_rotation(holder.build)
+
+    def _leave_rotation(self, build: str) -> None:
+        self._rotation.pop(build, None)
+        self._newcomers.discard(build)
+
+    def _hand_over(self, holder: Holder, payer: Holder | None) -> None:
+        """One of its borrowers keeps the token that it was lent."""
+        heir = holder.borrowers.pop()
+        heir.payer = payer
+        if payer is not None:
+            payer.borrowers[payer.borrowers.index(holder)] = heir
+
+    def _take_back(self, holder: Holder) -> None:
+        """A token came out of its channel: to whom it was lent while that runs, else into the pool."""
+        if len(holder.borrowers) > holder.base + holder.held:
+            self._hand_over(holder, None)
+        else:
+            self.in_use -= 1
+
+    def _part(self, holder: Holder) -> None:
+        if not holder.joined:
+            return
+        holder.joined = False
+        self._joined.remove(holder)
+        self.reclaimed += holder.held
+        holder.unread = 0
+        while holder.out:
+            holder.back += 1
+            self._take_back(holder)
+
+    def _note_cycle(self, holder: Holder, now: float) -> None:
+        if holder.role is Role.BUILD:
+            return  # it runs short jobs, which is its right
+        holder.bursts = holder.bursts + 1 if now - holder.taken_at < BURST_S else 0
+        if holder.bursts >= BURSTS:
+            holder.bursts = 0
+            holder.paused_until = now + PAUSE_S
+
+    # -- decisions -----------------------------------------------------------------------------------------------
+
+    def _pump(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        self._look_for_unread(now)
+        for holder in [h for h in self._borrowing.values() if h.lender is not None and h.lender.spare > 0]:
+            if holder.lender is not None and holder.lender.spare > 0 and self._fits(now, holder):
+                actions.append(self._admit(now, holder, holder.lender))
+        while self.in_use < self.size and (build := self._next_turn(now)) is not None:
+            waiter = self._first_fit(now, build)
+            actions.append(self._offer(now, self._builds[build]) if waiter is None else self._admit(now, waiter, None))
+        # The next in turn is worth a revocation only if it is a compile; a build may be asked when there is a token.
+        short = any(self._first_fit(now, build) is not None for build in self._queues)
+        if not short:
+            actions += self._fill(now)
+        actions += self._revocations(now, short)
+        self.next_tick = self._soonest(now, short)
+        return actions
+
+    def _look_for_unread(self, now: float) -> None:
+        for holder in self._builds.values():
+            if holder.unread and now - holder.offered_at >= OFFER_TURN_S:
+                if holder.hungry:
+                    holder.probe_at = now + PROBE_S
+                holder.hungry = False
+            elif not holder.unread and not holder.hungry and now >= holder.probe_at:
+                holder.hungry = True
+
+    def _next_turn(self, now: float) -> str | None:
+        ripe = [b for b in self._rotation if self._first_fit(now, b) is not None or self._asks(now, b)]
+        if not ripe:
+            return None
+        new = next((b for b in ripe if b in self._newcomers), None)
+        old = next((b for b in ripe if b not in self._newcomers), None)
+        chosen = new if new is not None and (old is None or not self._newcomer_was_last) else old
+        assert chosen is not None
+        self._newcomer_was_last = chosen is new
+        self._newcomers.discard(chosen)
+        self._rotation.move_to_end(chosen)
+        return chosen
+
+    def _first_fit(self, now: float, build: str) -> Holder | None:
+        """Who of this build's waiting compiles could run, had it a token."""
+        queue = self._queues.get(build, ())
+        if self._longest_blocked(now):
+            # It has been overtaken long enough: what runs now ends, and then it is its turn.
+            return next((h for h in queue if h.blocked_since is not None and self._fits(now, h)), None)
+        return next((h for h in queue if self._fits(now, h)), None)
+
+    def _longest_blocked(self, now: float) -> bool:
+        if self.available_kib is None:
+            return False
+        return any(
+            h.blocked_since is not None and now - h.blocked_since >= OVERTAKE_S for queue in self._queues.values() for h in queue
+        )
+
+    def _fits(self, now: float, holder: Holder) -> bool:
+        """Whether its memory is there, as far as it can be told."""
+        if not holder.need.peak_kib or self.available_kib is None or (holder.lender and holder.lender.role is Role.COMPILE):
+            return True
+        running = [h for h in self.holders.values() if h.running and h.role is Role.COMPILE]
+        # What a running compile has not grown to yet is not missing from available_kib yet.
+        growing = sum(h.need.peak_kib * max(0.0, 1 - (now - h.began) / h.need.took_s) for h in running if h.need.took_s > 0)
+        if not running or holder.need.peak_kib + growing + MEMORY_MARGIN_KIB <= self.available_kib:
+            return True
+        if holder.blocked_since is None:
+            holder.blocked_since = now
+        return False
+
+    def _asks(self, now: float, build: str) -> bool:
+        holder = self._builds.get(build)
+        return holder is not None and holder.hungry and self._may_be_offered(now, holder)
+
+    def _limit(self, role: Role) -> int:
+        return -(-2 * self.size // max(1, sum(1 for h in self._joined if h.role is role)))
+
+    def _may_be_offered(self, now: float, holder: Holder) -> bool:
+        return holder.joined and not holder.unread and now >= holder.paused_until and holder.held < self._limit(holder.role)
+
+    def _offer(self, now: float, holder: Holder) -> Action:
+        holder.offered += 1
+        holder.unread += 1
+        holder.offered_at = now
+        self.in_use += 1
+        self._joined.remove(holder)
+        self._joined.append(holder)
+        return Offer(holder.id)
+
+    def _fill(self, now: float) -> Iterable[Action]:
+        """Nobody waits: one offer for each, in turn."""
+        for holder in list(self._joined):
+            if self.in_use >= self.size:
+                return
+            if self._may_be_offered(now, holder):
+                yield self._offer(now, holder)
+
+    def _revocations(self, now: float, short: bool) -> Iterable[Action]:
+        over = self.in_use > self.size
+        moving = None
+        if not short and not over and self.in_use == self.size and any(self._may_be_offered(now, h) for h in self._joined):
+            moving = next((h for h in self._joined if h.unread and now - h.offered_at >= OFFER_TURN_S), None)
+        for holder in self._joined:
+            if not holder.unread:
+                continue
+            asked = holder.role is Role.BUILD and holder.hungry  # its turn is not over
+            if over or holder is moving or (short and not asked):
+                yield Revoke(holder.id)
+            elif holder.unread > 1:
+                yield Revoke(holder.id, keep=1)
+
+    def _soonest(self, now: float, short: bool) -> float | None:
+        times = []
+        if any(h.blocked_since is not None for queue in self._queues.values() for h in queue):
+            times.append(now + MEMORY_LOOK_S)
+        unread = [h for h in self._joined if h.unread]
+        if short:
+            times += [h.offered_at + OFFER_TURN_S for h in unread]
+            times += [h.probe_at for h in self._builds.values() if not h.unread and not h.hungry]
+        elif self.in_use < self.size:
+            times += [h.paused_until for h in self._joined if not h.unread and h.paused_until > now]
+        elif len(unread) < len(self._joined):
+            limits = {role: self._limit(role) for role in Role}
+            if any(not h.unread and h.held < limits[h.role] for h in self._joined):
+                times += [h.offered_at + OFFER_TURN_S for h in unread]
+                times += [h.paused_until for h in self._joined if unread and h.paused_until > now]
+        # An offer whose time is over was dealt with just now, or nobody else wants it.
+        return max(min(times), now + 0.0005) if times else None
