@@ -130,9 +130,8 @@ def timed(argv: Sequence[str], env: Mapping[str, str], cwd: Path, timeout_s: flo
     """Seconds of a long run; Failed with its last words."""
     began = time.perf_counter()
     try:
-        done = subprocess.run(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout_s, check=False
-        )
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(argv, env=env, cwd=cwd, timeout=timeout_s, check=False, **pipes)  # type: ignore[call-overload]
     except (OSError, subprocess.TimeoutExpired) as e:
         raise Failed(str(e)) from e
     took = time.perf_counter() - began

@@ -145,6 +145,7 @@ class Output:
     digest: bytes
     inline: bytes | None
     template: bool
+    zstd: bool = False  # the store's file is compressed
 
 
 @dataclass(frozen=True, slots=True)

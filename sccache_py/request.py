@@ -13,10 +13,14 @@ from sccache_py.wire import PROTOCOL
 _FIELDS = 16
 
 
-def _text(value: Any) -> str:
+def _bytes(value: Any) -> bytes:
     if not isinstance(value, bytes):
         raise FormatError("a string that is not bin")
-    return value.decode("utf-8", "surrogateescape")
+    return value
+
+
+def _text(value: Any) -> str:
+    return _bytes(value).decode("utf-8", "surrogateescape")
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -58,12 +62,14 @@ def decode_request(payload: bytes) -> Request | OtherVersion:
             columns=int(fields[10]),
             root=_pair(fields[11]),
             here=_pair(fields[12]),
-            affinity=bytes(fields[13]),
+            affinity=_bytes(fields[13]),
             blocked=int(fields[14]),
             ignored=int(fields[15]),
         )
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as e:
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as e:
         raise FormatError(f"not a request: {e}") from e
     if not request.argv or not request.program or not request.cwd.startswith("/"):
         raise FormatError("a request without argv, program or cwd")
+    if any("\0" in text for text in (*request.argv, request.program, request.cwd)):
+        raise FormatError("NUL in a request")
     return request

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 # An unread offer moves on to another when it was not taken for so long.
@@ -122,6 +122,7 @@ class Holder:
     taken_at: float = -1.0
     bursts: int = 0
     paused_until: float = 0.0
+    granted: bool = False  # of what lies unread, one was offered to it (a build gives back to where offers lie)
     hungry: bool = True  # a build that took its last offer
     probe_at: float = 0.0
     excess: int = 0
@@ -201,7 +202,10 @@ class Tokens:
         if not holder.running:
             self._unqueue(holder)
             return self._pump(now)
-        self._part(holder)
+        if holder.joined:
+            holder.joined = False
+            self._joined.remove(holder)
+            self._reclaim(holder)
         if holder.role is Role.BUILD:
             self._builds.pop(holder.build, None)
             if holder.build not in self._queues:
@@ -226,36 +230,24 @@ class Tokens:
         self._joined.append(holder)
         return self._pump(now)
 
-    def parted(self, now: float, id: int) -> list[Action]:
-        """Its channel is drained and closed; whatever it still held is taken back."""
-        self._part(self.holders[id])
-        return self._pump(now)
+    def parted(self, now: float, id: int, returned: int = 0, revoked: int = 0) -> list[Action]:
+        """Its channel is closed, after a last look as for `counted`; whatever it still held is taken back."""
+        holder = self.holders[id]
+        actions: list[Action] = []
+        if holder.joined:
+            # First of all out of sight: each token that comes back might be offered at once, and not to a closed channel.
+            holder.joined = False
+            self._joined.remove(holder)
+            actions = self._count(now, holder, 0, returned, revoked)
+            self._reclaim(holder)
+        return actions + self._pump(now)
 
     def counted(self, now: float, id: int, unread: int, returned: int = 0, revoked: int = 0) -> list[Action]:
         """News of a channel: how much lies unread now; what the holder gave back; what we read back ourselves.
 
         `unread` must have been read after the two others.
         """
-        holder = self.holders[id]
-        actions: list[Action] = []
-        unread = max(0, min(unread, holder.out - revoked))
-        fair = max(0, min(returned, holder.out - revoked - unread))
-        if fair < returned:
-            if not holder.excess:
-                actions.append(Excess(id, returned - fair))
-            holder.excess += returned - fair
-        if unread < holder.unread - revoked:
-            holder.taken_at = now
-            holder.hungry = True
-        elif unread > holder.unread - revoked:
-            holder.offered_at = now  # a build gave it back to where offers lie
-        holder.unread = unread
-        if fair:
-            self._note_cycle(holder, now)
-        for _ in range(revoked + fair):
-            holder.back += 1
-            self._take_back(holder)
-        return actions + self._pump(now)
+        return self._count(now, self.holders[id], unread, returned, revoked) + self._pump(now)
 
     def refused(self, now: float, id: int) -> list[Action]:
         """The offer could not be put into its channel."""
@@ -276,6 +268,27 @@ class Tokens:
         return self._pump(now)
 
     # -- accounts ------------------------------------------------------------------------------------------------
+
+    def _count(self, now: float, holder: Holder, unread: int, returned: int, revoked: int) -> list[Action]:
+        actions: list[Action] = []
+        unread = max(0, min(unread, holder.out - revoked))
+        fair = max(0, min(returned, holder.out - revoked - unread))
+        if fair < returned:
+            if not holder.excess:
+                actions.append(Excess(holder.id, returned - fair))
+            holder.excess += returned - fair
+        if unread < holder.unread - revoked:
+            holder.taken_at = now
+            holder.hungry = True
+            holder.granted = False
+        holder.granted = holder.granted and unread > 0
+        holder.unread = unread
+        if fair:
+            self._note_cycle(holder, now)
+        for _ in range(revoked + fair):
+            holder.back += 1
+            self._take_back(holder)
+        return actions
 
     def _start(self, now: float, holder: Holder) -> None:
         holder.running = True
@@ -324,11 +337,7 @@ class Tokens:
         else:
             self.in_use -= 1
 
-    def _part(self, holder: Holder) -> None:
-        if not holder.joined:
-            return
-        holder.joined = False
-        self._joined.remove(holder)
+    def _reclaim(self, holder: Holder) -> None:
         self.reclaimed += holder.held
         holder.unread = 0
         while holder.out:
@@ -358,7 +367,8 @@ class Tokens:
         short = any(self._first_fit(now, build) is not None for build in self._queues)
         if not short:
             actions += self._fill(now)
-        actions += self._revocations(now, short)
+        if (revocation := self._revocation(now, short)) is not None:
+            actions.append(revocation)
         self.next_tick = self._soonest(now, short)
         return actions
 
@@ -426,12 +436,13 @@ class Tokens:
         holder.offered += 1
         holder.unread += 1
         holder.offered_at = now
+        holder.granted = True
         self.in_use += 1
         self._joined.remove(holder)
         self._joined.append(holder)
         return Offer(holder.id)
 
-    def _fill(self, now: float) -> Iterable[Action]:
+    def _fill(self, now: float) -> Iterator[Action]:
         """Nobody waits: one offer for each, in turn."""
         for holder in list(self._joined):
             if self.in_use >= self.size:
@@ -439,19 +450,22 @@ class Tokens:
             if self._may_be_offered(now, holder):
                 yield self._offer(now, holder)
 
-    def _revocations(self, now: float, short: bool) -> Iterable[Action]:
-        over = self.in_use > self.size
-        moving = None
-        if not short and not over and self.in_use == self.size and any(self._may_be_offered(now, h) for h in self._joined):
-            moving = next((h for h in self._joined if h.unread and now - h.offered_at >= OFFER_TURN_S), None)
-        for holder in self._joined:
-            if not holder.unread:
-                continue
-            asked = holder.role is Role.BUILD and holder.hungry  # its turn is not over
-            if over or holder is moving or (short and not asked):
-                yield Revoke(holder.id)
-            elif holder.unread > 1:
-                yield Revoke(holder.id, keep=1)
+    def _revocation(self, now: float, short: bool) -> Revoke | None:
+        """One at a time: what comes of it may make the next one needless."""
+        unread = [h for h in self._joined if h.unread]
+        for holder in unread:
+            asked = holder.role is Role.BUILD and holder.granted and holder.hungry  # its turn is not over
+            if self.in_use > self.size or len(holder.borrowers) > holder.base + holder.held or (short and not asked):
+                return Revoke(holder.id)
+            if holder.unread > 1:
+                return Revoke(holder.id, keep=1)
+        if not short and self.in_use == self.size and any(self._may_be_offered(now, h) for h in self._joined):
+            for holder in unread:
+                if now - holder.offered_at >= OFFER_TURN_S:
+                    self._joined.remove(holder)
+                    self._joined.append(holder)
+                    return Revoke(holder.id)
+        return None
 
     def _soonest(self, now: float, short: bool) -> float | None:
         times = []

@@ -72,7 +72,7 @@ class Parts:
             runner=self.runner,
             observer=self.observer,
             restorer=Restorer(self.memo),
-            depositor=Depositor(self.store, self.memo),
+            depositor=Depositor(self.store, self.memo, settings.zstd_level),
             flights=Flights(),
             threads=self.threads,
             stats=self.stats,
@@ -173,8 +173,12 @@ class Server:
         self.listener.keep_awake()
 
     async def _watch(self) -> None:
+        swept = False
         while True:
             await asyncio.sleep(_WATCH_S)
+            if not swept and not self.listener.connections:
+                swept = True
+                await self.keeper.sweep()
             if not self.claim.is_ours():
                 self.leave()
 

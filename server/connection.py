@@ -70,7 +70,8 @@ class Connection:
         self._out = bytearray()
         self._closing = False
         self._closed = False
-        self._room: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()  # both of the compiler's streams may wait for it
+        self._room.set()
         self._group = 0
         self._stdin = bytearray()
         self._stdin_end: asyncio.Future[None] | None = None
@@ -111,15 +112,16 @@ class Connection:
 
     def _frames(self) -> None:
         try:
-            while not self._closed and (frame := self._decoder.next_frame()) is not None:
+            # After the last word nothing more is heard: a connection carries one request.
+            while not (self._closed or self._closing) and (frame := self._decoder.next_frame()) is not None:
                 self._frame(*frame)
         except (ProtocolError, FormatError) as e:
             log.warning("a malformed request was refused: %s", e)
-            self.close()
+            self._client_gone()
         except Exception:
             # The one guard: whatever is wrong with a request ends this connection, and its client becomes the compiler.
             log.exception("request failed")
-            self.close()
+            self._client_gone()
 
     def _frame(self, kind: Kind, payload: bytes) -> None:
         if kind is Kind.SIGNAL and self.task is not None and len(payload) == 1:
@@ -146,8 +148,7 @@ class Connection:
     def _request(self, payload: bytes) -> None:
         request = decode_request(payload)
         if isinstance(request, OtherVersion):
-            self._finish(Kind.LEAVING, f"this is {__version__}, protocol {PROTOCOL}".encode())
-            self._service.leave()
+            self._leave(Kind.REQUEST, payload)
             return
         if not self._sees_the_same(request):
             self._finish(Kind.PASS, b"client sees other files")
@@ -157,6 +158,14 @@ class Connection:
             self._answer(answer)
             return
         self.task = self._loop.create_task(self._long_way(self._service.answer(request, self), Kind.REQUEST, payload))
+
+    def _leave(self, kind: Kind, payload: bytes) -> None:
+        """To a client of another version."""
+        if self._service.hand_over is not None:
+            self._hand_over(kind, payload)  # it is not for us alone to go
+            return
+        self._finish(Kind.LEAVING, f"this is {__version__}, protocol {PROTOCOL}".encode())
+        self._service.leave()
 
     def _sees_the_same(self, request: Request) -> bool:
         if request.root != self._root:
@@ -192,13 +201,16 @@ class Connection:
 
     def _control(self, payload: bytes) -> None:
         try:
-            _, _, name, arguments = unpack(payload)
+            protocol, version, name, arguments = unpack(payload)
+            version, name = (v.decode() if isinstance(v, bytes) else str(v) for v in (version, name))
         except (TypeError, ValueError) as e:
             raise ProtocolError("not a control message") from e
+        if (protocol, version) != (PROTOCOL, __version__):
+            self._leave(Kind.CONTROL, payload)
+            return
         if self._service.control is None:
             self._hand_over(Kind.CONTROL, payload)
             return
-        name = name.decode() if isinstance(name, bytes) else str(name)
         self.task = self._loop.create_task(self._answer_control(name, arguments if isinstance(arguments, dict) else {}))
 
     async def _answer_control(self, name: str, arguments: dict[str, Any]) -> None:
@@ -231,8 +243,8 @@ class Connection:
 
     async def room(self) -> None:
         while len(self._out) > _IN_FLIGHT_BYTES and not self._closed:
-            self._room = self._loop.create_future()
-            await self._room
+            self._room.clear()
+            await self._room.wait()
 
     async def stdin(self) -> bytes | None:
         """Ask the client for its standard input."""
@@ -274,8 +286,8 @@ class Connection:
         except OSError:
             self._client_gone()
             return
-        if len(self._out) <= _IN_FLIGHT_BYTES and self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        if len(self._out) <= _IN_FLIGHT_BYTES:
+            self._room.set()
         if not self._out:
             self._loop.remove_writer(self._socket.fileno())
             if self._closing:
@@ -303,8 +315,7 @@ class Connection:
         self._loop.remove_writer(self._socket.fileno())
         with contextlib.suppress(OSError):
             self._socket.close()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        self._room.set()
         if self.task is None or self.task.done():
             self._gone(self)
         else:

@@ -22,6 +22,7 @@ from sccache_py.conditions import Draft, judge
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
+from sccache_py.server.compression import compress
 from sccache_py.server.files import FileMemo, Sight, coarse_ns, copy_descriptor, existing, stamp_of
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
@@ -105,8 +106,10 @@ def _open_outputs(draft: Draft) -> Examined | Reason:
 
 
 class Depositor:
-    def __init__(self, store: Store, memo: FileMemo) -> None:
+    def __init__(self, store: Store, memo: FileMemo, zstd_level: int = 0) -> None:
+        """zstd_level: 0 keeps files as they are."""
         self._store = store
+        self._zstd_level = zstd_level
         self._memo = memo
 
     def make_entry(self, plan: Plan, recipe: bytes, env: Mapping[str, str], examined: Examined, ran: Ran) -> Entry | Reason:
@@ -178,6 +181,8 @@ class Depositor:
         finally:
             os.close(fd)
         pinned.update(shown)
+        if self._zstd_level:
+            self._compress(scratch)
         if digest in files:
             _unlink(scratch)
         else:
@@ -186,7 +191,22 @@ class Depositor:
             return Reason.OUTPUT_CHANGED
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
-        return Output(folded, mode, size, digest, None, False)
+        return Output(folded, mode, size, digest, None, False, self._zstd_level > 0)
+
+    def _compress(self, scratch: str) -> None:
+        plain = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.unlink(scratch)
+            packed = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                compress(plain, packed, self._zstd_level)
+            finally:
+                os.close(packed)
+        except BaseException:
+            _unlink(scratch)
+            raise
+        finally:
+            os.close(plain)
 
 
 def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import TypeVar
 from sccache_py import entry
 from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError, StoreError
-from sccache_py.model import Result, Variant
+from sccache_py.model import Output, Result, Variant
 from sccache_py.server.files import FileMemo
 from sccache_py.server.store.base import Store
 from sccache_py.stats import Stats
@@ -44,8 +45,9 @@ def result_key(result: bytes) -> bytes:
     return b"r" + result
 
 
-def output_key(digest: bytes) -> bytes:
-    return b"o" + digest
+def output_key(output: Output) -> bytes:
+    """A stored file is named by its content, and whether it is compressed."""
+    return (b"z" if output.zstd else b"o") + output.digest
 
 
 class _Shelf(OrderedDict[bytes, T]):
@@ -121,18 +123,21 @@ class Keeper:
             log.warning("store: %s", e)
             return None
 
-    async def output_path(self, digest: bytes) -> str | None:
-        """Where the store keeps a file of this content."""
-        return await self._ask(lambda: self.store.file_path(output_key(digest)), None, "cache_read_errors")
+    async def output_path(self, output: Output) -> str | None:
+        """Where the store keeps this file."""
+        return await self._ask(lambda: self.store.file_path(output_key(output)), None, "cache_read_errors")
 
     async def add(self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str]) -> bool:
         """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that
         nothing names what is not there."""
 
         def store_all() -> list[Variant]:
-            for digest, path in files.items():
-                if not self.store.has(output_key(digest)):
-                    self.store.adopt_file(output_key(digest), path)
+            for output in result.outputs:
+                path = files.pop(output.digest, None)
+                if path is not None and not self.store.has(output_key(output)):
+                    self.store.adopt_file(output_key(output), path)
+                elif path is not None:
+                    os.unlink(path)
             self.store.put(result_key(variant.result), entry.pack_result(result))
             variants: list[Variant] = []
 
@@ -167,7 +172,7 @@ class Keeper:
             self.store.delete(result_key(key))
             for output in result.outputs if result is not None else ():
                 if output.inline is None:
-                    self.store.delete(output_key(output.digest))
+                    self.store.delete(output_key(output))
 
         if not self.read_only:
             await self._ask(drop, None, "cache_write_errors")
@@ -185,7 +190,7 @@ class Keeper:
         self._used[result_key(key)] = None
         for output in result.outputs:
             if output.inline is None:
-                self._used[output_key(output.digest)] = None
+                self._used[output_key(output)] = None
         if self._marking is None:
             self._marking = asyncio.get_running_loop().call_later(_MARK_EVERY_S, self._mark_later)
 
@@ -246,6 +251,11 @@ class Keeper:
             log.info("store: %d entries culled", gone)
             self._manifests.clear()
             self._results.clear()
+
+    async def sweep(self) -> None:
+        gone = await self._ask(self.store.sweep_orphans, 0, "cache_write_errors")
+        if gone:
+            log.info("store: %d orphaned files removed", gone)
 
     async def size(self) -> int:
         return await self._ask(self.store.size_bytes, 0, "cache_read_errors")

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -42,6 +43,13 @@ T = TypeVar("T")
 _INLINE_RESTORE_BYTES = 256 * 1024
 
 _PLANS = 4000
+
+# What rustc 1.95 (jobserver-rs), GNU make 4.3 and 4.4, and gcc 12 and 13 say of a jobserver that they cannot use: it belongs to
+# one run, not to the result.
+_JOBSERVER_TROUBLE = re.compile(
+    rb"failed to connect to jobserver|early EOF on jobserver|failed to (acquire|release) jobserver token"
+    rb"|jobserver (is not available|unavailable|mode not supported|tokens)|--jobserver-auth|resetting jobserver mode"
+)
 
 
 class Client(Audience, Protocol):
@@ -269,7 +277,7 @@ class Pipeline:
         paths: dict[bytes, str] = {}
         for output in result.outputs:
             if output.inline is None:
-                path = await self.keeper.output_path(output.digest)
+                path = await self.keeper.output_path(output)
                 if path is None:
                     await self.keeper.forget(job.recipe, variant.result)
                     return None
@@ -400,7 +408,7 @@ class Pipeline:
             return Reason.LEFT_RUNNING
         if ran.talked_too_much:
             return Reason.TOO_TALKATIVE
-        if b"jobserver" in ran.stderr:
+        if _JOBSERVER_TROUBLE.search(ran.stderr):
             return Reason.JOBSERVER_WARNING
         plan, request = job.plan, job.request
         if job.observed:

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 
 from sccache_py.model import Output, Plan, Result
+from sccache_py.server.compression import CompressionError, decompress
 from sccache_py.server.files import FileMemo, appearing, copy_descriptor, hash_descriptor, stamp_of, write_all
 
 
@@ -27,7 +28,8 @@ class Restorer:
     def restore(self, plan: Plan, result: Result, paths: dict[bytes, str], umask: int) -> None:
         """paths: where the store keeps each file, by digest.
 
-        Raises Damaged before anything was written if a stored file is not usable, OSError if an output cannot be written.
+        Raises Damaged if a stored file is not usable (no output is then incomplete, but some may be there), OSError if an output
+        cannot be written.
         """
         sources: dict[bytes, int] = {}
         try:
@@ -45,6 +47,8 @@ class Restorer:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as e:
             raise Damaged(path) from e
+        if output.zstd:
+            return fd  # its frame carries a checksum
         stamp = stamp_of(os.fstat(fd))
         if self.memo.known(path, stamp) != output.digest:
             if stamp[2] != output.size or hash_descriptor(fd) != output.digest:
@@ -62,7 +66,12 @@ class Restorer:
         remembered = None
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
         with appearing(target, mode) as fd:
-            if source is not None:
+            if source is not None and output.zstd:
+                try:
+                    decompress(source, fd, output.size)
+                except CompressionError as e:
+                    raise Damaged(output.path) from e
+            elif source is not None:
                 copy_descriptor(source, fd, output.size)
             else:
                 assert output.inline is not None

@@ -203,7 +203,7 @@ async def stop_group(group: int, reaped: _Reaped) -> None:
 
 
 def send_signal(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):  # it is gone, or there is no such signal
         os.killpg(group, number)
 
 

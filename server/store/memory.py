@@ -68,6 +68,9 @@ class MemoryStore:
             gone += 1
         return gone
 
+    def sweep_orphans(self) -> int:
+        return 0
+
     def size_bytes(self) -> int:
         return sum(len(v) for v in self._values.values()) + sum(os.path.getsize(p) for p in self._files.values())
 

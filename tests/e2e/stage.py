@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import select
-import shlex
 import shutil
 import signal
 import socket
@@ -38,15 +37,23 @@ ROOT = Path(__file__).resolve().parents[2]
 # For what must happen: a failing test, not a hanging one.
 PATIENCE_S = 60.0
 
+# As pip would install them; the server writes down that it was started.
 SERVER = """\
-#!/bin/sh
-echo $$ >>{pids}
-PYTHONPATH={root} exec {python} -P -m sccache_py.server.app "$@"
+#!{python} -P
+import os, sys
+with open({pids!r}, "a") as f:
+    f.write(f"{{os.getpid()}}\\n")
+sys.path.insert(0, {root!r})
+from sccache_py.server.app import main
+sys.exit(main())
 """
 
 CTL = """\
-#!/bin/sh
-PYTHONPATH={root} exec {python} -P -m sccache_py.client.cli "$@"
+#!{python} -P
+import sys
+sys.path.insert(0, {root!r})
+from sccache_py.client.cli import main
+sys.exit(main())
 """
 
 # Says its process id through one FIFO and waits for a byte from another: rustc stands still for as long as the test wants.
@@ -194,7 +201,7 @@ class World:
     def program(self, name: str, text: str) -> Path:
         """An executable script; {python}, {root} and {pids} are filled in."""
         path = self.directory / name
-        text = text.format(root=shlex.quote(str(ROOT)), python=shlex.quote(sys.executable), pids=shlex.quote(str(self._pids)))
+        text = text.format(root=str(ROOT), python=sys.executable, pids=str(self._pids))
         # Not write_text and chmod: a fork of another thread's might keep it open for writing (ETXTBSY).
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o755)
         with os.fdopen(fd, "w") as f:

@@ -1,0 +1,344 @@
+"""Options of gcc and clang, as far as they mean something to a cache.
+
+Sources: gcc 12's manual, "Invoking GCC", and `gcc/common.opt`, `c-family/c.opt`; clang 14's "Clang command line argument reference".
+Tables are sorted (a test holds us to it): an option is found by its exact name, else by the longest entry that it begins with.
+What a compiler may say in a family (`-W…`, `-f…`, `-m…`, `-O…`) is keyed word for word; entries below are the members that do
+more than that.  What no entry begins is refused, and counted by its name: it may mean that the next word is its value.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Takes(enum.Enum):
+    """Where an option's value is."""
+
+    NOTHING = enum.auto()  # -c: this word exactly
+    NEXT = enum.auto()  # -aux-info FILE
+    JOINED = enum.auto()  # -O2: the rest of the word, maybe nothing
+    EITHER = enum.auto()  # -DX, -D X
+
+
+class Does(enum.Enum):
+    """What an option does to us, not what it does to the compiler."""
+
+    KEEP = enum.auto()
+    COLOR = enum.auto()
+    COMPILE = enum.auto()
+    DEBUG = enum.auto()  # the output names the cwd
+    DEP_FILE = enum.auto()
+    DEP_TARGET = enum.auto()
+    DEP_WRITE = enum.auto()
+    IMPLICIT_MODULES = enum.auto()  # fills a cache of its own, unless -fno-implicit-modules
+    LANGUAGE = enum.auto()
+    MACHINE = enum.auto()  # may be "native"
+    NOTHING = enum.auto()  # changes no byte of any output
+    NOT_COMPILING = enum.auto()
+    OUTPUT = enum.auto()
+    PREFIX_MAP = enum.auto()
+    PREPROCESSOR = enum.auto()  # -Wp,
+    RECORDS = enum.auto()  # writes the command line into the output
+    REFUSE = enum.auto()  # counted by its own name
+    SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
+    SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
+    SYNTAX_ONLY = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    name: str
+    takes: Takes
+    does: Does = Does.KEEP
+
+
+_NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EITHER
+
+COMMON_OPTIONS = (
+    Option("--coverage", _NO, Does.SHOWS_NAMES),
+    Option("--help", _JOINED, Does.NOT_COMPILING),
+    Option("--param", _NEXT),
+    Option("--param=", _JOINED),
+    Option("--std=", _JOINED),
+    Option("--sysroot", _NEXT),
+    Option("--sysroot=", _JOINED),
+    Option("--target-help", _NO, Does.NOT_COMPILING),
+    Option("--version", _NO, Does.NOT_COMPILING),
+    Option("-###", _NO, Does.NOT_COMPILING),
+    Option("-A", _EITHER),
+    Option("-B", _EITHER, Does.SEARCHES_PROGRAMS),
+    Option("-C", _NO),
+    Option("-CC", _NO),
+    Option("-D", _EITHER),
+    Option("-E", _NO, Does.REFUSE),
+    Option("-F", _EITHER),
+    Option("-H", _NO),
+    Option("-I", _EITHER),
+    Option("-L", _EITHER),
+    Option("-M", _NO, Does.REFUSE),
+    Option("-MD", _NO, Does.DEP_WRITE),
+    Option("-MF", _EITHER, Does.DEP_FILE),
+    Option("-MG", _NO),
+    Option("-MM", _NO, Does.REFUSE),
+    Option("-MMD", _NO, Does.DEP_WRITE),
+    Option("-MP", _NO),
+    Option("-MQ", _EITHER, Does.DEP_TARGET),
+    Option("-MT", _EITHER, Does.DEP_TARGET),
+    Option("-O", _JOINED),
+    Option("-P", _NO),
+    Option("-Q", _NO, Does.REFUSE),  # prints times
+    Option("-S", _NO, Does.COMPILE),
+    Option("-T", _EITHER),
+    Option("-U", _EITHER),
+    Option("-V", _EITHER, Does.NOT_COMPILING),
+    Option("-W", _JOINED),
+    Option("-Wa,", _JOINED),
+    Option("-Wa,-a", _JOINED, Does.SHOWS_NAMES),  # listings have dates and file names
+    Option("-Wl,", _JOINED),
+    Option("-Wp,", _JOINED, Does.PREPROCESSOR),
+    Option("-Xassembler", _NEXT, Does.SHOWS_NAMES),
+    Option("-Xlinker", _NEXT),
+    Option("-Xpreprocessor", _NEXT, Does.SHOWS_NAMES),
+    Option("-ansi", _NO),
+    Option("-c", _NO, Does.COMPILE),
+    Option("-d", _JOINED, Does.REFUSE),  # dumps
+    Option("-dumpmachine", _NO, Does.NOT_COMPILING),
+    Option("-dumpspecs", _NO, Does.NOT_COMPILING),
+    Option("-dumpversion", _NO, Does.NOT_COMPILING),
+    Option("-e", _EITHER),
+    Option("-f", _JOINED),
+    Option("-fauto-profile", _JOINED, Does.SHOWS_NAMES),
+    Option("-fbranch-probabilities", _NO, Does.SHOWS_NAMES),
+    Option("-fcoverage-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-fdebug-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-fdiagnostics-color", _NO, Does.COLOR),
+    Option("-fdiagnostics-color=", _JOINED, Does.COLOR),
+    Option("-ffile-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-flto", _JOINED, Does.SHOWS_NAMES),  # the object is compressed: nobody can search it for paths
+    Option("-fmacro-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-fno-diagnostics-color", _NO, Does.COLOR),
+    Option("-fplugin", _JOINED, Does.SHOWS_NAMES),  # read like any file; what it does with names nobody knows
+    Option("-fprofile", _JOINED, Does.SHOWS_NAMES),
+    Option("-fprofile-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-frandom-seed", _JOINED),
+    Option("-fsanitize-coverage", _JOINED, Does.SHOWS_NAMES),
+    Option("-fsave-optimization-record", _JOINED, Does.SHOWS_NAMES),
+    Option("-fstack-usage", _NO, Does.SHOWS_NAMES),
+    Option("-fsyntax-only", _NO, Does.SYNTAX_ONLY),
+    Option("-ftest-coverage", _NO, Does.SHOWS_NAMES),
+    Option("-ftime-report", _JOINED, Does.REFUSE),
+    Option("-fverbose-asm", _NO, Does.RECORDS),
+    Option("-fworking-directory", _NO, Does.DEBUG),
+    Option("-g", _JOINED, Does.DEBUG),
+    Option("-g0", _NO),
+    Option("-gsplit-dwarf", _JOINED, Does.SHOWS_NAMES),
+    Option("-gz", _JOINED, Does.SHOWS_NAMES),  # compressed: nobody can search it for paths
+    Option("-idirafter", _EITHER),
+    Option("-imacros", _EITHER),
+    Option("-imultilib", _EITHER),
+    Option("-include", _EITHER),
+    Option("-iprefix", _EITHER),
+    Option("-iquote", _EITHER),
+    Option("-isysroot", _EITHER),
+    Option("-isystem", _EITHER),
+    Option("-iwithprefix", _EITHER),
+    Option("-iwithprefixbefore", _EITHER),
+    Option("-l", _EITHER),
+    Option("-m", _JOINED),
+    Option("-march=", _JOINED, Does.MACHINE),
+    Option("-mcpu=", _JOINED, Does.MACHINE),
+    Option("-mtune=", _JOINED, Does.MACHINE),
+    Option("-no-canonical-prefixes", _NO),
+    Option("-no-pie", _NO),
+    Option("-nodefaultlibs", _NO),
+    Option("-nolibc", _NO),
+    Option("-nostartfiles", _NO),
+    Option("-nostdinc", _NO),
+    Option("-nostdinc++", _NO),
+    Option("-nostdlib", _NO),
+    Option("-nostdlib++", _NO),
+    Option("-o", _EITHER, Does.OUTPUT),
+    Option("-p", _NO),
+    Option("-pedantic", _NO),
+    Option("-pedantic-errors", _NO),
+    Option("-pg", _NO),
+    Option("-pie", _NO),
+    Option("-pipe", _NO, Does.NOTHING),
+    Option("-print-", _JOINED, Does.NOT_COMPILING),
+    Option("-pthread", _NO),
+    Option("-r", _NO),
+    Option("-rdynamic", _NO),
+    Option("-remap", _NO),
+    Option("-s", _NO),
+    Option("-save-temps", _JOINED, Does.REFUSE),
+    Option("-shared", _NO),
+    Option("-shared-libgcc", _NO),
+    Option("-specs=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("-static", _NO),
+    Option("-static-libgcc", _NO),
+    Option("-static-libstdc++", _NO),
+    Option("-static-pie", _NO),
+    Option("-std=", _JOINED),
+    Option("-time", _JOINED, Does.REFUSE),
+    Option("-traditional", _NO),
+    Option("-traditional-cpp", _NO),
+    Option("-trigraphs", _NO),
+    Option("-u", _EITHER),
+    Option("-undef", _NO),
+    Option("-v", _NO, Does.REFUSE),  # prints names of temporary files
+    Option("-w", _NO),
+    Option("-x", _EITHER, Does.LANGUAGE),
+    Option("-z", _EITHER),
+)
+
+GCC_OPTIONS = (
+    Option("-aux-info", _NEXT, Does.REFUSE),  # a file by another name than the output's
+    Option("-dumpbase", _NEXT, Does.REFUSE),
+    Option("-dumpbase-ext", _NEXT, Does.REFUSE),
+    Option("-dumpdir", _NEXT, Does.REFUSE),
+    Option("-dumpfullversion", _NO, Does.NOT_COMPILING),
+    Option("-fada-spec-parent=", _JOINED, Does.REFUSE),
+    Option("-fcallgraph-info", _JOINED, Does.SHOWS_NAMES),
+    Option("-fcompare-debug", _JOINED, Does.REFUSE),
+    Option("-fdiagnostics-format=", _JOINED, Does.SHOWS_NAMES),  # from gcc 13 on into a file
+    Option("-fdiagnostics-urls", _JOINED, Does.KEEP),
+    Option("-fdump", _JOINED, Does.REFUSE),
+    Option("-fmem-report", _JOINED, Does.REFUSE),
+    Option("-fmodules-ts", _NO, Does.REFUSE),  # looks up modules in gcm.cache, which it also fills
+    Option("-fopt-info", _JOINED, Does.SHOWS_NAMES),
+    Option("-frecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-no-integrated-cpp", _NO),
+    Option("-pass-exit-codes", _NO),
+    Option("-wrapper", _NEXT, Does.REFUSE),
+)
+
+CLANG_OPTIONS = (
+    Option("--analyze", _JOINED, Does.REFUSE),
+    Option("--config", _EITHER, Does.SHOWS_NAMES),
+    Option("--driver-mode=", _JOINED),
+    Option("--gcc-toolchain=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("--no-default-config", _NO),
+    Option("--precompile", _NO, Does.COMPILE),
+    Option("--rtlib=", _JOINED),
+    Option("--serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("--unwindlib=", _JOINED),
+    Option("-MJ", _EITHER, Does.REFUSE),  # a piece of a compilation database
+    Option("-MV", _NO, Does.SHOWS_NAMES),  # a depfile in NMake's syntax
+    Option("-Qunused-arguments", _NO),
+    Option("-Xanalyzer", _NEXT),
+    Option("-Xarch_", _JOINED, Does.REFUSE),
+    Option("-Xclang", _NEXT, Does.SHOWS_NAMES),
+    Option("-arch", _NEXT, Does.REFUSE),
+    Option("-cxx-isystem", _EITHER),
+    Option("-emit-ast", _NO, Does.REFUSE),
+    Option("-emit-llvm", _NO, Does.SHOWS_NAMES),
+    Option("-emit-module", _NO, Does.REFUSE),
+    Option("-fcolor-diagnostics", _NO, Does.COLOR),
+    Option("-fcoverage-compilation-dir=", _JOINED),
+    Option("-fcoverage-mapping", _NO, Does.SHOWS_NAMES),
+    Option("-fcrash-diagnostics-dir", _JOINED),
+    Option("-fcs-profile", _JOINED, Does.SHOWS_NAMES),
+    Option("-fdebug-compilation-dir", _NEXT),
+    Option("-fdebug-compilation-dir=", _JOINED),
+    Option("-fdepfile-entry=", _JOINED, Does.REFUSE),
+    Option("-fdiagnostics-absolute-paths", _NO, Does.DEBUG),
+    Option("-fembed-bitcode", _JOINED, Does.SHOWS_NAMES),
+    Option("-ffile-compilation-dir=", _JOINED),
+    Option("-fmemory-profile", _JOINED, Does.SHOWS_NAMES),
+    Option("-fmodule-map-file=", _JOINED),
+    Option("-fmodule-output", _JOINED, Does.REFUSE),
+    Option("-fmodules", _NO, Does.IMPLICIT_MODULES),
+    Option("-fno-color-diagnostics", _NO, Does.COLOR),
+    Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
+    Option("-foptimization-record-file=", _JOINED, Does.REFUSE),
+    Option("-fproc-stat-report", _JOINED, Does.REFUSE),
+    Option("-frecord-command-line", _NO, Does.RECORDS),
+    Option("-frecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-fsave-main-file", _NO),
+    Option("-fthinlto-index=", _JOINED, Does.SHOWS_NAMES),
+    Option("-ftime-trace", _JOINED, Does.REFUSE),  # a profile of this very run
+    Option("-gcc-toolchain", _NEXT, Does.SEARCHES_PROGRAMS),
+    Option("-grecord-command-line", _NO, Does.RECORDS),
+    Option("-grecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-iframework", _EITHER),
+    Option("-include-pch", _NEXT),
+    Option("-index-store-path", _NEXT, Does.REFUSE),
+    Option("-isystem-after", _EITHER),
+    Option("-ivfsoverlay", _EITHER),
+    Option("-mllvm", _NEXT, Does.SHOWS_NAMES),
+    Option("-module-file-info", _NO, Does.NOT_COMPILING),
+    Option("-no-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
+    Option("-resource-dir", _NEXT),
+    Option("-resource-dir=", _JOINED),
+    Option("-rtlib=", _JOINED),
+    Option("-serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("-stdlib++-isystem", _EITHER),
+    Option("-stdlib=", _JOINED),
+    Option("-target", _NEXT, Does.SEARCHES_PROGRAMS),
+    Option("-unwindlib=", _JOINED),
+    Option("-working-directory", _JOINED, Does.REFUSE),  # every relative path means something else
+)
+
+# By extension, as gcc's manual, "Overall Options", and clang's `Types.def` have them; and what -x may say.
+EXTENSIONS = {
+    ".C": "c++",
+    ".CPP": "c++",
+    ".H": "c++-header",
+    ".M": "objective-c++",
+    ".S": "assembler-with-cpp",
+    ".c": "c",
+    ".c++": "c++",
+    ".cc": "c++",
+    ".cp": "c++",
+    ".cpp": "c++",
+    ".cppm": "c++-module",
+    ".cxx": "c++",
+    ".h": "c-header",
+    ".hh": "c++-header",
+    ".hpp": "c++-header",
+    ".hxx": "c++-header",
+    ".i": "cpp-output",
+    ".ii": "c++-cpp-output",
+    ".m": "objective-c",
+    ".mi": "objective-c-cpp-output",
+    ".mii": "objective-c++-cpp-output",
+    ".mm": "objective-c++",
+    ".pcm": "c++-module",
+    ".s": "assembler",
+    ".sx": "assembler-with-cpp",
+}
+
+# Language → how sccache counts it.
+LANGUAGES = {
+    "assembler": ("Assembler", "assembler"),
+    "assembler-with-cpp": ("Assembler", "assembler"),
+    "c": ("C/C++", "c"),
+    "c++": ("C/C++", "c++"),
+    "c++-cpp-output": ("C/C++", "c++"),
+    "c++-header": ("C/C++", "c++"),
+    "c++-module": ("C/C++", "c++"),
+    "c-header": ("C/C++", "c"),
+    "cpp-output": ("C/C++", "c"),
+    "objc-cpp-output": ("C/C++", "objc"),
+    "objective-c": ("C/C++", "objc"),
+    "objective-c++": ("C/C++", "objc++"),
+    "objective-c++-cpp-output": ("C/C++", "objc++"),
+    "objective-c-cpp-output": ("C/C++", "objc"),
+}
+
+# Variables that make the compiler append to a file, or change its command line behind our back.
+REFUSED_VARIABLES = ("CCC_OVERRIDE_OPTIONS", "DEPENDENCIES_OUTPUT", "GCC_COMPARE_DEBUG", "SUNPRO_DEPENDENCIES")
+
+
+def find(tables: dict[str, Option], word: str) -> tuple[Option, str | None] | None:
+    """The option that a word is, and its value if the word holds it."""
+    option = tables.get(word)
+    if option is not None:
+        return option, ("" if option.takes is Takes.JOINED else None)
+    for length in range(len(word) - 1, 1, -1):
+        option = tables.get(word[:length])
+        if option is not None and option.takes in (Takes.JOINED, Takes.EITHER):
+            return option, word[length:]
+    return None

@@ -1,0 +1,331 @@
+"""What a proc-macro does inside rustc: files, variables, directories and programs of which the compiler's own lists say nothing.
+
+Most of this only observation can know; the fallback's tests say so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+LIB = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", "--edition=2021")
+
+NO_MACRO_READS = "dep-info names nothing that a macro opens"
+NO_MACRO_VARIABLES = "dep-info names no variable that a macro asks for by itself"
+
+
+def using(world, macros, expression: str, *more: str) -> tuple[str, ...]:
+    """A crate whose constant is what a macro says; the words to compile it."""
+    world.write("src/lib.rs", f"pub const S: &str = {expression};\n")
+    crate = expression.partition("::")[0]
+    return (*LIB, *world.out, "--extern", f"{crate}={macros}/lib{crate}.so", *more, "src/lib.rs")
+
+
+def test_a_file_that_a_macro_reads_is_a_condition(world, macros):
+    """sqlx and askama read files that no dep-info names."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("query.sql", "select 1\n")
+    world.changes_text("query.sql", "select 2\n", *using(world, macros, 'm::content!("query.sql")'))
+
+
+def test_a_macro_behind_a_normal_crate_is_seen_too(world, macros):
+    """The crate that uses it has no --extern that looks like a macro."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("front/lib.rs", "pub use m::content;\n")
+    subprocess.run(
+        [world.compiler, "--crate-name", "front", "--crate-type", "lib", "--extern", f"m={macros}/libm.so", "front/lib.rs"],
+        cwd=world.p, env=world.env, check=True,
+    )  # fmt: skip
+    world.write("query.sql", "select 1\n")
+    world.write("src/lib.rs", 'pub const S: &str = front::content!("query.sql");\n')
+    args = (*LIB, *world.out, "-L", f"dependency={macros}", "--extern", "front=libfront.rlib", "src/lib.rs")
+    world.changes_text("query.sql", "select 2\n", *args)
+
+
+def test_a_file_that_a_macro_looked_for_in_vain_is_a_condition(world, macros):
+    """A configuration file that appears changes what the macro makes."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.p / "conf/query.sql"
+
+    def appear() -> None:
+        world.write("conf/query.sql", "select 1\n")
+
+    world.changes(appear, lambda: shutil.rmtree(path.parent), *using(world, macros, 'm::content!("conf/query.sql")'))
+
+
+def test_a_file_that_a_macro_reads_and_that_goes_is_a_condition(world, macros):
+    """The other way round."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("query.sql", "select 1\n")
+    world.changes(path.unlink, lambda: path.write_text("select 1\n"), *using(world, macros, 'm::content!("query.sql")'))
+
+
+def test_a_file_through_dots_is_the_one_that_the_kernel_finds(world, macros):
+    """`link/../x` is not `x`."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("far/q.sql", "one\n")
+    world.write("q.sql", "a decoy\n")
+    (world.p / "far/away").mkdir()
+    (world.p / "link").symlink_to("far/away")
+    world.changes_text("far/q.sql", "two\n", *using(world, macros, 'm::content!("link/../q.sql")'))
+
+
+def test_a_link_that_a_macro_resolves_before_it_reads_is_a_condition(world, macros):
+    """include_dir canonicalises first: what it then opens is unchanged when the link points elsewhere."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("one", "one\n")
+    world.write("two", "two\n")
+    link = world.p / "query.sql"
+    link.symlink_to("one")
+
+    def point(name: str) -> None:
+        link.unlink()
+        link.symlink_to(name)
+
+    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, 'm::canonical_content!("query.sql")'))
+
+
+def test_a_linked_directory_that_a_macro_resolves_before_it_reads_is_a_condition(world, macros):
+    """The same for a directory on the way."""
+    world.needs_observation(NO_MACRO_READS)
+    for name in ("one", "two"):
+        world.write(f"{name}/query.sql", name)
+    link = world.p / "sql"
+    link.symlink_to("one")
+
+    def point(name: str) -> None:
+        link.unlink()
+        link.symlink_to(name)
+
+    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, 'm::canonical_content!("sql/query.sql")'))
+
+
+@pytest.mark.parametrize("macro", ["canonical", "target"])
+def test_where_a_link_points_is_a_condition(world, macros, macro):
+    """Two links to files of the same content are two paths."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("one", "same\n")
+    world.write("two", "same\n")
+    link = world.p / "q"
+    link.symlink_to("one")
+
+    def point(name: str) -> None:
+        link.unlink()
+        link.symlink_to(name)
+
+    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, f'm::{macro}!("q")'))
+
+
+def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
+    """It was looked at, not read; that it is still there is not enough."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("asset", "one\n")
+    world.changes_text("asset", "three\n", *using(world, macros, 'm::size!("asset")'))
+
+
+def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
+    """Both exist."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "one\n")
+
+    def directory() -> None:
+        path.unlink()
+        path.mkdir()
+
+    def file() -> None:
+        path.rmdir()
+        path.write_text("one\n")
+
+    world.changes(directory, file, *using(world, macros, 'm::kind!("asset")'))
+
+
+@pytest.mark.parametrize("name", ["new", ".hidden"])
+def test_a_new_file_in_a_directory_that_a_macro_lists_is_a_condition(world, macros, name):
+    """rust-embed takes all that lies in a directory."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("assets/a", "a\n")
+    new = world.p / "assets" / name
+    world.changes(lambda: new.write_text("b\n"), new.unlink, *using(world, macros, 'm::names!("assets")'))
+
+
+def test_a_new_file_in_a_listed_directory_that_is_also_a_search_path_is_a_condition(world, macros):
+    """A build script may name OUT_DIR as -L native, and include_dir! the same OUT_DIR."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("assets/a", "a\n")
+    new = world.p / "assets/b"
+    args = using(world, macros, 'm::names!("assets")', "-L", f"native={world.p}/assets")
+    world.changes(lambda: new.write_text("b\n"), new.unlink, *args)
+
+
+def test_an_unrelated_file_beside_the_outputs_still_hits(world, macros):
+    """The output directory of a cargo build changes with every crate."""
+    args = using(world, macros, 'm::content!("none")', "-L", f"dependency={world.o}")
+    world.expect("miss", *args)
+    (world.o / "libother.rmeta").write_bytes(b"")
+    before = world.counts()
+    ran = world.run([str(world.client), world.compiler, *args], None, {})
+    assert ran.returncode == 0
+    assert world.verdict_since(before) == "hit"
+
+
+@pytest.mark.parametrize(("one", "other"), [("1", "2"), (None, "1"), ("", None)])
+def test_a_variable_that_a_macro_asks_for_is_a_condition(world, macros, one, other):
+    """DATABASE_URL and the like."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    world.changes_env("WHATEVER", one, other, *using(world, macros, 'm::variable!("WHATEVER")'))
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "SQLX_OFFLINE", "CARGO_WHATEVER", "CARGO_PKG_VERSION", "OUT_DIR"])
+def test_variables_that_macros_are_known_to_ask_for_count_in_both_modes(world, macros, name):
+    """What SCCACHE_EXTRAENV names by default, and cargo's own."""
+    world.changes_env(name, "1", "2", *using(world, macros, f'm::variable!("{name}")'))
+
+
+@pytest.mark.parametrize("name", ["RUST_LOG", "TERM", "RUST_BACKTRACE"])
+def test_a_variable_that_is_ignored_elsewhere_counts_when_a_macro_asks_for_it(make_world, macros, name):
+    """A macro with env_logger inside says more or less to stderr by RUST_LOG."""
+    world = make_world()
+    if name != "RUST_LOG":
+        pytest.skip("rustc asks for it too, and a question does not say who asked: see IGNORED_VARIABLES")
+    world.changes_env(name, "1", "2", *using(world, macros, f'm::variable!("{name}")'))
+
+
+@pytest.mark.parametrize("name", ["CARGO_PKG_VERSION", "CARGO_PKG_WHATEVER"])
+def test_cargos_package_variables_count_for_a_macro_that_takes_all(world, macros, name):
+    """env::vars() asks for no name: these are always in the recipe."""
+    world.changes_env(name, "1", "2", *using(world, macros, 'v::variables!("CARGO_PKG_")'))
+
+
+def test_any_variable_counts_for_a_macro_that_takes_all(world, macros):
+    """Nobody can see which of them it used: so with such a macro all of them are conditions."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    world.changes_env("APP_COLOUR", "red", "blue", *using(world, macros, 'v::variables!("APP_")'))
+
+
+def test_a_macro_that_takes_all_is_found_behind_a_normal_crate(world, macros):
+    """Loaded is loaded, whoever named it."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    world.write("front/lib.rs", "pub use v::variables;\n")
+    subprocess.run(
+        [world.compiler, "--crate-name", "front", "--crate-type", "lib", "--extern", f"v={macros}/libv.so", "front/lib.rs"],
+        cwd=world.p, env=world.env, check=True,
+    )  # fmt: skip
+    world.write("src/lib.rs", 'pub const S: &str = front::variables!("APP_");\n')
+    args = (*LIB, *world.out, "-L", f"dependency={macros}", "--extern", "front=libfront.rlib", "src/lib.rs")
+    world.changes_env("APP_COLOUR", "red", "blue", *args)
+
+
+def test_the_working_directory_that_a_macro_asks_for_is_in_the_result(make_world, macros):
+    """Under a prefix map two checkouts share entries; not where a macro built the real directory in."""
+    world = make_world()
+    world.write("src/lib.rs", "pub const S: &str = m::cwd!();\n")
+    other = world.root / "q"
+    shutil.copytree(world.p, other)
+    for where in (world.p, other):
+        args = (*LIB, *world.out, "--extern", f"m={macros}/libm.so", "--remap-path-prefix", f"{where}=/src", "src/lib.rs")
+        world.expect("miss", *args, cwd=where)
+        world.expect("hit", *args, cwd=where)
+
+
+def test_a_file_that_a_variable_names_is_that_file_in_every_checkout(make_world, macros):
+    """SCHEMA=/main/schema.sql, set once, read from two worktrees: the second must not be answered by its own copy."""
+    world = make_world()
+    other = world.root / "q"
+    world.write("src/lib.rs", 'pub const S: &str = m::named!("SCHEMA");\n')
+    schema = world.write("schema.sql", "one\n")
+    shutil.copytree(world.p, other)
+    env = {"SCHEMA": str(schema)}
+
+    def args(where) -> tuple[str, ...]:
+        return (*LIB, *world.out, "--extern", f"m={macros}/libm.so", "--remap-path-prefix", f"{where}=/src", "src/lib.rs")
+
+    world.compile_twice(*args(world.p), env=env)
+    schema.write_text("two\n")
+    world.expect("miss", *args(other), env=env, cwd=other)
+
+
+def test_a_macro_that_writes_elsewhere_is_not_stored(world, macros):
+    """A hit would not write that file."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("wrote outside its output directories", *using(world, macros, f'm::write!("{world.root}/made")'))
+
+
+def test_what_a_macro_leaves_in_the_output_directory_comes_back(world, macros):
+    """Outputs are what the tree left behind, not what a table says."""
+    world.needs_observation(NO_MACRO_READS)
+    done = world.compile_twice(*using(world, macros, f'm::write!("{world.o}/extra.txt")'))
+    assert done.file("extra.txt") == b"made by a macro\n"
+
+
+def test_a_file_that_a_program_started_by_a_macro_reads_is_a_condition(world, macros):
+    """git describe, protoc, sass: programs under the compiler are watched as the compiler is."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("version", "1\n")
+    world.changes_text("version", "2\n", *using(world, macros, 's::says!("/bin/cat|version")'))
+
+
+def test_a_shell_started_by_a_macro_makes_every_variable_a_condition(world, macros):
+    """A shell takes its whole environment in without asking."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    world.changes_env("WHATEVER", "1", "2", *using(world, macros, 's::says!("/bin/sh|-c|echo $WHATEVER")'))
+
+
+def test_a_program_that_appears_earlier_on_the_path_is_a_condition(world, macros):
+    """A macro runs `tool`; another `tool` further up in PATH is another program."""
+    world.needs_observation(NO_MACRO_READS)
+    for place, text in (("late", "one"), ("early", "two")):
+        path = world.write(f"{place}/tool", f"#!/bin/sh\necho {text}\n")
+        path.chmod(0o755)
+    early = world.p / "early/tool"
+    hidden = world.p / "hidden"
+    early.rename(hidden)
+    world.env["PATH"] = f"{world.p}/early:{world.p}/late:" + world.env["PATH"]
+    world.changes(lambda: hidden.rename(early), lambda: early.rename(hidden), *using(world, macros, 's::says!("tool")'))
+
+
+def static_program(world, name: str, body: str) -> str:
+    """A program that the preload library cannot watch."""
+    source = world.write(f"{name}.c", f"#include <stdio.h>\n#include <unistd.h>\nint main(void) {{ {body} }}\n")
+    program = world.p / name
+    made = subprocess.run(["cc", "-static", source, "-o", program], capture_output=True, check=False)
+    if made.returncode != 0:
+        pytest.skip("no static C library")
+    return str(program)
+
+
+def test_a_static_program_under_a_macro_prevents_storing(world, macros):
+    """Nobody saw what it read."""
+    world.needs_observation(NO_MACRO_READS)
+    program = static_program(world, "quiet", 'puts("hello"); return 0;')
+    world.not_stored("a program could not be observed", *using(world, macros, f's::says!("{program}")'))
+
+
+def test_a_static_program_that_becomes_another_is_noticed(world, macros):
+    """It reads a file unseen and then execs a program that is seen: the seen one must not vouch for it."""
+    world.needs_observation(NO_MACRO_READS)
+    body = 'char b[9] = {0}; FILE *f = fopen("secret", "r"); fgets(b, 8, f); execl("/bin/echo", "echo", b, (char *)0); return 1;'
+    program = static_program(world, "launcher", body)
+    world.write("secret", "one\n")
+    world.not_stored("a program could not be observed", *using(world, macros, f's::says!("{program}")'))
+
+
+def test_a_socket_prevents_storing(world, macros, tmp_path_factory):
+    """What came over a socket cannot be a condition."""
+    world.needs_observation(NO_MACRO_READS)
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None:
+        pytest.skip("no python3 to open a socket with")
+    world.not_stored("used a socket", *using(world, macros, f's::says!("{python}|-ISc|import socket; socket.socket()")'))
+
+
+def test_a_file_made_and_read_within_the_compile_is_no_condition(world, macros):
+    """A shell's temporary file has another name every time."""
+    world.needs_observation(NO_MACRO_READS)
+    script = "t=$(mktemp); echo hi >$t; cat $t; rm $t"
+    world.compile_twice(*using(world, macros, f's::says!("/bin/sh|-c|{script}")'))
+    assert os.listdir(world.p) == ["src"]
