@@ -106,8 +106,8 @@ def _verdict_cells(verdict: goals.Verdict) -> list[str]:
 def markdown(results: Results, head: str) -> str:
     """latest.md, for the README to take from."""
     names = contenders(results)
-    text = f"# Latest figures\n\n{head}\n\nmedian [quartiles] ×ours/theirs, taken pair by pair. ×0.35: ours takes 0.35 of what
-    that one takes.\n"
+    text = f"# Latest figures\n\n{head}\n\n"
+    text += "median [quartiles] ×ours/theirs, taken pair by pair. ×0.35: ours takes 0.35 of what that one takes.\n"
     workload = None
     for case, cells in rows(results):
         if case.workload != workload:

@@ -56,10 +56,10 @@ USUAL_PEERS = ("sccache", "ccache", "zccache")
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all but {',
-    '.join(ON_REQUEST)}")
-    parser.add_argument("--peers", action="append", help=f"of {', '.join(PEERS)}; default: {', '.join(USUAL_PEERS)}; none: only
-    the compiler")
+    known = f"of {', '.join(WORKLOADS)}; default: all but {', '.join(ON_REQUEST)}"
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=known)
+    known = f"of {', '.join(PEERS)}; default: {', '.join(USUAL_PEERS)}; none: only the compiler"
+    parser.add_argument("--peers", action="append", help=known)
     parser.add_argument("--runs", type=int, metavar="N", help="repetitions instead of each workload's own number")
     parser.add_argument("--ours", metavar="DIR", help="the bin directory of an installed sccache-py; default: the tree is installed anew")
     parser.add_argument("--publish", action="store_true", help="write to docs/benchmarks/")

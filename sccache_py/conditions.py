@@ -125,14 +125,15 @@ def judge(
         return Reason.SPECIAL_FILE
 
     outputs = [p for p in left if decides(p)]
-    allowed = tuple(d + "/" for d in plan.may_write)
+    allowed = () if plan.exact_outputs else tuple(d + "/" for d in plan.may_write)
     for path in outputs:
         if path not in plan.must_write and not path.startswith(allowed):
             return Reason.WROTE_ELSEWHERE
     # What was there before and is gone now would not go on a hit.
-    if any(not p.startswith(allowed) for p in seen.removed if decides(p)):
+    if any(not p.startswith(allowed) and p not in plan.must_write for p in seen.removed if decides(p)):
         return Reason.WROTE_ELSEWHERE
-    if succeeded and not plan.asks and (not outputs or not set(plan.must_write).issubset(outputs)):
+    left_too_little = not set(plan.must_write).issubset(outputs) or not (outputs or plan.exact_outputs)
+    if succeeded and not plan.asks and left_too_little:
         return Reason.OUTPUT_MISSING
 
     asked = {*seen.asked, *env} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
@@ -147,6 +148,6 @@ def judge(
         present=[p for p in condition(seen.present) if p not in plan.may_write],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
-        asked=sorted(n for n in asked if n not in IGNORED_VARIABLES),
+        asked=sorted(n for n in asked if n not in IGNORED_VARIABLES and n not in plan.told_variables),
         outputs=outputs,
     )

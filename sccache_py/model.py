@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from sccache_py.make_rule import Depfile
 from sccache_py.roles import Roles
 
 
@@ -26,6 +27,9 @@ class Reason(enum.Enum):
     CRATE_TYPE = "crate-type"
     INCREMENTAL = "incremental"
     UNKNOWN_OPTION = "unhandled option"
+    UNKNOWN_LANGUAGE = "unknown source language"
+    REFUSED_OPTION = "option"
+    REFUSED_VARIABLE = "variable"
     BAD_ARGUMENTS = "argument parse"
     OUTPUT_IS_STDOUT = "output to stdout"
     OUTPUT_OPTION = "-o"
@@ -35,6 +39,7 @@ class Reason(enum.Enum):
     SYSROOT = "--sysroot"
     FALLBACK_SCRIPT = "script as compiler without observation"
     FALLBACK_NO_DEP_INFO = "no dep-info without observation"
+    FALLBACK_C = "C without observation"
     NO_CACHE = "SCCACHE_NO_CACHE"
     READ_ONLY = "read-only cache"
     # Found on connecting.
@@ -45,6 +50,7 @@ class Reason(enum.Enum):
     RECORD_FOREIGN = "a program could not be observed"
     RECORD_SOCKET = "used a socket"
     SPECIAL_FILE = "read a special file"
+    TELLS_TIME = "__DATE__, __TIME__ or __TIMESTAMP__"
     WROTE_ELSEWHERE = "wrote outside its output directories"
     INPUT_TOO_NEW = "input changed during the compile"
     INPUT_VANISHED = "input gone after the compile"
@@ -55,6 +61,19 @@ class Reason(enum.Enum):
     TOO_TALKATIVE = "too much on stdout or stderr"
     JOBSERVER_WARNING = "jobserver warning on stderr"
     LEFT_RUNNING = "left a process running"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A Reason of which there are many, with the one it is: an option's name."""
+
+    reason: Reason
+    detail: str
+
+    @property
+    def value(self) -> str:
+        """The line in --show-stats."""
+        return self.detail if self.reason is Reason.REFUSED_OPTION else f"{self.reason.value} {self.detail}"
 
 
 @dataclass(slots=True)
@@ -105,6 +124,12 @@ class Plan:
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
     chooses_width: bool = False
+    depfile: Depfile | None = None  # gcc's and clang's, which is one of `templates`
+    exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
+    moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
+    told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
+    mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
+    tells_time: bool = False  # __DATE__ and kin may be in what is read
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ def records(data: bytes) -> Iterator[tuple[str, int, int, str, str]]:
         at += length
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     """`a//b` and `a/./b` name the same file always; `..` may not, behind a link, so it stays."""
     while "//" in path:
         path = path.replace("//", "/")
@@ -98,7 +98,7 @@ class _Reader:
             elif kind in "PXxY":
                 self._process(kind, pid, text1, text2)
             else:
-                self._path(kind, error, _plain(text1), text2)
+                self._path(kind, error, plain(text1), text2)
         if not self.images:
             return Reason.RECORD_LOST
         # Every exec that was begun must show up as an image that announced itself: what does not is static,
@@ -117,15 +117,15 @@ class _Reader:
             self.images[text1] = None
         elif kind == "X":
             self.owed[pid] = self.owed.get(pid, 0) + 1
-            self.tried[pid] = _plain(text1)
+            self.tried[pid] = plain(text1)
         elif kind == "x":
             self.owed[pid] = self.owed.get(pid, 0) - 1
             self.tried.pop(pid, None)
-            self.absent[_plain(text1)] = None
+            self.absent[plain(text1)] = None
         else:
             child = int(text2)
             self.owed[child] = self.owed.get(child, 0) + 1
-            self._input(_plain(text1))
+            self._input(plain(text1))
 
     def _input(self, path: str) -> None:
         if path not in self.made:
@@ -154,7 +154,7 @@ class _Reader:
                 self._input(path)
             self._wrote(path)
         elif kind == "M":
-            target = _plain(text2)
+            target = plain(text2)
             self._input(path)
             self._moved(path, target)
         elif kind == "U":

@@ -13,8 +13,8 @@ a *channel* by which it can be offered more.  Of a channel three numbers are kno
 - A new compile comes before a running compile's extra thread (cargo's own rule: spawn first, then fill).  While a compile waits for
   nothing but a token, compilers are offered nothing, and what they have not read is revoked.
 
-- Builds take turns.  One that has just arrived goes before those that are being served, but not twice in a row: an editor's `cargo
-  check` gets its token at the next compile's end, and no stream of newcomers shuts the big build out.
+- Builds take turns.  One that has nothing running goes before those that have, but not twice in a row: an editor's `cargo check` gets
+  its token at the next compile's end, and no stream of newcomers shuts the big build out.
 
 - A build under the wrapper starts its compilers itself, so an offer to it *is* a new job: it takes part in the turns.  Whether it has one
   can only be found out by offering: left unread for 10 ms, the offer goes on to the next, and the build is asked again in 250 ms.
@@ -35,7 +35,7 @@ a *channel* by which it can be offered more.  Of a channel three numbers are kno
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -154,6 +154,7 @@ class Tokens:
         self._queues: dict[str, deque[Holder]] = {}
         self._borrowing: dict[int, Holder] = {}  # of those who wait, the ones who name a lender
         self._rotation: OrderedDict[str, None] = OrderedDict()  # builds, the next one first
+        self._running: Counter[str] = Counter()  # by build
         self._newcomers: set[str] = set()
         self._newcomer_was_last = False
         self._joined: list[Holder] = []  # the one who was offered something longest ago first
@@ -190,7 +191,8 @@ class Tokens:
             queue = self._queues[build] = deque()
             if build not in self._rotation:
                 self._rotation[build] = None
-                self._newcomers.add(build)
+                if not self._running[build]:
+                    self._newcomers.add(build)
         queue.append(holder)
         if holder.lender is not None:
             self._borrowing[id] = holder
@@ -202,6 +204,9 @@ class Tokens:
         if not holder.running:
             self._unqueue(holder)
             return self._pump(now)
+        self._running[holder.build] -= 1
+        if not self._running[holder.build]:
+            del self._running[holder.build]
         if holder.joined:
             holder.joined = False
             self._joined.remove(holder)
@@ -292,6 +297,7 @@ class Tokens:
 
     def _start(self, now: float, holder: Holder) -> None:
         holder.running = True
+        self._running[holder.build] += 1
         holder.began = now
         holder.blocked_since = None
         if holder.role is Role.BUILD:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sccache_py import __version__, config
@@ -26,24 +25,25 @@ from sccache_py.server.flights import Flights
 from sccache_py.server.jobserver import TokenPool, processors
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.listener import Listener
+from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
 from sccache_py.server.pipeline import Pipeline
+from sccache_py.server.planning import Planner
 from sccache_py.server.restore import Restorer
 from sccache_py.server.runner import Runner
 from sccache_py.server.store.base import Store
 from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
+from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
 from sccache_py.server.workers import Link, Owner, default_count
 from sccache_py.stats import Stats
+from sccache_py.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
 # How often the server looks whether its name is still its own.
 _WATCH_S = 10.0
-
-# Threads for hashing, copying, reading records: they wait for the disk and release the GIL where they do not.
-_THREADS = 4
 
 # A thread that computes gives way to the event loop within this time.
 _SWITCH_S = 0.0005
@@ -58,25 +58,30 @@ class Parts:
         self.store: Store = _open_store(settings)
         self.memo = FileMemo()
         self.keeper = Keeper(self.store, self.stats, self.memo, settings.read_only)
-        self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="work")
+        self.threads = Threads()
         self.observer = Observer(native, runtime)
         client = os.path.join(native, "sccache-py") if native is not None else None
         self.runner = Runner(client if client is not None and self.observer.library is not None else None)
         self.pool = TokenPool(settings.jobs or processors())
         self.pipeline = Pipeline(
-            settings=settings,
             memo=self.memo,
-            toolchains=Toolchains(self.memo, self.threads),
+            planner=Planner(settings, self.memo, Toolchains(self.memo, self.threads.executor), self.observer, self.threads),
             keeper=self.keeper,
-            pool=self.pool,
-            runner=self.runner,
-            observer=self.observer,
             restorer=Restorer(self.memo),
-            depositor=Depositor(self.store, self.memo, settings.zstd_level),
             flights=Flights(),
+            misses=Misses(
+                settings=settings,
+                keeper=self.keeper,
+                pool=self.pool,
+                runner=self.runner,
+                observer=self.observer,
+                depositor=Depositor(self.store, self.memo, settings.zstd_level),
+                threads=self.threads,
+                stats=self.stats,
+                in_background=lambda work: self.listener.in_background(work),
+            ),
             threads=self.threads,
             stats=self.stats,
-            in_background=lambda work: self.listener.in_background(work),
         )
         self.listener: Listener
 
@@ -141,6 +146,8 @@ class Server:
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
         self._gone = asyncio.Event()
         self._leaving = False
+        self._stored = asyncio.Event()
+        self._stoppers: set[asyncio.Task[None] | None] = set()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -191,37 +198,38 @@ class Server:
             self._leaver = asyncio.ensure_future(self._drain())
 
     async def _drain(self) -> None:
-        await self.workers.leave()
-        await self.listener.drained()
-        await self.keeper.close()
-        self.parts.observer.close()
-        self._gone.set()
+        try:
+            await self.workers.leave()
+            await self.listener.drained(but=self._stoppers)
+            self._last_answer = await self._answer_stats()
+            await self.keeper.close()
+            self.parts.observer.close()
+        finally:
+            # Whatever went wrong: a server without a name must not stay.
+            self._stored.set()
+            await self.listener.drained()
+            self._gone.set()
 
     async def control(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Answers to CONTROL (docs/protocol.md, section 2)."""
         if name == "ping":
-            return {"version": __version__, "pid": os.getpid()}
+            connections, storing = len(self.listener.connections), len(self.listener.background)
+            return {"version": __version__, "pid": os.getpid(), "connections": connections, "storing": storing}
+        if name == "stop":
+            # Answered when all is stored and checkpointed: a container may end right after.
+            self._stoppers.add(asyncio.current_task())
+            self.leave()
+            await self._stored.wait()
+            return self._last_answer
         await self.workers.collect()
-        if name == "stats":
-            return answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
         if name == "zero":
             await self.keeper.zero_stats()
-            return answer_stats(Stats(), self.settings, await self.keeper.size(), self.pool)
-        if name == "stop":
-            answer = answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
-            await self._stop_before_answer()
-            return answer
-        raise ValueError(f"unknown control {name!r}")
+        elif name != "stats":
+            raise ProtocolError(f"unknown control {name!r}")
+        return await self._answer_stats()
 
-    async def _stop_before_answer(self) -> None:
-        """All is stored and checkpointed when the answer goes out: a container may end right after."""
-        self.claim.release()
-        self.listener.stop_accepting()
-        await self.workers.leave()
-        while self.listener.background or any(c.task is not asyncio.current_task() for c in self.listener.connections):
-            await asyncio.sleep(0.005)
-        await self.keeper.flush()
-        asyncio.get_running_loop().call_soon(self.leave)
+    async def _answer_stats(self) -> dict[str, Any]:
+        return answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
 
 
 def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool: TokenPool | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError
 from sccache_py.model import Request
 from sccache_py.request import OtherVersion, decode_request
-from sccache_py.server.pipeline import Answer, Finished, Pass, Replay
+from sccache_py.server.answers import Answer, Finished, Pass, Replay
 from sccache_py.server.runner import send_signal
 from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
 
@@ -172,7 +172,7 @@ class Connection:
             return False
         try:
             here = os.stat(request.cwd)
-        except OSError:
+        except (OSError, ValueError):
             return False
         return request.here == (here.st_dev, here.st_ino)
 
@@ -217,6 +217,9 @@ class Connection:
         assert self._service.control is not None
         try:
             self._finish(Kind.ANSWER, pack(await self._service.control(name, arguments)))
+        except ProtocolError as e:
+            log.warning("%s", e)
+            self.close()
         except Exception:
             log.exception("control %s failed", name)
             self.close()

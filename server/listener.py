@@ -8,13 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from sccache_py.server.connection import Connection, Service
 
 log = logging.getLogger(__name__)
+
+# Descriptors that connections leave to compilers' pipes, outputs and the store; who comes later waits in the socket's queue.
+_RESERVED_FDS = 128
+_FEWEST = 8
+
+# How long nobody is accepted after descriptors ran out: the socket stays readable, and trying at once would be a busy loop.
+_PAUSE_S = 0.05
 
 
 class Listener:
@@ -31,6 +39,8 @@ class Listener:
         root = os.stat("/")
         self.root = (root.st_dev, root.st_ino)
         self._accepting = False
+        self._paused: asyncio.TimerHandle | None = None
+        self._most = max(_FEWEST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FDS)
 
     def start(self) -> None:
         self._socket.setblocking(False)
@@ -40,7 +50,10 @@ class Listener:
 
     def stop_accepting(self) -> None:
         if self._accepting:
+            self._accept()  # who connected before is served
             self._accepting = False
+            if self._paused is not None:
+                self._paused.cancel()
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()
         if self._timer is not None:
@@ -56,10 +69,10 @@ class Listener:
         self.background.discard(task)
         self._rest()
 
-    async def drained(self) -> None:
-        """Nothing is in flight any more."""
-        while self.connections or self.background:
-            tasks = [c.task for c in self.connections if c.task is not None] + list(self.background)
+    async def drained(self, but: Collection[asyncio.Task[None] | None] = ()) -> None:
+        """Nothing is in flight any more, apart from connections whose task is one of `but`."""
+        while (left := [c for c in self.connections if c.task is None or c.task not in but]) or self.background:
+            tasks = [c.task for c in left if c.task is not None and not c.task.done()] + list(self.background)
             if tasks:
                 await asyncio.wait(tasks, timeout=0.5)
             else:
@@ -68,6 +81,9 @@ class Listener:
     def _accept(self) -> None:
         # Several at a time: under load one wake-up serves all who queue.
         for _ in range(64):
+            if len(self.connections) >= self._most:
+                self._pause()
+                return
             try:
                 sock, _ = self._socket.accept()
             except (BlockingIOError, InterruptedError):
@@ -75,8 +91,20 @@ class Listener:
             except OSError as e:
                 # Out of descriptors: they stay in the queue until some are free.
                 log.warning("accept: %s", e)
+                self._pause()
                 return
             self.adopt(sock, b"")
+
+    def _pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._socket.fileno())
+        if self._paused is None:
+            self._paused = loop.call_later(_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = None
+        if self._accepting:
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._accept)
 
     def adopt(self, sock: socket.socket, received: bytes) -> None:
         """Serve a connection; `received` is what someone else has already read of it."""

@@ -146,8 +146,9 @@ class World:
 
     # -- the two ways to compile -------------------------------------------------------------------------------
 
-    def run(self, command: Sequence[str], cwd: Path | None, env: Mapping[str, str], umask: int = 0o022) ->
-    subprocess.CompletedProcess[bytes]:
+    def run(
+        self, command: Sequence[str], cwd: Path | None, env: Mapping[str, str], umask: int = 0o022
+    ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             command,
             cwd=cwd or self.p,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
 import select
@@ -118,7 +119,10 @@ def is_alive(pid: int) -> bool:
 class Gate:
     """Holds rustcs: their sources contain `gate.source`."""
 
-    def __init__(self, directory: Path, name: str = "gate") -> None:
+    _serial = itertools.count()
+
+    def __init__(self, directory: Path) -> None:
+        name = f"gate{next(self._serial)}"
         self._begun_path, self._go_path = directory / f"{name}.begun", directory / f"{name}.go"
         os.mkfifo(self._begun_path)
         os.mkfifo(self._go_path)
@@ -342,8 +346,9 @@ class Peer:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE_S)
+        # Blocking, for with a time limit a full queue is an error.
         self.socket.connect("\0" + path[4:] if path.startswith("\\x00") else path)
+        self.socket.settimeout(PATIENCE_S)
         self._decoder = Decoder()
 
     def __enter__(self) -> Peer:

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import PATIENCE_S, Gate, Peer, World, finish, is_alive, open_world, request_fields, rustc, wait_until
+from stage import Gate, Peer, World, finish, is_alive, open_world, request_fields, rustc, wait_until
 
 import sccache_py
 from sccache_py.codec import pack
@@ -27,16 +28,25 @@ from sccache_py.wire import MAX_FRAME, MAX_STDIN, PROTOCOL, Kind, encode_frame
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def world(native: Any) -> Iterator[World]:
-    """A world whose server runs."""
+@pytest.fixture(scope="module")
+def served(native: Any) -> Iterator[World]:
+    """A world whose server runs, for all tests: what one of them breaks shows in the next."""
     with open_world(native.client) as world:
         assert world.run("--start-server").returncode == 0
         yield world
-        assert world.run(*world.crate("last")).returncode == 0
-        assert world.counts().total("cache_misses") > 0
-        assert len(world.server_pids()) == 1, "the server did not live on"
-        assert "Traceback" not in world.log()
+
+
+@pytest.fixture
+def world(served: World) -> Iterator[World]:
+    """The same, and a look at it afterwards."""
+    served.run("--zero-stats")
+    yield served
+    served.wipe()
+    assert served.run(*served.crate("last", f"pub const X: u64 = {time.time_ns()};")).returncode == 0
+    assert served.counts().total("cache_misses") > 0
+    assert len(served.server_pids()) == 1, "the server did not live on"
+    assert "Traceback" not in served.log()
+    wait_until(lambda: served.ask("ping")["connections"] == 1)
 
 
 Spoil = Callable[[list[Any]], Any]
@@ -62,7 +72,6 @@ SPOILT: dict[str, Spoil] = {
     "a relative cwd": _set(4, b"here"),
     "a cwd with NUL": _set(4, b"/tmp\0"),
     "an environment of numbers": _set(5, [1]),
-    "an environment that is a map": _set(5, {b"A": b"B"}),
     "a umask of text": _set(6, "rw"),
     "an infinite umask": _set(6, float("inf")),
     "limits that are no triples": _set(8, [[1, 2]]),
@@ -194,7 +203,6 @@ def test_standard_input_that_ends_early_leaves_nothing_waiting(world: World) -> 
             peer.socket.sendall(nonsense)
             if nonsense:
                 assert peer.next() is None
-    wait_until(lambda: world.ask("ping")["connections"] == 1)
 
 
 def test_a_second_request_after_the_answer_is_not_heard(world: World) -> None:
@@ -243,7 +251,6 @@ def test_two_thousand_connections_that_say_nothing_only_cost_descriptors(world: 
     assert world.counts().total("cache_misses") == 1
     for peer in peers:
         peer.socket.close()
-    wait_until(lambda: world.ask("ping")["connections"] == 1)
 
 
 def test_a_client_that_does_not_read_does_not_hold_up_the_others(world: World) -> None:
@@ -263,7 +270,6 @@ def test_the_end_of_the_connection_is_the_last_word_to_a_socket_that_is_shut_dow
         peer.socket.shutdown(socket.SHUT_WR)
         while peer.next() is not None:
             pass
-    wait_until(lambda: world.ask("ping")["connections"] == 1, PATIENCE_S)
 
 
 def test_control_of_another_version_makes_the_server_leave(native: Any) -> None:

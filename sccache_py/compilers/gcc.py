@@ -1,0 +1,345 @@
+"""gcc and clang: what a command line compiles, and which of its words change no byte of the result.
+
+Everything stays in the key word for word, but for names: where the object and the depfile go and what the depfile calls
+its target.  The cwd is in the key where an output names it (debug info) and no prefix map covers it.  Some options make
+outputs name even these (split dwarf, coverage), leave further files beside the object, or make of it what
+nobody can search for a path (LTO): then names and cwd are all in the key (`shows_names`).
+
+Paths are joined, never normalised: `-o ../b/x.o` is recorded as the compiler opened it, and `..` behind a link is not what it seems.
+Options are in c_options.py; gcc and clang differ in the Dialect below.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sccache_py.compilers import c_options
+from sccache_py.compilers.c_options import Does, Option, Takes
+from sccache_py.conditions import Draft
+from sccache_py.make_rule import Depfile, Style, quote
+from sccache_py.model import Plan, Reason, Refusal
+from sccache_py.observation import plain
+from sccache_py.roles import Roles
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where gcc and clang differ."""
+
+    name: str
+    options: tuple[Option, ...]
+    depfiles: Style
+    color: str  # makes it colour its messages
+    width: str  # tells it the terminal's width; "": it cannot be told
+    stdout_by_dash: bool  # `-o -` is standard output, not a file named `-`
+    wp_target_is_output: bool  # the target of -Wp,-MD,FILE is what -o says, not the source's name with .o
+    stamps_headers: bool  # a precompiled header holds its sources' times: brought back elsewhere it is refused
+
+
+GCC = Dialect("gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False)
+CLANG = Dialect("clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True)
+
+_SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
+
+# Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
+_TOLD = ("PWD", "PATH")
+
+
+@dataclass(slots=True)
+class _Parsed:
+    """The command line, in order of reading."""
+
+    arguments: list[str] = field(default_factory=list)
+    inputs: list[tuple[str, str | None]] = field(default_factory=list)  # with what -x said
+    language: str | None = None
+    mode: str | None = None
+    output: str | None = None
+    writes_depfile: bool = False
+    depfile: str | None = None
+    depfile_by_wp: bool = False
+    targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
+    maps: list[tuple[str, str, str]] = field(default_factory=list)
+    color: str | None = None
+    shows_cwd: bool = False
+    shows_names: bool = False
+    records: bool = False
+    native_cpu: bool = False
+    other_programs: bool = False
+    implicit_modules: bool = False
+    refused: Reason | Refusal | None = None
+
+
+class C:
+    """Driver for one dialect.  opaque: a script that may add options of its own: names are then always in the key."""
+
+    uses_pwd = True
+
+    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False) -> None:
+        self.dialect = dialect
+        self.name = dialect.name + "+" * plus + "?" * opaque
+        self._plus = plus
+        self._opaque = opaque
+        self._options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
+
+    def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
+        parsed = _Parsed(shows_names=self._opaque)
+        refusal = self._read(argv, parsed) or parsed.refused or self._refusal(parsed)
+        return refusal if refusal is not None else self._plan(parsed, cwd, pwd)
+
+    def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:
+        name = next((n for n in c_options.REFUSED_VARIABLES if env.get(n)), None)
+        return Refusal(Reason.REFUSED_VARIABLE, name) if name is not None else None
+
+    def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
+        extra = []
+        if plan.chooses_color and env.get("TERM", "dumb") != "dumb":
+            extra.append(self.dialect.color)
+        if plan.chooses_width and self.dialect.width and columns:
+            extra.append(f"{self.dialect.width}{columns}")
+        return tuple(extra)
+
+    def draft_from_lists(
+        self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]
+    ) -> Draft | Reason:
+        return Reason.FALLBACK_C
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def _read(self, argv: Sequence[str], parsed: _Parsed) -> Reason | Refusal | None:
+        words = iter(argv)
+        for word in words:
+            if word == "-" or not word.startswith("-"):
+                parsed.inputs.append((word, parsed.language))
+                parsed.arguments.append(word)
+                continue
+            if word == "--" and self.dialect is CLANG:
+                parsed.inputs += [(w, parsed.language) for w in words]
+                parsed.arguments += ["--", *(name for name, _ in parsed.inputs)]
+                break
+            found = c_options.find(self._options, word)
+            if found is None:
+                return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
+            option, value = found
+            if value is None and option.takes in (Takes.NEXT, Takes.EITHER):
+                value = next(words, None)
+                if value is None:
+                    return Reason.BAD_ARGUMENTS
+            if option.does is Does.NOT_COMPILING:
+                return Reason.NOT_COMPILING
+            self._take(parsed, option, value or "")
+        return None
+
+    def _take(self, parsed: _Parsed, option: Option, value: str) -> None:
+        does = option.does
+        if does in _SILENT:
+            _SILENT[does](parsed, option, value)
+            return
+        told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
+        parsed.arguments += told
+        if does is Does.DEBUG:
+            parsed.shows_cwd = True
+        elif does is Does.SHOWS_NAMES:
+            parsed.shows_names = True
+        elif does is Does.RECORDS:
+            parsed.shows_names = parsed.records = True
+        elif does is Does.REFUSE:
+            parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
+        elif does is Does.IMPLICIT_MODULES:
+            parsed.implicit_modules = True
+        elif does is Does.SEARCHES_PROGRAMS:
+            parsed.other_programs = True
+        elif does is Does.MACHINE:
+            parsed.native_cpu = parsed.native_cpu or value == "native"
+        elif does is Does.COLOR:
+            parsed.color = value or option.name
+        elif does is Does.LANGUAGE:
+            parsed.language = None if value == "none" else value
+        elif does is Does.COMPILE or does is Does.SYNTAX_ONLY:
+            if parsed.mode not in (None, option.name):
+                parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
+            parsed.mode = option.name
+            parsed.shows_names = parsed.shows_names or option.name == "--precompile"
+
+    def _refusal(self, parsed: _Parsed) -> Reason | Refusal | None:
+        """Why not, in the order in which sccache would say it."""
+        if not parsed.inputs:
+            return Reason.MISSING_INPUT if parsed.mode else Reason.NOT_COMPILING
+        source, language = parsed.inputs[0]
+        language = language or c_options.EXTENSIONS.get(os.path.splitext(source)[1])
+        is_header = language is not None and language.endswith("-header")
+        if parsed.mode is None and not (is_header and len(parsed.inputs) == 1):
+            return Reason.NOT_COMPILING  # linking
+        if len(parsed.inputs) > 1:
+            return Reason.MANY_INPUTS
+        if source == "-":
+            return Reason.STDIN
+        if language not in c_options.LANGUAGES:
+            return Refusal(Reason.UNKNOWN_LANGUAGE, language or os.path.splitext(source)[1])
+        words = set(parsed.arguments)
+        if parsed.implicit_modules and "-fno-implicit-modules" not in words:
+            return Refusal(Reason.REFUSED_OPTION, "-fmodules")
+        if is_header and self.dialect.stamps_headers and not words.intersection(("-fno-pch-timestamp", "-fsyntax-only")):
+            return Refusal(Reason.REFUSED_OPTION, "precompiled header")
+        for name in (parsed.output, parsed.depfile):
+            if name is not None and (name == "-" or (name.startswith(("/dev/", "/proc/")) and name != "/dev/null")):
+                return Reason.OUTPUT_IS_STDOUT
+        return None
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def _plan(self, parsed: _Parsed, cwd: str, pwd: str) -> Plan:
+        source, language = parsed.inputs[0]
+        language = language or c_options.EXTENSIONS[os.path.splitext(source)[1]]
+        if self._plus and language in ("c", "c-header", "cpp-output"):
+            language = language.replace("c-", "c++-") if language.startswith("c-") else "c++"
+        counted, named = c_options.LANGUAGES[language]
+
+        def absolute(name: str) -> str:
+            return plain(os.path.join(cwd, name))
+
+        output = self._output(parsed, source, language)
+        depfile = self._depfile(parsed, source, output)
+        roles = [("cwd", cwd, pwd)]
+        must = []
+        templates: list[str] = []
+        if output is not None and output != "/dev/null":
+            must.append(absolute(output))
+            roles.append(("o", must[0], output))
+        if depfile is not None and depfile != "/dev/null":
+            templates.append(absolute(depfile))
+            must += templates
+            roles.append(("d", templates[0], depfile))
+
+        arguments = [*parsed.arguments, f"-o {'null' if output == '/dev/null' else '$o'}"]
+        if parsed.writes_depfile or parsed.depfile is not None:
+            arguments.append(f"-MF {'null' if depfile == '/dev/null' else '$d'}")
+        arguments += [flag for flag, _ in parsed.targets]
+        shows_names = parsed.shows_names
+        if shows_names:
+            arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
+        told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
+        directories = {os.path.dirname(path) for path in must}
+        return Plan(
+            language=counted,
+            dialect=f"{named} [{self.dialect.name}]",
+            source=absolute(source),
+            arguments=(*arguments, *told),
+            roles=Roles(roles),
+            known_inputs=(),
+            must_write=tuple(must),
+            # Coverage and dumps go where the output goes, or to the cwd.
+            may_write=tuple(directories | {cwd} if shows_names else directories),
+            templates=tuple(templates),
+            own_output_prefixes=(),
+            list_free=(),
+            cwd_in_key=cwd_in_key,
+            native_cpu=parsed.native_cpu,
+            chooses_color=not parsed.records and parsed.color in (None, "auto"),
+            chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
+            depfile=self._targets(parsed, source, templates[0]) if templates else None,
+            exact_outputs=not shows_names,
+            moves_text=False,
+            told_variables=() if self._opaque or parsed.other_programs else _TOLD,
+            mapped_prefixes=mapped,
+            tells_time=True,
+        )
+
+    def _output(self, parsed: _Parsed, source: str, language: str) -> str | None:
+        if parsed.mode == "-fsyntax-only":
+            return None
+        if parsed.output is not None:
+            return parsed.output
+        if language.endswith("-header"):
+            return source + ".gch"
+        suffix = _SUFFIXES[parsed.mode or "-c"]
+        if "-emit-llvm" in parsed.arguments:
+            suffix = {".o": ".bc", ".s": ".ll"}.get(suffix, suffix)
+        return os.path.splitext(os.path.basename(source))[0] + suffix
+
+    def _depfile(self, parsed: _Parsed, source: str, output: str | None) -> str | None:
+        if parsed.depfile is not None or not parsed.writes_depfile:
+            return parsed.depfile
+        if output is None or parsed.output is None:
+            output = os.path.basename(source)
+        return os.path.splitext(output)[0] + ".d"
+
+    def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
+        """What the depfile will begin with, if it is as usual; else it is not taken apart."""
+        names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in parsed.targets]
+        if not names:
+            by_output = parsed.output is not None and (self.dialect.wp_target_is_output or not parsed.depfile_by_wp)
+            name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
+            names = [quote(os.fsencode(name))]
+        return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...]]:
+    """Words for the key; whether the cwd is among them; and the old prefixes of maps that are told relative to the cwd.
+
+    gcc and clang compare a prefix by characters, not by components: `/a/b` covers `/a/bc`, which becomes what it is mapped to and `c`.
+    """
+    shows = parsed.shows_names or parsed.shows_cwd
+    covered = False
+    told, mapped = [], []
+    for name, old, new in parsed.maps:
+        if pwd.startswith(old) and old and not parsed.shows_names:
+            covered = covered or name in ("-fdebug-prefix-map=", "-ffile-prefix-map=")
+            told.append(f"{name}$cwd less {pwd[len(old) :]}={new}")
+            mapped.append(old)
+        else:
+            told.append(f"{name}{old}={new}")
+    if not shows or covered:
+        return told, False, tuple(mapped)
+    return [*told, f"cwd {pwd}"], True, tuple(mapped)
+
+
+def _nothing(parsed: _Parsed, option: Option, value: str) -> None:
+    pass
+
+
+def _take_output(parsed: _Parsed, option: Option, value: str) -> None:
+    parsed.output = value
+
+
+def _take_dep_file(parsed: _Parsed, option: Option, value: str) -> None:
+    parsed.depfile = value
+
+
+def _take_dep_target(parsed: _Parsed, option: Option, value: str) -> None:
+    parsed.targets.append((option.name, value))
+
+
+def _take_dep_write(parsed: _Parsed, option: Option, value: str) -> None:
+    parsed.writes_depfile = True
+    parsed.arguments.append(option.name)
+
+
+def _take_map(parsed: _Parsed, option: Option, value: str) -> None:
+    old, _, new = value.partition("=")
+    parsed.maps.append((option.name, old, new))
+
+
+def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
+    """`-Wp,-MD,FILE` is how the Linux kernel writes depfiles; anything else that is handed through may do anything."""
+    words = value.split(",")
+    if len(words) == 2 and words[0] in ("-MD", "-MMD"):
+        parsed.arguments.append(f"-Wp,{words[0]}")
+        parsed.writes_depfile = parsed.depfile_by_wp = True
+        parsed.depfile = words[1]
+        return
+    parsed.shows_names = True
+    parsed.arguments.append(option.name + value)
+
+
+# What these say is told by role, or does not matter.
+_SILENT = {
+    Does.DEP_FILE: _take_dep_file,
+    Does.DEP_TARGET: _take_dep_target,
+    Does.DEP_WRITE: _take_dep_write,
+    Does.NOTHING: _nothing,
+    Does.OUTPUT: _take_output,
+    Does.PREFIX_MAP: _take_map,
+    Does.PREPROCESSOR: _take_preprocessor,
+}

@@ -1,0 +1,47 @@
+"""What the pipeline is asked by, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sccache_py.model import Reason
+from sccache_py.server.runner import Audience
+
+
+class Client(Audience, Protocol):
+    """What the pipeline needs of a connection beyond its audience."""
+
+    async def stdin(self) -> bytes | None:
+        """What the caller's standard input holds; None if it is more than the protocol carries."""
+        ...
+
+    @property
+    def build(self) -> str:
+        """Whose turn it is in the token pool."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A hit: the outputs are written, this is what the compiler said."""
+
+    stdout: bytes
+    stderr: bytes
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A miss that ran: everything it said has been relayed."""
+
+    killed_by: int | None
+    status: int
+
+
+Answer = Pass | Replay | Finished

@@ -1,0 +1,192 @@
+"""A miss: token, compiler, record, store.
+
+The compiler runs observed, with our jobserver in place of its caller's.  Its answer goes out as soon as its record is judged and
+its outputs are
+held open; they are copied and hashed behind the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sccache_py import config, makeflags
+from sccache_py.model import Plan, Reason, Result
+from sccache_py.server import deposit
+from sccache_py.server.answers import Client, Finished
+from sccache_py.server.files import coarse_ns
+from sccache_py.server.flights import Flights
+from sccache_py.server.jobserver import TokenPool
+from sccache_py.server.keeper import Keeper
+from sccache_py.server.observer import Observer, Record
+from sccache_py.server.planning import Job
+from sccache_py.server.runner import Command, Ran, Runner, SpawnError
+from sccache_py.server.threads import Threads
+from sccache_py.stats import Stats
+
+log = logging.getLogger(__name__)
+
+# What rustc 1.95 (jobserver-rs), GNU make 4.3 and 4.4, and gcc 12 and 13 say of a jobserver that they cannot use: it belongs to
+# one run, not to the result.
+_JOBSERVER_TROUBLE = re.compile(
+    rb"failed to connect to jobserver|early EOF on jobserver|failed to (acquire|release) jobserver token"
+    rb"|jobserver (is not available|unavailable|mode not supported|tokens)|--jobserver-auth|resetting jobserver mode"
+)
+
+
+@dataclass(slots=True)
+class Misses:
+    """in_background: for work that outlives the request."""
+
+    settings: config.Settings
+    keeper: Keeper
+    pool: TokenPool
+    runner: Runner
+    observer: Observer
+    depositor: deposit.Depositor
+    threads: Threads
+    stats: Stats
+    in_background: Callable[[Awaitable[None]], None]
+
+    async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Result | None = None) -> Finished | Reason:
+        """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
+        plan = job.plan
+        await self._let_inputs_age(plan)
+        record = self.observer.begin() if job.observed else None
+        if job.observed and record is None:
+            return Reason.RECORD_LOST
+        began = time.perf_counter()
+        used, whole = 0, False
+        try:
+            async with self.pool.token(client.build):
+                ran, ours = await self._run(job, client, record)
+            self.stats.count("compile_requests")
+            self.stats.count("requests_executed")
+            self.stats.count("compilations")
+            self.stats.count_language("cache_misses", plan.language, plan.dialect)
+            self.stats.add_duration("compiler_write_duration", ran.took_ns / 1e9)
+            data = b""
+            if record is not None:
+                data = await self.threads.run(record.take)
+                used, whole = len(data), not ran.left_running
+            examined = await self._examine(job, ran, ours, data)
+        except SpawnError as e:
+            log.warning("%s: %s", job.compiler.program, e)
+            return Reason.UNSUPPORTED_COMPILER
+        finally:
+            if record is not None:
+                self.observer.end(record, used, whole)
+        if isinstance(examined, Reason):
+            self._not_stored(examined)
+        elif examined is None:
+            self.stats.count("compile_fails")
+        else:
+            if flight is not None:
+                flight.keep()
+            self.in_background(self._store(job, ran, examined, flight, began, verify))
+        return Finished(ran.killed_by, ran.status)
+
+    async def _run(self, job: Job, client: Client, record: Record | None) -> tuple[Ran, tuple[str, ...]]:
+        """The compiler, with our jobserver in place of the caller's; and the paths by which it may name that."""
+        request = job.request
+        env = makeflags.without_jobserver(request.env)
+        private = self.pool.open_private() if job.plan.wants_jobserver else None
+        inherit: tuple[int, ...] = ()
+        try:
+            if private is not None:
+                inherit = (private.child_r, private.child_w)
+                env = makeflags.with_jobserver(request.env, self.pool.size, *inherit)
+            if record is not None:
+                env = self.observer.environment(env, record)
+            argv = [*request.argv, *job.extra_arguments]
+            command = Command(job.compiler.program, argv, request.cwd, env, inherit, request, job.stdin)
+            ran = await self.runner.run(command, client)
+        finally:
+            if private is not None:
+                private.close()
+        ours = tuple(f"{d}/{fd}" for fd in inherit for d in ("/dev/fd", "/proc/self/fd"))
+        return ran, ours
+
+    async def _let_inputs_age(self, plan: Plan) -> None:
+        """An input as young as the clock's tick could change again without showing it: wait for the next tick (≤ 10 ms)."""
+        newest = 0
+        for path in (plan.source, *plan.known_inputs) if plan.source else plan.known_inputs:
+            with contextlib.suppress(OSError):
+                newest = max(newest, os.stat(path).st_ctime_ns)
+        for _ in range(10):
+            if not 0 <= newest - coarse_ns() < 20_000_000:
+                return
+            await asyncio.sleep(0.001)
+
+    async def _examine(self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes) -> deposit.Examined | Reason | None:
+        """None: the compile failed."""
+        succeeded = ran.killed_by is None and ran.status == 0
+        if ran.killed_by is not None or not (succeeded or _may_fail(job)):
+            return None
+        if self.settings.read_only:
+            return Reason.READ_ONLY
+        if ran.left_running:
+            return Reason.LEFT_RUNNING
+        if ran.talked_too_much:
+            return Reason.TOO_TALKATIVE
+        if _JOBSERVER_TROUBLE.search(ran.stderr):
+            return Reason.JOBSERVER_WARNING
+        plan, request = job.plan, job.request
+        if job.observed:
+            return await self.threads.run(
+                lambda: deposit.examine_observed(plan, job.compiler.covered, ours, record, request.env, succeeded)
+            )
+        return await self.threads.run(
+            lambda: deposit.examine_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files)
+        )
+
+    async def _store(
+        self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Result | None
+    ) -> None:
+        stored = False
+        try:
+            entry = await self.threads.run(lambda: self.depositor.make_entry(job.plan, job.recipe, job.request.env, examined, ran))
+            if verify is not None:
+                await self._compare(job, verify, entry)
+            if isinstance(entry, Reason):
+                log.info("not stored (%s): %s", entry.value, job.plan.source)
+                self._not_stored(entry)
+            else:
+                stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files)
+                self.stats.add_duration("cache_write_duration", max(0.0, time.perf_counter() - began - ran.took_ns / 1e9))
+        finally:
+            examined.close()
+            if flight is not None:
+                flight.land(stored)
+
+    async def _compare(self, job: Job, stored: Result, fresh: deposit.Entry | Reason) -> None:
+        """A stored result against what the compiler gave just now; one that differs is dropped."""
+        self.stats.count("verified")
+        if isinstance(fresh, Reason):
+            return
+        before, now = ({o.path: (o.digest, o.mode) for o in r.outputs} for r in (stored, fresh.result))
+        if before == now and (stored.stdout, stored.stderr) == (fresh.result.stdout, fresh.result.stderr):
+            return
+        self.stats.count("verify_differences")
+        differing = sorted(p for p in before.keys() | now.keys() if before.get(p) != now.get(p)) or ["what it said"]
+        log.error("SCCACHE_VERIFY: %s: a stored result differs from the compiler's in %s", job.plan.source, ", ".join(differing))
+        await self.keeper.forget(job.recipe, fresh.variant.result)
+
+    def _not_stored(self, reason: Reason) -> None:
+        self.stats.count("non_cacheable_compilations")
+        self.stats.not_cached(reason.value)
+
+
+def _may_fail(job: Job) -> bool:
+    """Whether a failure is an answer too: questions, and what a build script compiles to find out what this compiler can."""
+    if not job.observed:
+        return False
+    place = job.request.env.get("OUT_DIR")
+    plan = job.plan
+    return plan.asks or plan.reads_stdin or (place is not None and any(f"{d}/".startswith(f"{place}/") for d in plan.may_write))

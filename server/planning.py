@@ -1,0 +1,146 @@
+"""From a request to a `Job`: which compiler this is, what it is told to do, and under which recipe the result would be known.
+
+Nothing is looked up or run here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from sccache_py import config, keys
+from sccache_py.model import Plan, Reason, Request
+from sccache_py.server.answers import Client
+from sccache_py.server.files import FileMemo, Sight
+from sccache_py.server.machine import processor_features
+from sccache_py.server.observer import Observer
+from sccache_py.server.threads import Threads
+from sccache_py.server.toolchains import Compiler, Toolchains
+
+_PLANS = 4000
+
+
+@dataclass(slots=True)
+class Job:
+    request: Request
+    wishes: config.Wishes
+    compiler: Compiler
+    plan: Plan
+    recipe: bytes
+    extra_arguments: tuple[str, ...]
+    observed: bool
+    sight: Sight
+    stdin: bytes | None
+    began: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(slots=True)
+class Planner:
+    settings: config.Settings
+    memo: FileMemo
+    toolchains: Toolchains
+    observer: Observer
+    threads: Threads
+    _plans: dict[tuple[object, ...], Plan | Reason] = field(default_factory=dict)
+
+    def plan_now(self, request: Request) -> Job | Reason | None:
+        """What can be said from memory and stats; None: make_job() must be awaited."""
+        compiler = self.toolchains.find_now(request)
+        if compiler is None:
+            return None
+        return self._plan(request, config.wishes(request.env), compiler, Sight(self.memo))
+
+    async def make_job(self, request: Request, client: Client | None) -> Job | Reason:
+        compiler = self.toolchains.find_now(request)
+        if compiler is None:
+            compiler = await self.toolchains.identify(request)
+        wishes = config.wishes(request.env)
+        sight = Sight(self.memo)
+        job = self._plan(request, wishes, compiler, sight)
+        if job is None:
+            # The main source is on standard input, or it is large and not known yet.
+            plan = self._plan_of(request, compiler)
+            assert isinstance(plan, Plan)
+            stdin = None
+            if plan.reads_stdin:
+                stdin = await client.stdin() if client is not None else None
+                if stdin is None:
+                    return Reason.STDIN
+            source = plan.source
+            if source is not None:
+                await self.threads.run(lambda: sight.hash_now(source))
+            job = self._plan(request, wishes, compiler, sight, stdin)
+            assert job is not None
+        return job
+
+    def _plan(
+        self, request: Request, wishes: config.Wishes, compiler: Compiler | Reason, sight: Sight, stdin: bytes | None = None
+    ) -> Job | Reason | None:
+        """None: standard input must be read, or the digest of the main source computed, first."""
+        if wishes.no_cache:
+            return Reason.NO_CACHE
+        plan = self._plan_of(request, compiler)
+        if isinstance(plan, Reason):
+            return plan
+        assert isinstance(compiler, Compiler)
+        observed = self.settings.observe and self.observer.can_preload(compiler.image)
+        if not observed:
+            if compiler.is_script:
+                return Reason.FALLBACK_SCRIPT
+            if plan.linked:
+                return Reason.NOT_COMPILING if plan.asks else Reason.STDIN if plan.reads_stdin else Reason.CRATE_TYPE
+            if plan.dep_info is None:
+                return Reason.FALLBACK_NO_DEP_INFO
+        source = b"" if stdin is None else keys.digest(stdin)
+        if plan.reads_stdin and stdin is None:
+            return None
+        if plan.source is not None:
+            found = sight.digest(plan.source)
+            if found is None:
+                return Reason.MISSING_INPUT
+            if found == Sight.UNHASHED:
+                return None
+            source = found
+        extra = _terminal_arguments(plan, request)
+        more = [("mode", b"observed" if observed else b"listed")]
+        more += [("extra", os.fsencode(a)) for a in extra]
+        if wishes.buster:
+            more.append(("buster", os.fsencode(wishes.buster)))
+        if "LD_PRELOAD" in request.env:
+            more.append(("preload", os.fsencode(request.env["LD_PRELOAD"])))
+        if plan.native_cpu:
+            more.append(("processor", processor_features()))
+        if not observed:
+            names = keys.fallback_environment(request.env, keys.EXTRA_ENV_DEFAULT if wishes.extra_env is None else wishes.extra_env)
+            more += [("env", os.fsencode(f"{n}={request.env[n]}")) for n in names]
+        recipe = keys.KeyHash()
+        keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
+        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin)
+
+    def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason:
+        if isinstance(compiler, Reason):
+            return compiler
+        call = (compiler.driver.name, request.cwd, *request.argv[1:])
+        plan = self._plans.get(call)
+        if plan is None:
+            argv = request.argv[1:]
+            if any(a.startswith("@") for a in argv):
+                return Reason.RESPONSE_FILE
+            plan = compiler.driver.parse(argv, request.cwd)
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[call] = plan
+        return plan
+
+
+def _terminal_arguments(plan: Plan, request: Request) -> tuple[str, ...]:
+    """What the compiler would find out by looking at its stderr, which is our pipe: said to it, and part of the key."""
+    if not request.is_terminal(2):
+        return ()
+    extra: list[str] = []
+    if plan.chooses_color and not request.env.get("NO_COLOR") and request.env.get("TERM", "dumb") != "dumb":
+        extra.append("--color=always")
+    if plan.chooses_width and request.columns:
+        extra.append(f"--diagnostic-width={request.columns}")
+    return tuple(extra)

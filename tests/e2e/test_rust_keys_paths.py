@@ -1,0 +1,309 @@
+"""Where things are: cwd, output directories, prefix maps; what is cached must be right wherever it is brought back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BASE = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", "--edition=2021")
+JSON = ("--error-format=json", "--json=diagnostic-rendered-ansi,artifacts,future-incompat")
+
+WARNS = "pub fn f() -> u32 { let unused = 1; 2 }\n"
+
+
+def lib(*more: str) -> tuple[str, ...]:
+    return (*BASE, *more, "src/lib.rs")
+
+
+def test_two_output_directories_share_an_entry_and_each_gets_its_own_names(world):
+    """A clean checkout's target directory is another; depfile and cargo's notices must name this one."""
+    world.write("src/lib.rs", WARNS)
+    other = world.root / "elsewhere" / "deps"
+    world.outs.append(other)
+    world.expect("miss", *lib("--out-dir", str(world.o), *JSON))
+    done = world.expect("hit", *lib("--out-dir", str(other), *JSON))
+    assert str(other).encode() in done.file("x.d")
+    notices = [json.loads(line) for line in done.stderr.splitlines()]
+    assert str(other / "libx.rmeta") in [n.get("artifact") for n in notices]
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", 'quo"te', "apos'trophe", "ünïcödé", "colon:colon", "dollar$out", "back\\slash", "percent%41", "hash#",
+    "a=b", "new\nline"]
+)
+def test_any_name_of_an_output_directory_is_written_as_rustc_writes_it(world, name):
+    """Spaces are escaped in depfiles, quotes and others in JSON."""
+    if not world.observed and "\n" in name:
+        pytest.skip("rustc's own depfile cannot name a path with a newline")
+    world.write("src/lib.rs", WARNS)
+    strange, plain = world.root / name, world.root / "plain"
+    world.outs += [strange, plain]
+    world.expect("miss", *lib("--out-dir", str(strange), *JSON))
+    world.expect("hit", *lib("--out-dir", str(strange), *JSON))
+    world.expect("hit", *lib("--out-dir", str(plain), *JSON))
+    world.expect("hit", *lib("--out-dir", str(strange), *JSON))
+
+
+@pytest.mark.parametrize("spelling", [".", "./o", "o", "o/", "o//", "./o/.", "../o", "{p}/o", "{p}/./o", "{p}//o", "{p}/../p/o", None])
+@pytest.mark.parametrize("first", ["{root}/first", "relative"])
+def test_every_spelling_of_an_output_directory_is_answered_in_that_spelling(make_world, first, spelling):
+    """rustc writes the directory into depfile and notices as it was spelled."""
+    world = make_world()
+    (world.p / "o").mkdir()
+    world.write("src/lib.rs", WARNS)
+    world.outs += [world.root / "first", world.p / "relative", world.p / "o"]
+
+    def at(text: str | None) -> tuple[str, ...]:
+        return () if text is None else ("--out-dir", text.format(p=world.p, root=world.root))
+
+    def both_ways() -> None:
+        """Whether it hits is one question; that it is right is what counts."""
+        for stray in (*world.p.glob("*x.*"), *world.root.glob("*x.*")):
+            stray.unlink()
+        args = lib(*at(spelling), *JSON)
+        results = []
+        for compile in (world.cached, world.uncached):
+            done = compile(*args)
+            strays = {p: p.read_bytes() for p in (*world.p.glob("*x.*"), *world.root.glob("*x.*"))}
+            results.append((done, strays))
+            for stray in strays:
+                stray.unlink()
+        assert results[0] == results[1]
+        world.note_server()
+        world.counts()
+
+    world.expect("miss", *lib(*at(first), *JSON))
+    both_ways()
+    both_ways()
+    before = world.counts()
+    both_ways()
+    assert world.verdict_since(before) == "hit"
+
+
+def test_an_output_directory_behind_a_link_and_dots_is_where_the_kernel_finds_it(world):
+    """`link/../o` is beside the link's target."""
+    world.write("src/lib.rs", "pub fn f() -> u32 { 1 }\n")
+    real = world.root / "far" / "o"
+    decoy = world.p / "o"
+    (world.root / "far" / "away").mkdir(parents=True)
+    (world.p / "link").symlink_to(world.root / "far" / "away")
+    world.outs += [real, decoy]
+    args = lib("--out-dir", "link/../o")
+    # What lies in the decoy is from another compile: it must never be taken for this one's output.
+    world.expect("miss", *lib("--out-dir", "o", "--cfg", "decoy"))
+    first = world.expect("miss", *args)
+    world.write("src/lib.rs", "pub fn f() -> u32 { 2 }\n")
+    assert world.expect("miss", *args) != first
+    world.write("src/lib.rs", "pub fn f() -> u32 { 1 }\n")
+    assert world.expect("hit", *args) == first
+
+
+def test_outputs_of_an_earlier_compile_are_not_taken_for_this_ones(make_world):
+    """The fallback knows outputs by name; in a decoy directory lie some of that name."""
+    world = make_world("fallback")
+    world.write("src/lib.rs", "pub fn f() -> u32 { 1 }\n")
+    real = world.root / "far" / "o"
+    real.mkdir(parents=True)
+    (world.root / "far" / "away").mkdir()
+    (world.p / "link").symlink_to(world.root / "far" / "away")
+    (world.p / "o").mkdir()
+    decoy = world.run([world.compiler, *lib("--out-dir", "o", "--cfg", "decoy")], None, {})
+    assert decoy.returncode == 0
+    world.outs.append(real)
+    world.expect("miss", *lib("--out-dir", "link/../o"))
+    world.outs.append(world.p / "o")
+    for _ in range(2):
+        done = world.cached(*lib("--out-dir", "link/../o"))
+        assert done.files == world.uncached(*lib("--out-dir", "link/../o")).files
+        world.note_server()
+
+
+def test_a_short_output_directory_is_not_replaced_in_the_compilers_words(make_world):
+    """`--out-dir unused` and a warning about a variable `unused`: the word in the warning is no path."""
+    world = make_world()
+    world.write("src/lib.rs", WARNS)
+    world.outs += [world.p / "unused", world.p / "other"]
+    world.expect("miss", *lib("--out-dir", "unused"))
+    for name in ("other", "unused"):
+        cached = world.cached(*lib("--out-dir", name))
+        assert cached == world.uncached(*lib("--out-dir", name))
+
+
+def test_an_output_directory_named_like_the_sources_is_not_replaced_in_the_depfile(make_world):
+    """`--out-dir src`: in the depfile src/lib.rs is a source, src/libx.rlib an output."""
+    world = make_world()
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    world.outs.append(world.p / "other")
+
+    def compile(by, name: str):
+        for stray in world.p.glob("src/*x.*"):
+            stray.unlink()
+        done = by(*lib("--out-dir", name))
+        return done, {p.name: p.read_bytes() for p in world.p.glob("src/*x.*")}
+
+    assert compile(world.cached, "src") == compile(world.uncached, "src")
+    world.note_server()
+    world.counts()
+    for name in ("other", "src", "other"):
+        assert compile(world.cached, name) == compile(world.uncached, name)
+        world.counts()
+
+
+def test_an_output_directory_in_the_compilers_words_is_right_or_a_miss(world):
+    """A search path may be the directory that a warning is about."""
+    generated = world.root / "generated"
+    generated.mkdir()
+    (generated / "g.rs").write_text(WARNS)
+    world.write("src/lib.rs", 'include!(concat!(env!("OUT_DIR"), "/g.rs"));\n')
+    env = {"OUT_DIR": str(generated)}
+    search = world.root / "other"
+    search.mkdir()
+    one = lib(*world.out, "-L", f"native={generated}")
+    two = lib(*world.out, "-L", f"native={search}")
+    if not world.observed:
+        world.expect("pass", *one, env=env)
+        return
+    world.compile_twice(*one, env=env)
+    world.expect("miss", *two, env=env)
+    world.expect("hit", *one, env=env)
+
+
+def test_two_working_directories_have_results_of_their_own(world):
+    """rustc writes its cwd into metadata and debug info."""
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    other = world.root / "q"
+    shutil.copytree(world.p, other)
+    world.compile_twice(*lib(*world.out, "-g"))
+    world.expect("miss", *lib(*world.out, "-g"), cwd=other)
+    world.expect("hit", *lib(*world.out, "-g"), cwd=other)
+    world.expect("hit", *lib(*world.out, "-g"))
+
+
+@pytest.mark.parametrize("debug", ["-Cdebuginfo=0", "-Cdebuginfo=2"])
+def test_two_checkouts_under_prefix_maps_share_an_entry(world, debug):
+    """That is what --remap-path-prefix is for."""
+    world.write("src/lib.rs", "pub mod a;\n" + WARNS)
+    world.write("src/a.rs", 'pub fn g() { panic!("here") }\n')
+    other = world.root / "some" / "where" / "else"
+    shutil.copytree(world.p, other)
+    world.expect("miss", *lib(*world.out, debug, "--remap-path-prefix", f"{world.p}=/src"))
+    done = world.expect("hit", *lib(*world.out, debug, "--remap-path-prefix", f"{other}=/src"), cwd=other)
+    assert str(other).encode() not in done.file("libx.rlib")
+    # Each with its own files: an edit in one checkout is none in the other.
+    (other / "src/a.rs").write_text("pub fn g() {}\n")
+    world.expect("miss", *lib(*world.out, debug, "--remap-path-prefix", f"{other}=/src"), cwd=other)
+    world.expect("hit", *lib(*world.out, debug, "--remap-path-prefix", f"{world.p}=/src"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["{p}=/a"], ["{q}=/b"]),
+        (["{root}=/src"], ["{root}=/src"]),  # the directory's own name is left: /src/p and /src/q
+        (["{root}/=/src"], ["{q}=/src"]),
+        (["{p}=/src", "/=/all"], ["{q}=/src", "/=/all"]),  # the last that matches counts
+        (["{p}=/src", "{root}=/all"], ["{q}=/src", "{root}=/all"]),
+        (["{p}=/src"], ["{p}=/src"]),
+        (["{p}/=/src"], ["{q}=/src"]),
+    ],
+)
+def test_prefix_maps_mean_to_the_cache_what_they_mean_to_rustc(world, one, other):
+    """Whatever hits, it hits with rustc's own bytes."""
+    world.write("src/lib.rs", "pub fn f() { panic!() }\n")
+    q = world.root / "q"
+    shutil.copytree(world.p, q)
+
+    def args(maps: list[str]) -> tuple[str, ...]:
+        flags = [word for m in maps for word in ("--remap-path-prefix", m.format(p=world.p, q=q, root=world.root))]
+        return lib(*world.out, "-g", *flags)
+
+    for _ in range(2):
+        for maps, where in ((one, world.p), (other, q)):
+            cached = world.cached(*args(maps), cwd=where)
+            uncached = world.uncached(*args(maps), cwd=where)
+            assert {n: c for n, (_, c) in cached.files.items()} == {n: c for n, (_, c) in uncached.files.items()}
+            world.note_server()
+            world.counts()
+
+
+def test_a_scope_that_leaves_debug_info_unmapped_keeps_checkouts_apart(make_world):
+    """--remap-path-scope=diagnostics maps what is printed and not what is written."""
+    world = make_world()
+    world.write("src/lib.rs", "pub fn f() { panic!() }\n")
+    q = world.root / "q"
+    shutil.copytree(world.p, q)
+    for where in (world.p, q):
+        args = lib(*world.out, "-g", "--remap-path-prefix", f"{where}=/src", "--remap-path-scope=diagnostics")
+        cached = world.cached(*args, cwd=where)
+        uncached = world.uncached(*args, cwd=where)
+        assert (cached.status, cached.stderr, cached.files) == (uncached.status, uncached.stderr, uncached.files)
+        world.note_server()
+        world.counts()
+
+
+def test_another_out_dir_variable_misses(world):
+    """A crate that includes generated code names its directory, in panic locations and metadata."""
+    for name in ("one", "two"):
+        (world.root / name).mkdir()
+        (world.root / name / "g.rs").write_text("pub fn f() { panic!() }\n")
+    world.write("src/lib.rs", 'include!(concat!(env!("OUT_DIR"), "/g.rs"));\n')
+    world.changes_env("OUT_DIR", str(world.root / "one"), str(world.root / "two"), *lib(*world.out))
+
+
+def test_an_output_directory_that_was_deleted_is_made_again_or_is_the_compilers_error(world):
+    """rustc makes its output directory; what a hit cannot write, the compiler says better."""
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    deep = world.root / "a" / "b"
+    args = lib("--out-dir", str(deep))
+    world.outs.append(deep)
+    world.compile_twice(*args)
+    shutil.rmtree(world.root / "a")
+    ran = world.run([str(world.client), world.compiler, *args], None, {})
+    assert ran.returncode == 0
+    assert sorted(os.listdir(deep)) == ["libx.rlib", "libx.rmeta", "x.d"]
+
+
+def test_an_output_directory_that_cannot_be_written_is_the_compilers_error(world):
+    """Its own words, by running it."""
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    world.compile_twice(*lib(*world.out))
+    shutil.rmtree(world.o)
+    world.o.write_text("a file where the directory was")
+    args = lib(*world.out)
+    cached = world.run([str(world.client), world.compiler, *args], None, {})
+    uncached = world.run([world.compiler, *args], None, {})
+    assert cached.returncode == uncached.returncode != 0
+    assert cached.stderr == uncached.stderr
+    world.o.unlink()
+    world.o.mkdir()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000, 0o027])
+def test_files_have_the_modes_that_this_callers_umask_gives(world, umask):
+    """A shared target directory depends on it.  `expect` compares modes."""
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    world.expect("miss", *lib(*world.out))
+    world.expect("hit", *lib(*world.out), umask=umask)
+
+
+def test_outputs_replace_what_lies_there_and_are_new(world):
+    """A hit's files are as young as a compile's: cargo would build again otherwise."""
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    world.compile_twice(*lib(*world.out))
+    rlib = world.o / "libx.rlib"
+    rlib.unlink(missing_ok=True)
+    hard = world.root / "uplifted.rlib"
+    rlib.write_text("an older one")
+    os.link(rlib, hard)
+    source = Path(world.p / "src/lib.rs")
+    ran = world.run([str(world.client), world.compiler, *lib(*world.out)], None, {})
+    assert ran.returncode == 0
+    assert hard.read_text() == "an older one"
+    assert rlib.stat().st_nlink == 1
+    assert rlib.stat().st_mtime_ns > source.stat().st_mtime_ns
