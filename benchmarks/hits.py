@@ -43,7 +43,7 @@ def _hit_case(bench: Bench, compile_: Compile, contenders: list[Contender]) -> N
             notes[contender.name] = _PASSED
     bench.results.add_all(HIT, compile_.case, "ms", timed, notes)
     for name, values in cpu.items():
-        bench.results.add(HIT, f"{compile_.case}: client's processor time", name, "ms", values[_WARMUPS:], notes.get(name, ""))
+        bench.results.add(HIT, f"{compile_.case}: client's processor time", name, "ms", values[_WARMUPS:], detail=True)
 
 
 def _call(contender: Contender, compile_: Compile, cpu: list[float]) -> Callable[[], float]:
@@ -88,7 +88,7 @@ def roundtrip(bench: Bench) -> None:
             case = "client's round trip, a server that answers at once"
             timed = alternate(work, rounds, 20, bench.results, case, lambda who: bench.tick(f"round trip: {who}"))
             bench.results.add_all(ROUNDTRIP, case, "ms", timed, {})
-            bench.results.add(ROUNDTRIP, f"{case}: client's processor time", "sccache-py", "ms", cpu[20:])
+            bench.results.add(ROUNDTRIP, f"{case}: client's processor time", "sccache-py", "ms", cpu[20:], detail=True)
         finally:
             server.kill()
             server.wait()

@@ -33,6 +33,7 @@ class Series:
     unit: str
     values: list[float]
     note: str = ""
+    detail: bool = False  # for the JSON, not for the tables
 
 
 @dataclass(slots=True)
@@ -44,9 +45,11 @@ class Results:
     facts: dict[str, object] = field(default_factory=dict)
     changed: Callable[[], None] = lambda: None
 
-    def add(self, workload: str, case: str, contender: str, unit: str, values: Sequence[float], note: str = "") -> None:
+    def add(
+        self, workload: str, case: str, contender: str, unit: str, values: Sequence[float], note: str = "", detail: bool = False
+    ) -> None:
         if values:
-            self.series.append(Series(workload, case, contender, unit, list(values), note))
+            self.series.append(Series(workload, case, contender, unit, list(values), note, detail))
             self.changed()
 
     def add_all(self, workload: str, case: str, unit: str, timed: Mapping[str, Sequence[float]], notes: Mapping[str, str]) -> None:

@@ -30,6 +30,8 @@ class Case:
 def cases(results: Results) -> list[Case]:
     found: dict[tuple[str, str], Case] = {}
     for series in results.series:
+        if series.detail:
+            continue
         key = (series.workload, series.case)
         found.setdefault(key, Case(series.workload, series.case, series.unit, [])).series.append(series)
     return list(found.values())
@@ -46,27 +48,27 @@ def number(value: float, unit: str) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def cell(case: Case, name: str) -> str:
+def cell(case: Case, name: str, spread: bool) -> str:
     """Median; the quartiles; of others also how ours compares, pair by pair: ×0.35 is 0.35 of what they take."""
     series = case.of(name)
     if series is None:
         return "–"
     middle = figures.summary(series.values)
-    text = number(middle.median, case.unit)
-    if middle.count > 1:
+    text = number(middle.median, case.unit) + ("*" if series.note else "")
+    if middle.count > 1 and (spread or name == goals.OURS):
         text += f" [{number(middle.low, case.unit)}–{number(middle.high, case.unit)}]"
     ours = case.of(goals.OURS)
     if ours is not None and name != goals.OURS:
         against = figures.ratio(ours.values, series.values)
         if against is not None:
             text += f" ×{against.median:.2f}"
-    return text + ("*" if series.note else "")
+    return text
 
 
-def rows(results: Results) -> Iterator[tuple[Case, list[str]]]:
+def rows(results: Results, spread: bool) -> Iterator[tuple[Case, list[str]]]:
     names = contenders(results)
     for case in cases(results):
-        yield case, [f"{case.title} ({case.unit})", *(cell(case, name) for name in names)]
+        yield case, [f"{case.title} ({case.unit})", *(cell(case, name, spread) for name in names)]
 
 
 def notes(results: Results) -> list[str]:
@@ -76,9 +78,9 @@ def notes(results: Results) -> list[str]:
 def show(results: Results, console: Console) -> None:
     table = Table(title="median [quartiles] ×ours/theirs")
     for name in ["", *contenders(results)]:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", max_width=44 if not name else None)
     workload = None
-    for case, cells in rows(results):
+    for case, cells in rows(results, spread=False):
         if workload not in (None, case.workload):
             table.add_section()
         workload = case.workload
@@ -109,7 +111,7 @@ def markdown(results: Results, head: str) -> str:
     text = f"# Latest figures\n\n{head}\n\n"
     text += "median [quartiles] ×ours/theirs, taken pair by pair. ×0.35: ours takes 0.35 of what that one takes.\n"
     workload = None
-    for case, cells in rows(results):
+    for case, cells in rows(results, spread=True):
         if case.workload != workload:
             workload = case.workload
             text += f"\n## {workload}\n\n| | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}\n"
@@ -133,7 +135,7 @@ def write(results: Results, directory: Path, head: str, about: dict[str, object]
         groups = list(_groups(results, workload))
         if groups:
             chart = directory / f"{workload}.svg"
-            chart.write_text(charts.bars(f"{workload}: shorter is better" if groups else workload, head, groups))
+            chart.write_text(charts.bars(f"{workload}: shorter is better", head, groups))
             made.append(chart)
     facts = results.facts.get("scale")
     if isinstance(facts, dict):
@@ -145,7 +147,7 @@ def write(results: Results, directory: Path, head: str, about: dict[str, object]
 def _groups(results: Results, workload: str) -> Iterator[charts.Group]:
     """The cases of time in which at least two are compared."""
     for case in cases(results):
-        if case.workload != workload or case.unit not in ("s", "ms") or len(case.series) < 2 or "processor time" in case.title:
+        if case.workload != workload or case.unit not in ("s", "ms") or len(case.series) < 2:
             continue
         bars = []
         for name in contenders(results):

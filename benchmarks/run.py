@@ -114,8 +114,10 @@ def main() -> int:
     def changed() -> None:
         nonlocal shown
         for series in results.series[shown:]:
+            if series.detail:
+                continue
             value = report.number(figures.median(series.values), series.unit)
-            console.print(f"{series.workload:10} {series.case}: {series.contender} {value} {series.unit}", markup=False)
+            console.print(f"{series.workload:10} {series.case}: {series.contender} {value} {series.unit}", markup=False, soft_wrap=True)
         shown = len(results.series)
 
     results.changed = changed

@@ -116,6 +116,9 @@ def judge(
     succeeded: a probe that failed need not have left anything.
     """
     skip = set(ours)
+    if plan.incremental is not None:
+        skip.add(plan.incremental)
+        covered = (*covered, plan.incremental + "/")
 
     def decides(path: str) -> bool:
         return not (path in skip or path.startswith(covered) or is_ignored(path))

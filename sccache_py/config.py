@@ -41,6 +41,7 @@ class Settings:
 class Wishes:
     recache: bool = False
     no_cache: bool = False
+    incremental: bool = False
     buster: str = ""
     extra_files: tuple[str, ...] = ()
     extra_env: str | None = None
@@ -144,6 +145,7 @@ def wishes(env: Mapping[str, str]) -> Wishes:
     return Wishes(
         recache=bool(env.get("SCCACHE_RECACHE")),
         no_cache=_is_true(env.get("SCCACHE_NO_CACHE")),
+        incremental=_is_true(env.get("SCCACHE_INCREMENTAL")),
         buster=env.get("SCCACHE_C_CUSTOM_CACHE_BUSTER", ""),
         extra_files=tuple(f for f in env.get("SCCACHE_EXTRAFILES", "").split(":") if f),
         extra_env=env.get("SCCACHE_EXTRAENV"),

@@ -120,6 +120,7 @@ class Plan:
     cwd_in_key: bool = True  # the output may show the cwd, and no prefix map covers it
     reads_stdin: bool = False
     asks: bool = False  # a question (`--print`, `-vV`): its answer may be a failure, and no file is written
+    incremental: str | None = None  # the compiler's own cache (absolute): neither input nor output
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal

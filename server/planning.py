@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from sccache_py import config, keys
 from sccache_py.model import Plan, Reason, Request
 from sccache_py.server.answers import Client
+from sccache_py.server.compiler import Compiler
 from sccache_py.server.files import FileMemo, Sight
 from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
 from sccache_py.server.threads import Threads
-from sccache_py.server.toolchains import Compiler, Toolchains
+from sccache_py.server.toolchains import Toolchains
 
 _PLANS = 4000
 
@@ -84,10 +85,14 @@ class Planner:
         if isinstance(plan, Reason):
             return plan
         assert isinstance(compiler, Compiler)
+        if plan.incremental is not None and not wishes.incremental:
+            return Reason.INCREMENTAL
         observed = self.settings.observe and self.observer.can_preload(compiler.image)
         if not observed:
             if compiler.is_script:
                 return Reason.FALLBACK_SCRIPT
+            if plan.incremental is not None:
+                return Reason.INCREMENTAL
             if plan.linked:
                 return Reason.NOT_COMPILING if plan.asks else Reason.STDIN if plan.reads_stdin else Reason.CRATE_TYPE
             if plan.dep_info is None:

@@ -16,123 +16,100 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
-from sccache_py.compilers.driver import Driver
 from sccache_py.compilers.rustc import Rustc
-from sccache_py.elf import Image
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
-from sccache_py.server.files import FileMemo, Sight, Stamp, stamp_of
+from sccache_py.server import c_toolchain
+from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp
+from sccache_py.server.files import FileMemo, Sight
 from sccache_py.server.observer import image_of
 
 log = logging.getLogger(__name__)
 
-_PROBE_TIMEOUT_S = 20.0
-
-# Stats of a whole toolchain take some 100 µs; in a burst of requests they are good for this long.
-_RECHECK_S = 0.010
-
 _RUST_NAMES = re.compile(r"rustc|clippy-driver")
+_Key = tuple[str | None, ...]
+
 _TOOLCHAIN_FILES = ("rust-toolchain", "rust-toolchain.toml")
-
-
-@dataclass(slots=True)
-class Compiler:
-    program: str  # what is executed
-    driver: Driver
-    identity: bytes
-    covered: tuple[str, ...]  # what the identity stands for: directories (ending in /) and files
-    image: Image
-    is_script: bool
-    cwd_matters: bool
-    stamps: list[tuple[str, Stamp | None]] = field(default_factory=list)
-    checked_at: float = 0.0
-
-    def still_is(self) -> bool:
-        now = time.monotonic()
-        if now - self.checked_at < _RECHECK_S:
-            return True
-        if any(_stamp(path) != stamp for path, stamp in self.stamps):
-            return False
-        self.checked_at = now
-        return True
-
-
-def _stamp(path: str) -> Stamp | None:
-    try:
-        return stamp_of(os.stat(path))
-    except OSError:
-        return None
 
 
 class Toolchains:
     def __init__(self, memo: FileMemo, threads: Executor) -> None:
         self._memo = memo
         self._threads = threads
-        self._known: dict[tuple[str | None, ...], Compiler | Reason] = {}
-        self._under_way: dict[tuple[str | None, ...], asyncio.Future[Compiler | Reason]] = {}
+        self._known: dict[_Key, Compiler] = {}
+        self._rejected: dict[_Key, Stamps] = {}
+        self._under_way: dict[_Key, asyncio.Future[Compiler | Reason]] = {}
 
     def find_now(self, request: Request) -> Compiler | Reason | None:
         """What is known already; None: identify() must be awaited."""
-        if not _RUST_NAMES.search(os.path.basename(request.program)):
+        key = _key(request)
+        if key is None:
             return Reason.UNSUPPORTED_COMPILER
-        found = self._known.get(_key(request)) or self._known.get(_key_here(request))
-        if isinstance(found, Compiler) and not found.still_is():
-            return None
-        return found
+        found = self._known.get(key) or self._known.get((*key, request.cwd))
+        if found is not None:
+            return found if found.still_is() else None
+        rejected = self._rejected.get((*key, request.cwd))
+        return Reason.UNSUPPORTED_COMPILER if rejected is not None and all_are(rejected) else None
 
     async def identify(self, request: Request) -> Compiler | Reason:
         """Ask the compiler itself; equal questions at the same time are asked once."""
-        key = _key_here(request)
-        under_way = self._under_way.get(key)
+        key = _key(request)
+        if key is None:
+            return Reason.UNSUPPORTED_COMPILER
+        here = (*key, request.cwd)
+        under_way = self._under_way.get(here)
         if under_way is None:
             under_way = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(self._threads, self._identify, request))
-            self._under_way[key] = under_way
-            under_way.add_done_callback(lambda _: self._under_way.pop(key, None))
+            self._under_way[here] = under_way
+            under_way.add_done_callback(lambda _: self._under_way.pop(here, None))
         found = await asyncio.shield(under_way)
         if isinstance(found, Compiler):
-            self._known[_key_here(request) if found.cwd_matters else _key(request)] = found
+            self._known[here if found.cwd_matters else key] = found
+        else:
+            program = os.path.join(request.cwd, request.program)
+            self._rejected[here] = [(program, stamp(program))]
         return found
 
     def _identify(self, request: Request) -> Compiler | Reason:
         try:
-            return _identify_rust(request, lambda: Sight(self._memo))
+            if _RUST_NAMES.search(os.path.basename(request.program)):
+                return _identify_rust(request, lambda: Sight(self._memo))
+            return c_toolchain.identify(request, lambda: Sight(self._memo))
         except (OSError, subprocess.SubprocessError, ValueError) as e:
             log.warning("%s: not understood as a compiler: %s", request.program, e)
             return Reason.UNSUPPORTED_COMPILER
 
 
-def _key(request: Request) -> tuple[str | None, ...]:
-    """What the choice of a toolchain may depend on, wherever the caller stands."""
-    env = request.env
-    return (request.program, env.get("RUSTUP_TOOLCHAIN"), env.get("RUSTUP_HOME"), env.get("HOME"), env.get("LD_LIBRARY_PATH"))
-
-
-def _key_here(request: Request) -> tuple[str | None, ...]:
-    """The same for a program that looks around in the cwd: a rustup proxy without RUSTUP_TOOLCHAIN, a script, a relative path."""
-    return (*_key(request), request.cwd)
+def _key(request: Request) -> _Key | None:
+    """What the choice of a toolchain may depend on, wherever the caller stands (a rustup proxy without RUSTUP_TOOLCHAIN, a script or a
+    relative path also look at the cwd).  None: by its name it is no compiler that we know."""
+    name = os.path.basename(request.program)
+    if _RUST_NAMES.search(name):
+        env = request.env
+        return (request.program, env.get("RUSTUP_TOOLCHAIN"), env.get("RUSTUP_HOME"), env.get("HOME"), env.get("LD_LIBRARY_PATH"))
+    return c_toolchain.key(request) if c_toolchain.NAMES.search(name) else None
 
 
 def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     program = os.path.join(request.cwd, request.program)
     image = image_of(program)
     name = os.path.basename(program)
-    sysroot = _ask(request, program, ["--rustc"] if "clippy" in name else [], "--print=sysroot")
+    sysroot = ask(request, program, ["--rustc"] if "clippy" in name else [], "--print=sysroot")
     if not sysroot or not os.path.isdir(sysroot):
         return Reason.UNSUPPORTED_COMPILER
 
     real = program
-    stamps: list[tuple[str, Stamp | None]] = [(program, _stamp(program))]
+    stamps: Stamps = [(program, stamp(program))]
     if _is_rustup(program):
         real = os.path.join(sysroot, "bin", name)
         image = image_of(real)
-        stamps += [(path, _stamp(path)) for path in _rustup_files(request)]
+        stamps += [(path, stamp(path)) for path in _rustup_files(request)]
     interpreter = image_of(image.script) if image.script else image
 
     files = [real, *_files_below(os.path.join(sysroot, "lib"))]
-    stamps += [(path, _stamp(path)) for path in files if path != program]
-    stamps += [(path, _stamp(path)) for path in sorted({os.path.dirname(f) for f in files})]
+    stamps += [(path, stamp(path)) for path in files if path != program]
+    stamps += [(path, stamp(path)) for path in sorted({os.path.dirname(f) for f in files})]
 
     identity = KeyHash()
     sight = look()
@@ -141,7 +118,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         if digest is None:
             return Reason.UNSUPPORTED_COMPILER
         identity.field(os.path.relpath(path, sysroot) if path != real else name, digest)
-    if any(_stamp(path) != stamp for path, stamp in stamps):
+    if any(stamp(path) != stamp for path, stamp in stamps):
         return Reason.UNSUPPORTED_COMPILER  # it is being installed at this moment
     return Compiler(
         program=real,
@@ -156,20 +133,6 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         stamps=stamps,
         checked_at=time.monotonic(),
     )
-
-
-def _ask(request: Request, program: str, before: list[str], question: str) -> str:
-    """What the compiler prints, in the caller's environment and directory."""
-    answer = subprocess.run(
-        [program, *before, question],
-        cwd=request.cwd,
-        env=request.env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_PROBE_TIMEOUT_S,
-        check=False,
-    )
-    return os.fsdecode(answer.stdout).strip() if answer.returncode == 0 else ""
 
 
 def _is_rustup(program: str) -> bool:

@@ -114,7 +114,7 @@ _FILE_NAMES = {
 _LINKED_TYPES = ("bin", "cdylib", "dylib", "proc-macro", "staticlib")
 
 # `-C` options that leave files which are no output, or write more than they are asked to.
-_CODEGEN_REFUSED = {"incremental": Reason.INCREMENTAL, "save-temps": Reason.SAVE_TEMPS}
+_CODEGEN_REFUSED = {"save-temps": Reason.SAVE_TEMPS}
 # `-C` options under which an object names the directory that it was written to.
 _CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
 # `-Z` options that write profiles of this very run.
@@ -152,6 +152,7 @@ class _Parsed:
     native_cpu: bool = False
     target: str | None = None
     test: bool = False
+    incremental: str | None = None
     asks: bool = False  # for information, not (only) for a crate
     has_link_search: bool = False
     refused: Reason | None = None
@@ -246,6 +247,10 @@ def _codegen(parsed: _Parsed, name: str, value: str) -> None:
     key = key.replace("_", "-")
     if key in _CODEGEN_REFUSED:
         parsed.refused = parsed.refused or _CODEGEN_REFUSED[key]
+    elif key == "incremental" and setting:
+        # What lies there speeds the compile up and leaves its result as it is: only that there is such a directory counts.
+        parsed.incremental = parsed.absolute(setting)
+        value = "incremental"
     elif key == "extra-filename":
         parsed.extra_filename = setting
     elif key in ("target-cpu", "tune-cpu") and setting == "native":
@@ -427,6 +432,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         source=parsed.absolute(source) if source is not None and source != "-" else None,
         reads_stdin=source == "-",
         asks=parsed.asks,
+        incremental=parsed.incremental,
         arguments=tuple(arguments),
         roles=Roles(roles),
         known_inputs=tuple(known_inputs),

@@ -131,32 +131,15 @@ def test_the_terminals_variables_change_nothing(world):
 )  # fmt: skip
 def test_an_argument_that_changes_the_crate_is_in_the_key(world, one, other):
     """Features, optimisation, debug info: with each its own entry."""
-    world.write("src/lib.rs", '#[cfg(feature = "a")] pub const A: u8 = 1;\n#[cfg(a)] pub fn g() {}\npub fn f(x: u32) -> u32 {
-    let
-   
-    unused
-    =
-    1;
-    x
-    *
-    3
-    }\n')
-    world.expect("miss",
-    *lib(world,
-    *one))
-    world.expect("miss",
-    *lib(world,
-    *other))
-    world.expect("hit",
-    *lib(world,
-    *one))
-    world.expect("hit",
-    *lib(world,
-    *other))
+    features = '#[cfg(feature = "a")] pub const A: u8 = 1;\n#[cfg(a)] pub fn g() {}\n'
+    world.write("src/lib.rs", features + "pub fn f(x: u32) -> u32 { let unused = 1; x * 3 }\n")
+    world.expect("miss", *lib(world, *one))
+    world.expect("miss", *lib(world, *other))
+    world.expect("hit", *lib(world, *one))
+    world.expect("hit", *lib(world, *other))
 
 
-def
-test_a_touched_source_hits(world):
+def test_a_touched_source_hits(world):
     """git checkout touches files; their content is what counts."""
     source = world.write("src/lib.rs", "mod a;\n")
     module = world.write("src/a.rs", "pub fn f() {}\n")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -266,7 +267,7 @@ def test_no_program_at_all_runs_on_a_hit(world):
         if "attached" not in first:
             pytest.skip(f"strace may not attach here: {first}")
         # It says so for each process; the rest may still be on its way, so wait until all have a tracer.
-        while any("TracerPid:\t0\n" in open(f"/proc/{pid}/status").read() for pid in world.server_pids()):
+        while any("TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text() for pid in world.server_pids()):
             os.sched_yield()
         before = world.counts()
         ran = world.run([str(world.client), world.compiler, *args], None, {})

@@ -1,0 +1,118 @@
+"""gcc or clang, whatever its name: asked of the program itself.
+
+The predefined macros say which of the two it is.  The identity is the digest of the driver, of the programs that it
+runs (`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load.  Headers, specs and whatever else they read are
+inputs like any other, and so is a program that is not among these.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+
+from sccache_py.compilers.gcc import CLANG, GCC, C
+from sccache_py.keys import KeyHash
+from sccache_py.model import Reason, Request
+from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp
+from sccache_py.server.files import Sight
+from sccache_py.server.observer import image_of
+
+# Names that are worth a question: gcc, x86_64-linux-gnu-g++-12, clang++, cc, c99-gcc, a wrapper `my-cc.sh`.
+NAMES = re.compile(r"(^|[-_.])(gcc|g\+\+|clang|clang\+\+|cc|c\+\+|c89|c99)([-_.]|$)")
+
+# Programs that run a compiler on their own terms; a link named gcc may lead to one.
+_LAUNCHERS = re.compile(r"ccache|distcc|icecc|sccache|sccache-py|buildcache|fastbuild|cachepot|kache|zccache|colorgcc")
+
+# Compilers that say __GNUC__ and are something else.
+_OTHERS = ("__INTEL_COMPILER", "__NVCC__", "__NVCOMPILER", "__OPEN64__", "__PGI", "__TINYC__", "__EMSCRIPTEN__", "__CUDACC__")
+
+_GCC_PROGRAMS = ("cc1", "cc1plus", "as", "cc1obj", "cc1objplus")
+_CLANG_PROGRAMS = ("as",)
+
+_LIBRARY = re.compile(r"=> (/\S+)")
+
+
+def key(request: Request) -> tuple[str | None, ...]:
+    """What the answer may depend on, wherever the caller stands."""
+    env = request.env
+    return (
+        request.program,
+        request.argv[0],
+        *(env.get(n) for n in ("PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX", "GCC_ROOT", "BINUTILS_ROOT", "LD_LIBRARY_PATH")),
+    )
+
+
+def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
+    """Raises OSError, subprocess.SubprocessError."""
+    program = os.path.join(request.cwd, request.program)
+    real = os.path.realpath(program)
+    if _LAUNCHERS.fullmatch(os.path.basename(real)):
+        return Reason.UNSUPPORTED_COMPILER
+    stamps: Stamps = [(program, stamp(program))]
+    image = image_of(program)
+    driver = _driver(request, program, bool(image.script))
+    if driver is None:
+        return Reason.UNSUPPORTED_COMPILER
+
+    path = [os.path.join(request.cwd, d) for d in request.env.get("PATH", "").split(":") if d]
+    files = [real]
+    covered = {program, real, *(os.path.join(d, os.path.basename(request.argv[0])) for d in path)}
+    for name in _GCC_PROGRAMS if driver.dialect is GCC else _CLANG_PROGRAMS:
+        found = ask(request, program, [f"-print-prog-name={name}"])
+        if found == name:
+            # gcc leaves it to PATH.  A program of that name that appears earlier there is another toolchain.
+            places = [os.path.join(d, name) for d in path]
+            found = next((p for p in places if os.access(p, os.X_OK)), "")
+            covered.update(places)
+            stamps += [(p, None) for p in (places[: places.index(found)] if found else places)]
+        if found.startswith("/") and os.path.isfile(found):
+            covered |= {found, os.path.realpath(found)}
+            files.append(found)
+    for file in list(files):
+        files += _libraries(request, file)
+
+    stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
+    identity = KeyHash()
+    sight = look()
+    for file in dict.fromkeys(files):
+        digest = sight.hash_now(file)
+        if digest is None:
+            return Reason.UNSUPPORTED_COMPILER
+        identity.field(os.path.basename(file), digest)
+    if not all_are(stamps):
+        return Reason.UNSUPPORTED_COMPILER  # it is being installed at this moment
+    return Compiler(
+        program=program,
+        driver=driver,
+        identity=identity.key(),
+        covered=tuple(covered),
+        image=image_of(image.script) if image.script else image,
+        is_script=bool(image.script),
+        cwd_matters=bool(image.script) or not os.path.isabs(request.program),
+        stamps=stamps,
+        checked_at=time.monotonic(),
+    )
+
+
+def _driver(request: Request, program: str, is_script: bool) -> C | None:
+    macros = {line.split(" ")[1] for line in ask(request, program, ["-dM", "-E", "-x", "c", "/dev/null"]).splitlines() if line.count(" ")}
+    if "__GNUC__" not in macros or any(m.startswith(_OTHERS) for m in macros):
+        return None
+    plus = "++" in os.path.basename(request.argv[0])
+    return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_script)
+
+
+def _libraries(request: Request, program: str) -> Iterable[str]:
+    """What ld.so would load for it here.  Not the C library: it makes no code."""
+    image = image_of(program)
+    if not image.interpreter:
+        return []
+    try:
+        listed = ask(request, image.interpreter, ["--list", program])
+    except (OSError, subprocess.SubprocessError):
+        return []
+    paths = [os.path.realpath(p) for p in _LIBRARY.findall(listed)]
+    return [p for p in paths if not os.path.basename(p).startswith(("libc.", "libc-", "ld-"))]

@@ -1,0 +1,69 @@
+"""A compiler as the server knows it: what is executed, which driver reads its command lines, and what its identity stands for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sccache_py.compilers.driver import Driver
+from sccache_py.elf import Image
+from sccache_py.model import Request
+from sccache_py.server.files import Stamp, stamp_of
+
+_PROBE_TIMEOUT_S = 20.0
+
+# Stats of a whole toolchain take some 100 µs; in a burst of requests they are good for this long.
+_RECHECK_S = 0.010
+
+Stamps = list[tuple[str, Stamp | None]]
+
+
+@dataclass(slots=True)
+class Compiler:
+    program: str  # what is executed
+    driver: Driver
+    identity: bytes
+    covered: tuple[str, ...]  # what the identity stands for: directories (ending in /) and files
+    image: Image
+    is_script: bool
+    cwd_matters: bool
+    stamps: Stamps = field(default_factory=list)
+    checked_at: float = 0.0
+
+    def still_is(self) -> bool:
+        now = time.monotonic()
+        if now - self.checked_at < _RECHECK_S:
+            return True
+        if not all_are(self.stamps):
+            return False
+        self.checked_at = now
+        return True
+
+
+def stamp(path: str) -> Stamp | None:
+    try:
+        return stamp_of(os.stat(path))
+    except OSError:
+        return None
+
+
+def all_are(stamps: Stamps) -> bool:
+    return all(stamp(path) == then for path, then in stamps)
+
+
+def ask(request: Request, program: str, words: list[str], env: Mapping[str, str] | None = None) -> str:
+    """What a program prints in the caller's environment and directory; nothing if it fails."""
+    answer = subprocess.run(
+        [request.argv[0] if program == os.path.join(request.cwd, request.program) else program, *words],
+        executable=program,
+        cwd=request.cwd,
+        env=request.env if env is None else env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_PROBE_TIMEOUT_S,
+        check=False,
+    )
+    return os.fsdecode(answer.stdout).strip() if answer.returncode == 0 else ""
