@@ -126,8 +126,7 @@ def _compare(bench: Bench, work: Work) -> None:
     contenders = {c.name: c for c in bench.those_for(work.language)}
     cold, warm = f"{work.title}, cold", f"{work.title}, warm"
     times: dict[str, dict[str, list[float]]] = {cold: {n: [] for n in contenders}, warm: {n: [] for n in contenders}}
-    sizes: dict[str, dict[str, list[float]]] = {"memory": {}, "cache": {}}
-    notes: dict[str, str] = {}
+    sizes: dict[str, dict[str, list[float]]] = {"memory": {}, "cache": {}, "hits": {}}
     attic = Attic(bench.work / "attic")
     try:
         for n in range(bench.rounds_or(_ROUNDS)):
@@ -139,7 +138,7 @@ def _compare(bench: Bench, work: Work) -> None:
                 if name not in contenders:
                     continue
                 try:
-                    _one_round(bench, work, contenders[name], attic, times, sizes, notes)
+                    _one_round(bench, work, contenders[name], attic, times, sizes)
                 except Failed as e:
                     bench.results.remark(f"{work.title}: {name} failed and is left out: {e}")
                     del contenders[name]
@@ -150,10 +149,11 @@ def _compare(bench: Bench, work: Work) -> None:
         bench.tick("deleting what was built")
         attic.empty()
     bench.results.add_all(work.workload, cold, "s", times[cold], {})
-    bench.results.add_all(work.workload, warm, "s", times[warm], notes)
+    bench.results.add_all(work.workload, warm, "s", times[warm], {})
     for name in contenders:
         bench.results.add(work.workload, f"{work.title}: memory of all servers", name, "MB", sizes["memory"].get(name, []))
         bench.results.add(work.workload, f"{work.title}: cache on disk", name, "MB", sizes["cache"].get(name, []))
+        bench.results.add(work.workload, f"{work.title}: hits of the warm build", name, "hits", sizes["hits"].get(name, []), detail=True)
 
 
 def _one_round(
@@ -163,7 +163,6 @@ def _one_round(
     attic: Attic,
     times: dict[str, dict[str, list[float]]],
     sizes: dict[str, dict[str, list[float]]],
-    notes: dict[str, str],
 ) -> None:
     cold, warm = times
     name = contender.name
@@ -179,7 +178,7 @@ def _one_round(
         times[warm][name].append(_build(work, contender, attic))
         after = contender.hits()
         if before is not None and after is not None:
-            notes[name] = f"{after - before} hits"
+            sizes["hits"].setdefault(name, []).append(after - before)
         assert contender.room is not None
         sizes["memory"].setdefault(name, []).append(machine.rss_bytes(contender.servers()) / 1e6)
         sizes["cache"].setdefault(name, []).append(machine.disk_bytes(contender.room.cache) / 1e6)

@@ -90,8 +90,10 @@ def show(results: Results, console: Console) -> None:
     for name in ("goal", "limit", "now", "times the limit"):
         judged.add_column(name)
     for verdict in goals.judge(results):
-        judged.add_row(*_verdict_cells(verdict))
-    console.print(judged)
+        if verdict.value is not None:
+            judged.add_row(*_verdict_cells(verdict))
+    if judged.row_count:
+        console.print(judged)
     for remark in [*notes(results), *results.remarks]:
         console.print(f"* {remark}", markup=False, highlight=False)
 

@@ -106,7 +106,7 @@ def main() -> int:
     chosen = arguments()
     # A terminated run stops its servers as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     results = Results()
     tools.WORK.mkdir(parents=True, exist_ok=True)
     shown = 0

@@ -43,8 +43,8 @@ def quote(target: bytes) -> bytes:
 def fold(text: bytes, depfile: Depfile) -> bytes | None:
     """What a depfile says without its targets; None if these targets are not what it begins with."""
     rule, newline, rest = _first_rule(text)
-    targets, colon, prerequisites = rule.partition(b":" if not depfile.targets else depfile.targets[-1] + b":")
-    if not newline or not colon or not depfile.targets:
+    _, colon, prerequisites = rule.partition(depfile.targets[-1] + b":")
+    if not newline or not colon:
         return None
     folded = b"\n".join(word for word in _SEPARATOR.split(prerequisites) if word) + b"\n\n" + rest
     return folded if unfold(folded, depfile) == text else None

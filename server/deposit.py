@@ -1,16 +1,13 @@
 """From a compile that just ran to an entry in the store, in two steps.
 
-`examine` comes before the answer: it reads the record, judges it and opens the outputs, since a moment later they are the build
-tool's to move and overwrite.  `make_entry` comes after the answer, in a thread: it looks at every input again, copies the outputs
-from the open descriptors into the store's scratch space and hashes the copies.
-
-A result is kept only if every input is provably older than the start of the compile, by ctime: mtime survives a rename and is set by
-whoever unpacks an archive.
+`examine` comes before the answer: it takes the conditions down (inputs.py) and opens the outputs, since a moment later they are the
+build tool's to move and overwrite.  `make_entry` comes after the answer, in a thread: it copies the outputs from the open
+descriptors into the
+store's scratch space and hashes the copies.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -23,11 +20,10 @@ from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.server.compression import compress
-from sccache_py.server.files import FileMemo, Sight, coarse_ns, copy_descriptor, existing, stamp_of
+from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, existing, stamp_of
+from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
-
-log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 
@@ -46,10 +42,11 @@ class Opened:
 
 @dataclass(slots=True)
 class Examined:
-    draft: Draft
+    inputs: Inputs
     outputs: list[Opened]
 
     def close(self) -> None:
+        self.inputs.close()
         for output in self.outputs:
             os.close(output.fd)
         self.outputs.clear()
@@ -62,18 +59,17 @@ class Entry:
     files: dict[bytes, str]  # digest → a file in the store's scratch space
 
 
-def examine_observed(
+def draft_observed(
     plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool
-) -> Examined | Reason:
-    """Judge a record and open what the compile left."""
+) -> Draft | Reason:
+    """What must hold and what was left, by the record."""
     seen: Observation | Reason = observe(record)
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded)
-    return draft if isinstance(draft, Reason) else _open_outputs(draft)
+    return judge(plan, seen, covered, ours, existing(seen.written), env, succeeded)
 
 
-def examine_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, extra_files: tuple[str, ...]) -> Examined | Reason:
+def draft_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, extra_files: tuple[str, ...]) -> Draft | Reason:
     """The same from the compiler's own list, where nothing was observed."""
     if plan.dep_info is None:
         return Reason.FALLBACK_NO_DEP_INFO
@@ -82,13 +78,16 @@ def examine_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str,
             dep_info = f.read()
     except OSError:
         return Reason.OUTPUT_MISSING
-    draft = driver.draft_from_lists(plan, dep_info, env, cwd, extra_files)
-    return draft if isinstance(draft, Reason) else _open_outputs(draft)
+    return driver.draft_from_lists(plan, dep_info, env, cwd, extra_files)
 
 
-def _open_outputs(draft: Draft) -> Examined | Reason:
+def examine(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int) -> Examined | Reason:
+    """Take the conditions down and hold the outputs open."""
+    inputs = take_down(plan, draft, env, memo, began_ns)
+    if isinstance(inputs, Reason):
+        return inputs
     opened: list[Opened] = []
-    examined = Examined(draft, opened)
+    examined = Examined(inputs, opened)
     for path in draft.outputs:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -112,11 +111,11 @@ class Depositor:
         self._zstd_level = zstd_level
         self._memo = memo
 
-    def make_entry(self, plan: Plan, recipe: bytes, env: Mapping[str, str], examined: Examined, ran: Ran) -> Entry | Reason:
+    def make_entry(self, plan: Plan, recipe: bytes, examined: Examined, ran: Ran) -> Entry | Reason:
         """For a thread.  On a Reason nothing is left in the scratch space."""
         files: dict[bytes, str] = {}
         try:
-            made = self._make(plan, recipe, env, examined, ran, files)
+            made = self._make(plan, recipe, examined, ran, files)
         except OSError:
             made = Reason.OUTPUT_CHANGED
         if isinstance(made, Reason):
@@ -124,14 +123,13 @@ class Depositor:
                 _unlink(path)
         return made
 
-    def _make(
-        self, plan: Plan, recipe: bytes, env: Mapping[str, str], examined: Examined, ran: Ran, files: dict[bytes, str]
-    ) -> Entry | Reason:
+    def _make(self, plan: Plan, recipe: bytes, examined: Examined, ran: Ran, files: dict[bytes, str]) -> Entry | Reason:
         if sum(o.st.st_size for o in examined.outputs) > self._store.limit_bytes // 4:
             return Reason.TOO_LARGE
-        variant = conditions_now(plan, examined.draft, env, Sight(self._memo), ran.began_ns)
-        if isinstance(variant, Reason):
-            return variant
+        reason = examined.inputs.complete(self._memo)
+        if reason is not None:
+            return reason
+        variant = examined.inputs.variant
 
         movable = movable_roles(plan)
         pinned: set[str] = set()
@@ -219,77 +217,6 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
         if needles:
             found.append((role, needles))
     return found
-
-
-def conditions_now(plan: Plan, draft: Draft, env: Mapping[str, str], sight: Sight, began_ns: int) -> Variant | Reason:
-    """Fold and hash the draft, if nothing in it moved since the compile began (CLOCK_REALTIME_COARSE, ns)."""
-    fold = plan.roles.fold
-    files: dict[str, bytes] = {}
-    for path in dict.fromkeys(draft.read):
-        try:
-            st = os.stat(path)
-        except OSError:
-            log.info("input gone: %s", path)
-            return Reason.INPUT_VANISHED
-        if stat.S_ISDIR(st.st_mode):
-            continue
-        if not stat.S_ISREG(st.st_mode):
-            return Reason.SPECIAL_FILE
-        if st.st_ctime_ns >= began_ns:
-            log.info("input too new: %s", path)
-            return Reason.INPUT_TOO_NEW
-        digest = sight.hash_now(path) if sight.digest(path) == Sight.UNHASHED else sight.digest(path)
-        if digest is None:
-            return Reason.INPUT_VANISHED
-        files[fold(path)] = digest
-
-    present = []
-    for path in draft.present:
-        if not sight.exists(path):
-            log.info("input gone: %s", path)
-            return Reason.INPUT_VANISHED
-        present.append(fold(path))
-
-    absent: dict[str, dict[str, None]] = {}
-    for path in draft.absent:
-        where = _first_missing(path)
-        if where is None:
-            log.info("appeared meanwhile: %s", path)
-            return Reason.INPUT_TOO_NEW
-        absent.setdefault(fold(where[0]), {})[where[1]] = None
-
-    listed = []
-    for path in draft.listed:
-        own = any(path == d for d in plan.may_write)
-        try:
-            if not own and os.stat(path).st_ctime_ns >= began_ns:
-                return Reason.INPUT_TOO_NEW
-        except OSError:
-            return Reason.INPUT_VANISHED
-        names = sight.listing_digest(path, plan.own_output_prefixes)
-        if names is None:
-            return Reason.INPUT_VANISHED
-        listed.append((fold(path), names))
-
-    return Variant(
-        files=list(files.items()),
-        present=present,
-        absent=[(directory, list(names)) for directory, names in absent.items()],
-        listed=listed,
-        env=[(name, env.get(name)) for name in draft.asked],
-        pins=[],
-    )
-
-
-def _first_missing(path: str) -> tuple[str, str] | None:
-    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now."""
-    if os.path.lexists(path) and os.path.exists(path):
-        return None
-    while True:
-        directory, name = os.path.split(path)
-        if not name or os.path.isdir(directory):
-            return directory, name
-        path = directory
 
 
 def _hash_and_search(fd: int, movable: list[tuple[str, list[bytes]]]) -> tuple[bytes, set[str]]:

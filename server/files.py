@@ -172,7 +172,7 @@ class Sight:
     UNHASHED = b""
 
     def __init__(self, memo: FileMemo) -> None:
-        self._memo = memo
+        self.memo = memo
         self._seen: dict[str, bytes | None] = {}
         self._budget = _INLINE_FILES
         self.unhashed: dict[str, None] = {}
@@ -190,7 +190,7 @@ class Sight:
         if not stat.S_ISREG(st.st_mode):
             self._seen[path] = None
             return None
-        digest = self._memo.known(path, stamp_of(st))
+        digest = self.memo.known(path, stamp_of(st))
         if digest is None:
             if st.st_size > _INLINE_FILE_BYTES or self._budget == 0:
                 self.unhashed[path] = None
@@ -205,7 +205,7 @@ class Sight:
         if path in self._seen:
             return self._seen[path]
         try:
-            known = self._memo.known(path, stamp_of(os.stat(path)))
+            known = self.memo.known(path, stamp_of(os.stat(path)))
         except (OSError, ValueError):
             known = None
         if known is not None:
@@ -217,7 +217,7 @@ class Sight:
             return None
         stamp, digest, lasting = hashed
         if lasting:
-            self._memo.remember(path, stamp, digest)
+            self.memo.remember(path, stamp, digest)
         self._seen[path] = digest
         return digest
 
@@ -237,14 +237,14 @@ class Sight:
             st = os.stat(directory)
             if not stat.S_ISDIR(st.st_mode):
                 return None
-            known = self._memo.names(directory, stamp_of(st))
+            known = self.memo.names(directory, stamp_of(st))
             if known is not None:
                 return known
             names = frozenset(os.listdir(directory))
         except (OSError, ValueError):
             return None
         if st.st_ctime_ns < began:
-            self._memo.remember_names(directory, stamp_of(st), names)
+            self.memo.remember_names(directory, stamp_of(st), names)
         return names
 
     def lacks(self, directory: str, names: list[str]) -> bool:

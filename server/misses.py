@@ -138,20 +138,28 @@ class Misses:
         if _JOBSERVER_TROUBLE.search(ran.stderr):
             return Reason.JOBSERVER_WARNING
         plan, request = job.plan, job.request
-        if job.observed:
-            return await self.threads.run(
-                lambda: deposit.examine_observed(plan, job.compiler.covered, ours, record, request.env, succeeded)
-            )
-        return await self.threads.run(
-            lambda: deposit.examine_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files)
-        )
+
+        def examine() -> deposit.Examined | Reason:
+            if job.observed:
+                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, succeeded)
+            else:
+                draft = deposit.draft_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files)
+            if isinstance(draft, Reason):
+                return draft
+            try:
+                return deposit.examine(plan, draft, request.env, job.sight.memo, ran.began_ns)
+            except OSError as e:
+                log.warning("%s: what it read cannot be looked at: %s", plan.source, e)
+                return Reason.INPUT_VANISHED
+
+        return await self.threads.run(examine)
 
     async def _store(
         self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Result | None
     ) -> None:
         stored = False
         try:
-            entry = await self.threads.run(lambda: self.depositor.make_entry(job.plan, job.recipe, job.request.env, examined, ran))
+            entry = await self.threads.run(lambda: self.depositor.make_entry(job.plan, job.recipe, examined, ran))
             if verify is not None:
                 await self._compare(job, verify, entry)
             if isinstance(entry, Reason):

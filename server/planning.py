@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sccache_py import config, keys
-from sccache_py.model import Plan, Reason, Request
+from sccache_py.compilers import response_files
+from sccache_py.model import Plan, Reason, Refusal, Request
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
 from sccache_py.server.files import FileMemo, Sight
@@ -43,16 +45,16 @@ class Planner:
     toolchains: Toolchains
     observer: Observer
     threads: Threads
-    _plans: dict[tuple[object, ...], Plan | Reason] = field(default_factory=dict)
+    _plans: dict[tuple[object, ...], Plan | Reason | Refusal] = field(default_factory=dict)
 
-    def plan_now(self, request: Request) -> Job | Reason | None:
+    def plan_now(self, request: Request) -> Job | Reason | Refusal | None:
         """What can be said from memory and stats; None: make_job() must be awaited."""
         compiler = self.toolchains.find_now(request)
         if compiler is None:
             return None
         return self._plan(request, config.wishes(request.env), compiler, Sight(self.memo))
 
-    async def make_job(self, request: Request, client: Client | None) -> Job | Reason:
+    async def make_job(self, request: Request, client: Client | None) -> Job | Reason | Refusal:
         compiler = self.toolchains.find_now(request)
         if compiler is None:
             compiler = await self.toolchains.identify(request)
@@ -77,14 +79,17 @@ class Planner:
 
     def _plan(
         self, request: Request, wishes: config.Wishes, compiler: Compiler | Reason, sight: Sight, stdin: bytes | None = None
-    ) -> Job | Reason | None:
+    ) -> Job | Reason | Refusal | None:
         """None: standard input must be read, or the digest of the main source computed, first."""
         if wishes.no_cache:
             return Reason.NO_CACHE
         plan = self._plan_of(request, compiler)
-        if isinstance(plan, Reason):
+        if not isinstance(plan, Plan):
             return plan
         assert isinstance(compiler, Compiler)
+        refused = compiler.driver.refused_variable(request.env)
+        if refused is not None:
+            return refused
         if plan.incremental is not None and not wishes.incremental:
             return Reason.INCREMENTAL
         observed = self.settings.observe and self.observer.can_preload(compiler.image)
@@ -96,7 +101,7 @@ class Planner:
             if plan.linked:
                 return Reason.NOT_COMPILING if plan.asks else Reason.STDIN if plan.reads_stdin else Reason.CRATE_TYPE
             if plan.dep_info is None:
-                return Reason.FALLBACK_NO_DEP_INFO
+                return Reason.FALLBACK_NO_DEP_INFO if plan.language == "Rust" else Reason.FALLBACK_C
         source = b"" if stdin is None else keys.digest(stdin)
         if plan.reads_stdin and stdin is None:
             return None
@@ -107,7 +112,7 @@ class Planner:
             if found == Sight.UNHASHED:
                 return None
             source = found
-        extra = _terminal_arguments(plan, request)
+        extra = compiler.driver.terminal_arguments(plan, request.env, request.columns) if request.is_terminal(2) else ()
         more = [("mode", b"observed" if observed else b"listed")]
         more += [("extra", os.fsencode(a)) for a in extra]
         if wishes.buster:
@@ -123,29 +128,45 @@ class Planner:
         keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
         return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin)
 
-    def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason:
+    def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason | Refusal:
         if isinstance(compiler, Reason):
             return compiler
-        call = (compiler.driver.name, request.cwd, *request.argv[1:])
+        driver = compiler.driver
+        argv: Sequence[str] = request.argv[1:]
+        if any(word.startswith("@") for word in argv):
+            if not driver.expands_response_files:
+                return Reason.RESPONSE_FILE
+            expanded = response_files.expand(argv, lambda name: _text(os.path.join(request.cwd, name)))
+            if expanded is None:
+                return Reason.RESPONSE_FILE
+            argv = expanded
+        pwd = _pwd(request) if driver.uses_pwd else request.cwd
+        call = (driver.name, request.cwd, pwd, *argv)
         plan = self._plans.get(call)
         if plan is None:
-            argv = request.argv[1:]
-            if any(a.startswith("@") for a in argv):
-                return Reason.RESPONSE_FILE
-            plan = compiler.driver.parse(argv, request.cwd)
+            plan = driver.parse(argv, request.cwd, pwd)
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[call] = plan
         return plan
 
 
-def _terminal_arguments(plan: Plan, request: Request) -> tuple[str, ...]:
-    """What the compiler would find out by looking at its stderr, which is our pipe: said to it, and part of the key."""
-    if not request.is_terminal(2):
-        return ()
-    extra: list[str] = []
-    if plan.chooses_color and not request.env.get("NO_COLOR") and request.env.get("TERM", "dumb") != "dumb":
-        extra.append("--color=always")
-    if plan.chooses_width and request.columns:
-        extra.append(f"--diagnostic-width={request.columns}")
-    return tuple(extra)
+def _pwd(request: Request) -> str:
+    """$PWD where it names the cwd: gcc and clang write it into debug information."""
+    pwd = request.env.get("PWD", "")
+    if pwd == request.cwd or not pwd.startswith("/"):
+        return request.cwd
+    try:
+        st = os.stat(pwd)
+    except (OSError, ValueError):
+        return request.cwd
+    return pwd if (st.st_dev, st.st_ino) == request.here else request.cwd
+
+
+def _text(path: str) -> str | None:
+    """A response file; None: there is none."""
+    try:
+        with open(path, "rb") as f:
+            return os.fsdecode(f.read())
+    except (OSError, ValueError):
+        return None

@@ -28,6 +28,9 @@ from sccache_py.server.observer import image_of
 log = logging.getLogger(__name__)
 
 _RUST_NAMES = re.compile(r"rustc|clippy-driver")
+# What is no compiler for us is asked again after this time: its parts may not all have been installed.
+_REJECTED_S = 10.0
+
 _Key = tuple[str | None, ...]
 
 _TOOLCHAIN_FILES = ("rust-toolchain", "rust-toolchain.toml")
@@ -38,7 +41,7 @@ class Toolchains:
         self._memo = memo
         self._threads = threads
         self._known: dict[_Key, Compiler] = {}
-        self._rejected: dict[_Key, Stamps] = {}
+        self._rejected: dict[_Key, tuple[float, Stamps]] = {}
         self._under_way: dict[_Key, asyncio.Future[Compiler | Reason]] = {}
 
     def find_now(self, request: Request) -> Compiler | Reason | None:
@@ -49,8 +52,8 @@ class Toolchains:
         found = self._known.get(key) or self._known.get((*key, request.cwd))
         if found is not None:
             return found if found.still_is() else None
-        rejected = self._rejected.get((*key, request.cwd))
-        return Reason.UNSUPPORTED_COMPILER if rejected is not None and all_are(rejected) else None
+        since, stamps = self._rejected.get((*key, request.cwd), (0.0, []))
+        return Reason.UNSUPPORTED_COMPILER if stamps and time.monotonic() - since < _REJECTED_S and all_are(stamps) else None
 
     async def identify(self, request: Request) -> Compiler | Reason:
         """Ask the compiler itself; equal questions at the same time are asked once."""
@@ -68,7 +71,7 @@ class Toolchains:
             self._known[here if found.cwd_matters else key] = found
         else:
             program = os.path.join(request.cwd, request.program)
-            self._rejected[here] = [(program, stamp(program))]
+            self._rejected[here] = time.monotonic(), [(program, stamp(program))]
         return found
 
     def _identify(self, request: Request) -> Compiler | Reason:
@@ -95,7 +98,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
     program = os.path.join(request.cwd, request.program)
     image = image_of(program)
     name = os.path.basename(program)
-    sysroot = ask(request, program, ["--rustc"] if "clippy" in name else [], "--print=sysroot")
+    sysroot = ask(request, program, [*(["--rustc"] if "clippy" in name else []), "--print=sysroot"])
     if not sysroot or not os.path.isdir(sysroot):
         return Reason.UNSUPPORTED_COMPILER
 
@@ -118,7 +121,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         if digest is None:
             return Reason.UNSUPPORTED_COMPILER
         identity.field(os.path.relpath(path, sysroot) if path != real else name, digest)
-    if any(stamp(path) != stamp for path, stamp in stamps):
+    if not all_are(stamps):
         return Reason.UNSUPPORTED_COMPILER  # it is being installed at this moment
     return Compiler(
         program=real,

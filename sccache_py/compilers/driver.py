@@ -6,16 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sccache_py.conditions import Draft
-from sccache_py.model import Plan, Reason
+from sccache_py.model import Plan, Reason, Refusal
 
 
 class Driver(Protocol):
     """One per compiler family; holds no state, touches no file, starts no process."""
 
     name: str
+    uses_pwd: bool  # it believes $PWD, where that names the cwd
+    expands_response_files: bool  # as gcc does: then parse() never sees one
 
-    def parse(self, argv: Sequence[str], cwd: str) -> Plan | Reason:
-        """argv without the compiler, response files already expanded; cwd absolute.  Equal input gives an equal Plan."""
+    def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
+        """argv without the compiler; cwd absolute, as the kernel and as the compiler names it.  Equal input gives an equal Plan."""
+        ...
+
+    def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:
+        """A variable under which the compiler does what its command line does not say."""
+        ...
+
+    def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
+        """What the compiler would find out by looking at its stderr, a terminal, where ours is a pipe."""
         ...
 
     def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:

@@ -75,6 +75,7 @@ class C:
     """Driver for one dialect.  opaque: a script that may add options of its own: names are then always in the key."""
 
     uses_pwd = True
+    expands_response_files = True
 
     def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False) -> None:
         self.dialect = dialect

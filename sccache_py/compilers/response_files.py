@@ -13,12 +13,10 @@ from collections.abc import Callable, Sequence
 _MOST_FILES = 2000
 
 
-def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> tuple[list[str], list[str]] | None:
-    """(the words, the files that they came from); None if there is no end to it.  read: a file's text by its name, or None."""
-    if not any(word.startswith("@") for word in argv):
-        return list(argv), []
+def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> list[str] | None:
+    """The words; None if there is no end to them.  read: a file's text by its name, or None."""
     words: list[str] = []
-    files: list[str] = []
+    files = 0
     pending = list(reversed(argv))
     while pending:
         word = pending.pop()
@@ -26,11 +24,11 @@ def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> tuple[list
         if text is None:
             words.append(word)
             continue
-        files.append(word[1:])
-        if len(files) > _MOST_FILES:
+        files += 1
+        if files > _MOST_FILES:
             return None
         pending += reversed(split(text))
-    return words, files
+    return words
 
 
 def split(text: str) -> list[str]:

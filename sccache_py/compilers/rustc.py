@@ -166,7 +166,10 @@ class Rustc:
 
     name = "rust"
 
-    def parse(self, argv: Sequence[str], cwd: str) -> Plan | Reason:
+    uses_pwd = False
+    expands_response_files = False
+
+    def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason:
         parsed = _Parsed(cwd)
         if argv and os.path.basename(argv[0]) == "rustc":
             argv = argv[1:]  # a workspace wrapper (clippy-driver) is given rustc's name first
@@ -174,6 +177,17 @@ class Rustc:
         if reason is not None:
             return reason
         return _plan(parsed)
+
+    def refused_variable(self, env: Mapping[str, str]) -> None:
+        return None
+
+    def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
+        extra = []
+        if plan.chooses_color and not env.get("NO_COLOR") and env.get("TERM", "dumb") != "dumb":
+            extra.append("--color=always")
+        if plan.chooses_width and columns:
+            extra.append(f"--diagnostic-width={columns}")
+        return tuple(extra)
 
     def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
         """Sources and variables from dep-info, each --extern, and what the caller adds by SCCACHE_EXTRAFILES.

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from sccache_py.server.files import coarse_ns
 
 pytestmark = pytest.mark.slow

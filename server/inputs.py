@@ -1,0 +1,148 @@
+"""What a compile depended on, taken down before its answer goes out.
+
+Once the answer is out the files are the build tool's again: it may rename a whole target directory.  So every condition is
+looked at here, while the
+client still waits; only the digests of large files that are not known yet are left for later, and these files are held open for that.
+
+An input counts only if it is provably older than the start of the compile, by ctime: mtime survives a rename and is set by
+whoever unpacks an archive.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sccache_py.conditions import Draft
+from sccache_py.model import Plan, Reason, Variant
+from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, stamp_of
+
+log = logging.getLogger(__name__)
+
+# Smaller files are hashed at once: that takes less than opening them for later would save.
+_AT_ONCE_BYTES = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A file whose digest is still to be computed."""
+
+    path: str
+    fd: int
+    stamp: Stamp
+    settled: bool  # its ctime lay below the clock: the digest may be remembered
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Every condition of a compile, with some digests missing."""
+
+    variant: Variant
+    _late: dict[int, _Late] = field(default_factory=dict)  # by position in variant.files
+
+    def complete(self, memo: FileMemo) -> Reason | None:
+        """Compute what is missing; for a thread.  Raises OSError."""
+        for position, late in self._late.items():
+            digest = hash_descriptor(late.fd)
+            now = os.fstat(late.fd)
+            # Not its ctime: a rename or a new link to it changes that, and the content stays.
+            if (now.st_size, now.st_mtime_ns) != (late.stamp[2], late.stamp[3]):
+                return Reason.INPUT_TOO_NEW
+            if late.settled:
+                memo.remember(late.path, late.stamp, digest)
+            self.variant.files[position] = (self.variant.files[position][0], digest)
+        return None
+
+    def close(self) -> None:
+        for late in self._late.values():
+            os.close(late.fd)
+        self._late.clear()
+
+
+def take_down(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int) -> Inputs | Reason:
+    """The conditions of a draft, folded, if nothing in it moved since the compile began (CLOCK_REALTIME_COARSE, ns)."""
+    inputs = Inputs(Variant([], [], [], [], [(name, env.get(name)) for name in draft.asked], []))
+    try:
+        reason = _take_files(plan, draft, memo, began_ns, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
+    except BaseException:
+        inputs.close()
+        raise
+    if reason is not None:
+        inputs.close()
+        return reason
+    return inputs
+
+
+def _take_files(plan: Plan, draft: Draft, memo: FileMemo, began_ns: int, inputs: Inputs) -> Reason | None:
+    files = inputs.variant.files
+    for path in dict.fromkeys(draft.read):
+        now = coarse_ns()
+        try:
+            st = os.stat(path)
+        except OSError:
+            log.info("input gone: %s", path)
+            return Reason.INPUT_VANISHED
+        if stat.S_ISDIR(st.st_mode):
+            continue
+        if not stat.S_ISREG(st.st_mode):
+            return Reason.SPECIAL_FILE
+        if st.st_ctime_ns >= began_ns:
+            log.info("input too new: %s", path)
+            return Reason.INPUT_TOO_NEW
+        digest = memo.known(path, stamp_of(st))
+        if digest is None and st.st_size <= _AT_ONCE_BYTES:
+            digest = Sight(memo).hash_now(path)
+            if digest is None:
+                return Reason.INPUT_VANISHED
+        elif digest is None:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            inputs._late[len(files)] = _Late(path, fd, stamp_of(st), st.st_ctime_ns < now)
+            if stamp_of(os.fstat(fd)) != stamp_of(st):
+                return Reason.INPUT_TOO_NEW
+            digest = b""
+        files.append((plan.roles.fold(path), digest))
+    return None
+
+
+def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
+    fold = plan.roles.fold
+    for path in draft.present:
+        if not sight.exists(path):
+            log.info("input gone: %s", path)
+            return Reason.INPUT_VANISHED
+        variant.present.append(fold(path))
+
+    absent: dict[str, dict[str, None]] = {}
+    for path in draft.absent:
+        where = _first_missing(path)
+        if where is None:
+            log.info("appeared meanwhile: %s", path)
+            return Reason.INPUT_TOO_NEW
+        absent.setdefault(fold(where[0]), {})[where[1]] = None
+    variant.absent = [(directory, list(names)) for directory, names in absent.items()]
+
+    for path in draft.listed:
+        try:
+            if path not in plan.may_write and os.stat(path).st_ctime_ns >= began_ns:
+                return Reason.INPUT_TOO_NEW
+        except OSError:
+            return Reason.INPUT_VANISHED
+        names = sight.listing_digest(path, plan.own_output_prefixes)
+        if names is None:
+            return Reason.INPUT_VANISHED
+        variant.listed.append((fold(path), names))
+    return None
+
+
+def _first_missing(path: str) -> tuple[str, str] | None:
+    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now."""
+    if os.path.lexists(path) and os.path.exists(path):
+        return None
+    while True:
+        directory, name = os.path.split(path)
+        if not name or os.path.isdir(directory):
+            return directory, name
+        path = directory
