@@ -19,7 +19,7 @@ endif
 # Tests and cargo run makes of their own, which must not find this one's settings.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: demo test lint native bundle dev clean
+.PHONY: demo test lint native bundle bench dev clean
 
 demo: $(BIN)/python
 	rm -rf build
@@ -44,6 +44,10 @@ native:
 # A folder that runs without Python, in dist/sccache-py.
 bundle:
 	PYTHON=$(PYTHON) packaging/build_bundle.sh dist
+
+# Us and the peers, on the same work in the same run: an hour or two, on a quiet machine.  make bench BENCH="hit demo --runs 3"
+bench: dev
+	$(BIN)/python benchmarks/run.py $(or $(BENCH),--publish)
 
 dev: $(BIN)/python
 	$(BIN)/pip install --quiet -e '.[dev]'

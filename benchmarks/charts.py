@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 from benchmarks.figures import Summary
 
@@ -50,7 +50,7 @@ def bars(title: str, note: str, groups: Sequence[Group]) -> str:
     head = [_text(0, 16, title, size=16, weight="bold"), _text(0, 33, note, size=11)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{y}" viewBox="0 0 {_WIDTH} {y}" '
-        f'font-family="sans-serif" role="img" aria-label="{escape(title)}">\n' + "\n".join(head + parts) + "\n</svg>\n"
+        f'font-family="sans-serif" role="img" aria-label={quoteattr(title)}>\n' + "\n".join(head + parts) + "\n</svg>\n"
     )
 
 

@@ -47,11 +47,11 @@ def _hit_case(bench: Bench, compile_: Compile, contenders: list[Contender]) -> N
 
 
 def _call(contender: Contender, compile_: Compile, cpu: list[float]) -> Callable[[], float]:
-    compiler, output = compile_.command()
+    compiler, outputs = compile_.command()
     argv, env = contender.command(compiler), contender.environment()
 
     def run() -> float:
-        took: Once = once(argv, env, compile_.cwd, output)
+        took: Once = once(argv, env, compile_.cwd, outputs)
         cpu.append(took.cpu_seconds * 1e3)
         return took.seconds * 1e3
 
@@ -96,14 +96,14 @@ def roundtrip(bench: Bench) -> None:
 
 def server_cost(bench: Bench, contender: Contender, compile_: Compile, calls: int) -> tuple[float, float]:
     """(client's, servers') processor seconds of one hit; the contender is at work and has the entry."""
-    compiler, output = compile_.command()
+    compiler, outputs = compile_.command()
     argv, env = contender.command(compiler), contender.environment()
     for _ in range(_WARMUPS):
-        once(argv, env, compile_.cwd, output)
+        once(argv, env, compile_.cwd, outputs)
     servers = contender.servers()
     machine.wait_for_rest(servers)
     before, client = machine.cpu_seconds(servers), 0.0
     for n in range(calls):
         bench.tick(f"processor time of a hit: {contender.name} {n}")
-        client += once(argv, env, compile_.cwd, output).cpu_seconds
+        client += once(argv, env, compile_.cwd, outputs).cpu_seconds
     return client / calls, (machine.cpu_seconds(servers) - before) / calls

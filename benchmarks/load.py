@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ LATENCY = "latency"
 
 _HITS = 1000
 _PAUSE_S = 0.05
+
+# Outputs of so many clients at once do not meet; what the next one writes there is written over.
+_DIRECTORIES = 128
 
 
 def throughput(bench: Bench) -> None:
@@ -53,21 +57,13 @@ def crowd_seconds(
     contender: Contender, compile_: Compile, clients: int, hits: int, on: set[int] | None = None
 ) -> float:
     """`on`: the processors for the clients."""
-    assert compile_.output is not None
-    where = compile_.output.parent
-    for old in where.glob("*-crowd"):
-        old.unlink()
+    directories = [compile_.out / f"crowd{n}" for n in range(_DIRECTORIES)]
+    for directory in directories:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
     env = contender.environment() | {"PWD": str(compile_.cwd)}
-    argv = list(compile_.argv)
-    if compile_.language == "rust":
-        argv += ["--out-dir"]
-        names = []
-        for n in range(min(hits, 128)):
-            (where / f"crowd{n}").mkdir(exist_ok=True)
-        names = [str(where / f"crowd{n % 128}") for n in range(hits)]
-    else:
-        argv += ["-o"]
-        names = [str(where / f"{n}-crowd") for n in range(hits)]
+    words = [compile_.output_words(directories[n % _DIRECTORIES]) for n in range(hits)]
+    argv, names = [*compile_.argv, *words[0][:-1]], [word for *_, word in words]
     command = ["xargs", "-n", "1", "-P", str(clients), *contender.command(argv)]
     once(contender.command([*argv, names[0]]), env, compile_.cwd)  # it is in the cache, or becomes so now
     began = time.perf_counter()
@@ -119,13 +115,13 @@ def latency(bench: Bench) -> None:
 
 
 def _during(contender: Contender, compile_: Compile, place: Path) -> tuple[list[float], list[float]]:
-    compiler, output = compile_.command()
+    compiler, outputs = compile_.command()
     argv, env = contender.command(compiler), contender.environment()
 
     def hits(go_on: Callable[[int], bool]) -> list[float]:
         values: list[float] = []
         while go_on(len(values)):
-            values.append(once(argv, env, compile_.cwd, output).seconds * 1e3)
+            values.append(once(argv, env, compile_.cwd, outputs).seconds * 1e3)
             time.sleep(_PAUSE_S)
         return values
 

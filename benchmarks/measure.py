@@ -98,9 +98,9 @@ class Once:
     cpu_seconds: float
 
 
-def once(argv: Sequence[str], env: Mapping[str, str], cwd: Path, output: Path | None = None) -> Once:
-    """posix_spawn and wait, nothing else between the two clocks.  `output` is removed before and must be there after."""
-    if output is not None:
+def once(argv: Sequence[str], env: Mapping[str, str], cwd: Path, outputs: Sequence[Path] = ()) -> Once:
+    """posix_spawn and wait, nothing else between the two clocks.  `outputs` are removed before and must be there after."""
+    for output in outputs:
         with contextlib.suppress(FileNotFoundError):
             output.unlink()
     null = os.open(os.devnull, os.O_RDWR)
@@ -124,8 +124,9 @@ def once(argv: Sequence[str], env: Mapping[str, str], cwd: Path, output: Path | 
         os.close(errors)
     if status != 0:
         raise Failed(f"{' '.join(argv[:3])}…: status {os.waitstatus_to_exitcode(status)}: {said.strip()[-400:]}")
-    if output is not None and not output.exists():
-        raise Failed(f"{' '.join(argv[:3])}…: no {output.name} was made")
+    for output in outputs:
+        if not output.exists():
+            raise Failed(f"{' '.join(argv[:3])}…: no {output.name} was made")
     return Once(took / 1e9, usage.ru_utime + usage.ru_stime)
 
 

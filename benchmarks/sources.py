@@ -12,31 +12,38 @@ _AGE_S = 2.2
 
 @dataclass(frozen=True, slots=True)
 class Compile:
-    """argv without the output; `output` is appended as the compiler of this language wants it."""
+    """argv without the output, which is appended as the compiler of this language wants it.
+
+    outputs: what comes of it, below `out`; empty for a question.
+    """
 
     case: str
     language: str
     argv: tuple[str, ...]
     cwd: Path
-    output: Path | None
+    outputs: tuple[str, ...]
 
-    def command(self, number: int = 0) -> tuple[list[str], Path | None]:
-        """The n-th of many equal compiles, each with an output of its own."""
-        if self.output is None:
-            return list(self.argv), None
-        if self.language == "rust":
-            directory = self.output.parent / str(number)
-            directory.mkdir(exist_ok=True)
-            return [*self.argv, "--out-dir", str(directory)], directory / self.output.name
-        output = self.output.parent / f"{number}-{self.output.name}"
-        return [*self.argv, "-o", str(output)], output
+    @property
+    def out(self) -> Path:
+        return self.cwd / "out"
+
+    def command(self, number: int = 0) -> tuple[list[str], list[Path]]:
+        """The n-th of many equal compiles, each with outputs of its own."""
+        if not self.outputs:
+            return list(self.argv), []
+        directory = self.out / str(number)
+        directory.mkdir(parents=True, exist_ok=True)
+        outputs = [directory / name for name in self.outputs]
+        return [*self.argv, *self.output_words(directory)], outputs
+
+    def output_words(self, directory: Path) -> list[str]:
+        """The last of them may be replaced by that of another directory."""
+        return ["--out-dir", str(directory)] if self.language == "rust" else ["-o", str(directory / self.outputs[0])]
 
 
 def write_all(place: Path, rustc: str) -> list[Compile]:
     """All the single compiles of the `hit` workload."""
     place.mkdir(parents=True, exist_ok=True)
-    out = place / "out"
-    out.mkdir(exist_ok=True)
     five = "".join(f"#include <{name}.h>\n" for name in ("errno", "stdio", "stdlib", "string", "unistd"))
     _write(place / "five.c", five + 'int main(void) { return printf("%s\\n", strerror(errno)) < 0; }\n')
     many = "".join(f"#include <{name}>\n" for name in ("iostream", "map", "regex"))
@@ -65,11 +72,11 @@ def write_all(place: Path, rustc: str) -> list[Compile]:
         "--crate-type", "proc-macro", "--print=sysroot", "--print=split-debuginfo", "--print=crate-name", "--print=cfg", "-Wwarnings",
     )  # fmt: skip
     return [
-        Compile("C, 5 system headers", "c", ("gcc", "-O2", "-c", "five.c"), place, out / "five.o"),
-        Compile("C++, 300 headers", "c++", ("g++", "-O2", "-c", "many.cc"), place, out / "many.o"),
-        Compile("Rust lib", "rust", rust("one", "lib"), place, out / "libone-b0a1.rlib"),
-        Compile("Rust binary", "rust", rust("hello", "bin"), place, out / "hello-b0a1"),
-        Compile("Rust probe", "rust", probe, place, None),
+        Compile("C, 5 system headers", "c", ("gcc", "-O2", "-c", "five.c"), place, ("five.o",)),
+        Compile("C++, 300 headers", "c++", ("g++", "-O2", "-c", "many.cc"), place, ("many.o",)),
+        Compile("Rust lib", "rust", rust("one", "lib"), place, ("libone-b0a1.rlib", "libone-b0a1.rmeta", "one-b0a1.d")),
+        Compile("Rust binary", "rust", rust("hello", "bin"), place, ("hello-b0a1", "hello-b0a1.d")),
+        Compile("Rust probe", "rust", probe, place, ()),
     ]
 
 

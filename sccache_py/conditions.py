@@ -63,6 +63,7 @@ IGNORED_VARIABLES = {
     "RUST_LIB_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_LOG": "cargo's and cargo plugins' logging",
     "RUST_MIN_STACK": "the size of threads' stacks",
+    "SCCACHE_PY_LEASE": "ours: the job token that it runs under",
     "SCCACHE_PY_OBSERVE": "ours",
     "TEMP": "where temporary files go",
     "TERM": "whether colours are wanted reaches the compiler as an argument, which is in the key",
@@ -115,13 +116,14 @@ def judge(
     env: names in the caller's environment.
     succeeded: a probe that failed need not have left anything.
     """
-    skip = set(ours)
+    skip = {*ours, *covered}
+    toolchain = tuple(path for path in covered if path.endswith("/"))
     if plan.incremental is not None:
         skip.add(plan.incremental)
         covered = (*covered, plan.incremental + "/")
 
     def decides(path: str) -> bool:
-        return not (path in skip or path.startswith(covered) or is_ignored(path))
+        return not (path in skip or path.startswith(toolchain) or is_ignored(path))
 
     read = [p for p in seen.read if decides(p)]
     if any(is_special(p) for p in read):

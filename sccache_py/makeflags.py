@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# Names the lease (server/jobserver.py) that a process runs under: a compile that comes from inside is lent its token.
+LEASE_VARIABLE = "SCCACHE_PY_LEASE"
+
 JOBSERVER_VARIABLES = ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 
 

@@ -57,6 +57,11 @@ class Roles:
     def path(self, role: str) -> str:
         return self._paths[role]
 
+    def pin(self, role: str) -> str:
+        """What must be the same where an output shows this role's path: the path, and how the caller spelled it."""
+        path, spelled = self._paths[role], self._spelled[role]
+        return path if spelled == path else f"{path}\0{spelled}"
+
     def has(self, role: str) -> bool:
         return role in self._paths
 

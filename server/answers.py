@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from sccache_py.model import Reason
+from sccache_py.model import Reason, Refusal
 from sccache_py.server.runner import Audience
 
 
@@ -24,7 +24,7 @@ class Client(Audience, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    reason: Reason
+    reason: Reason | Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Any
 from sccache_py import __version__, config
 from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
+from sccache_py.server import trace
 from sccache_py.server.connection import Service
 from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, drop_surroundings, take_uncounted
 from sccache_py.server.deposit import Depositor
@@ -54,6 +55,8 @@ class Parts:
 
     def __init__(self, settings: config.Settings, native: str | None, runtime: str) -> None:
         self.settings = settings
+        with contextlib.suppress(OSError):
+            trace.start(settings.trace)
         self.stats = Stats()
         self.store: Store = _open_store(settings)
         self.memo = FileMemo()
@@ -90,6 +93,8 @@ class Parts:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 100)
+        if trace.is_on():
+            self._tracer = asyncio.ensure_future(trace.watch())
 
 
 class Worker:
@@ -128,6 +133,7 @@ class Worker:
         await self.parts.listener.drained()
         self._link.report()
         await self.parts.keeper.close()
+        trace.flush()
         self._gone.set()
 
 
@@ -208,6 +214,7 @@ class Server:
             # Whatever went wrong: a server without a name must not stay.
             self._stored.set()
             await self.listener.drained()
+            trace.flush()
             self._gone.set()
 
     async def control(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:

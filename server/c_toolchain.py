@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from sccache_py.compilers.gcc import CLANG, GCC, C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
-from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp
+from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
 from sccache_py.server.files import Sight
 from sccache_py.server.observer import image_of
 
@@ -31,8 +30,6 @@ _OTHERS = ("__INTEL_COMPILER", "__NVCC__", "__NVCOMPILER", "__OPEN64__", "__PGI"
 
 _GCC_PROGRAMS = ("cc1", "cc1plus", "as", "cc1obj", "cc1objplus")
 _CLANG_PROGRAMS = ("as",)
-
-_LIBRARY = re.compile(r"=> (/\S+)")
 
 
 def key(request: Request) -> tuple[str | None, ...]:
@@ -72,7 +69,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
             covered |= {found, os.path.realpath(found)}
             files.append(found)
     for file in list(files):
-        files += _libraries(request, file)
+        files += startup_libraries(request, file)
 
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()
@@ -103,16 +100,3 @@ def _driver(request: Request, program: str, is_script: bool) -> C | None:
         return None
     plus = "++" in os.path.basename(request.argv[0])
     return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_script)
-
-
-def _libraries(request: Request, program: str) -> Iterable[str]:
-    """What ld.so would load for it here.  Not the C library: it makes no code."""
-    image = image_of(program)
-    if not image.interpreter:
-        return []
-    try:
-        listed = ask(request, image.interpreter, ["--list", program])
-    except (OSError, subprocess.SubprocessError):
-        return []
-    paths = [os.path.realpath(p) for p in _LIBRARY.findall(listed)]
-    return [p for p in paths if not os.path.basename(p).startswith(("libc.", "libc-", "ld-"))]

@@ -13,8 +13,8 @@ The pair (every compiler's; a build's, if its make is older than 4.4):
 
 Without O_DIRECT a second byte would merge into the first one's page, and the pipe would never be full.
 
-Both of our ends stay open while the child lives: rustc complains ("early EOF on jobserver pipe") otherwise.  The child's linker inherits its
-ends and may outlive it, so an end of file says nothing of death.
+Both of our ends stay open while the child lives: rustc complains ("early EOF on jobserver pipe") otherwise.  The child's linker
+inherits its ends and may outlive it, so an end of file says nothing of death.
 
 The FIFO (make 4.4, ninja 1.13) is one pipe for both ways: what was returned lies where offers lie.  Nothing tells that a FIFO was
 read but inotify.  A build that gives a token back may take it again before we look: fairness is for pairs, a FIFO's build keeps what it

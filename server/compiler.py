@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -12,8 +13,12 @@ from sccache_py.compilers.driver import Driver
 from sccache_py.elf import Image
 from sccache_py.model import Request
 from sccache_py.server.files import Stamp, stamp_of
+from sccache_py.server.observer import image_of
 
 _PROBE_TIMEOUT_S = 20.0
+
+# `libLLVM.so.14 => /lib/libLLVM.so.14 (0x…)`, as ld.so lists it.
+_LIBRARY = re.compile(r"=> (/\S+)")
 
 # Stats of a whole toolchain take some 100 µs; in a burst of requests they are good for this long.
 _RECHECK_S = 0.010
@@ -67,3 +72,19 @@ def ask(request: Request, program: str, words: list[str], env: Mapping[str, str]
         check=False,
     )
     return os.fsdecode(answer.stdout).strip() if answer.returncode == 0 else ""
+
+
+def startup_libraries(request: Request, program: str) -> list[str]:
+    """What ld.so would load for a program here (its `--list`), by real path; none for a script or a static program.
+
+    Without the C library, which makes no code.
+    """
+    image = image_of(program)
+    if not image.interpreter:
+        return []
+    try:
+        listed = ask(request, image.interpreter, ["--list", program])
+    except (OSError, subprocess.SubprocessError):
+        return []
+    paths = [os.path.realpath(p) for p in _LIBRARY.findall(listed)]
+    return [p for p in paths if not os.path.basename(p).startswith(("libc.", "libc-", "ld-"))]

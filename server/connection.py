@@ -24,6 +24,7 @@ from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError
 from sccache_py.model import Request
 from sccache_py.request import OtherVersion, decode_request
+from sccache_py.server import trace
 from sccache_py.server.answers import Answer, Finished, Pass, Replay
 from sccache_py.server.runner import send_signal
 from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
@@ -146,13 +147,16 @@ class Connection:
             self._patience = None
 
     def _request(self, payload: bytes) -> None:
+        trace.mark("socket")
         request = decode_request(payload)
+        trace.mark("decode")
         if isinstance(request, OtherVersion):
             self._leave(Kind.REQUEST, payload)
             return
         if not self._sees_the_same(request):
             self._finish(Kind.PASS, b"client sees other files")
             return
+        trace.mark("place")
         answer = self._service.answer_now(request)
         if answer is not None:
             self._answer(answer)
@@ -198,6 +202,8 @@ class Connection:
         elif isinstance(answer, Finished):
             killed = answer.killed_by is not None
             self._finish(Kind.EXIT, bytes((killed, (answer.killed_by or 0) if killed else answer.status)))
+        trace.mark("reply")
+        trace.end("pass" if isinstance(answer, Pass) else "hit" if isinstance(answer, Replay) else "miss")
 
     def _control(self, payload: bytes) -> None:
         try:

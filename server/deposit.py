@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sccache_py import entry
+from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver
 from sccache_py.conditions import Draft, judge
 from sccache_py.keys import Hasher, result_key
@@ -24,6 +24,7 @@ from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, existi
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
+from sccache_py.server.time_macros import result_tells_time
 
 _CHUNK_BYTES = 1 << 20
 
@@ -130,9 +131,13 @@ class Depositor:
         if reason is not None:
             return reason
         variant = examined.inputs.variant
+        if plan.tells_time and result_tells_time(examined.inputs.time_macros, plan.arguments, dict(variant.env)):
+            return Reason.TELLS_TIME
 
         movable = movable_roles(plan)
         pinned: set[str] = set()
+        if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
+            pinned.add("cwd")
         outputs = []
         for opened in examined.outputs:
             output = self._copy(plan, opened, movable, pinned, files)
@@ -140,11 +145,11 @@ class Depositor:
                 return output
             outputs.append(output)
 
-        roles = [role for role, _ in movable]
+        roles = [role for role, _ in movable] if plan.moves_text else []
         stdout, stderr = (plan.roles.make_template(stream, roles) for stream in (ran.stdout, ran.stderr))
         for text in (stdout, stderr):
             pinned.update(role for role, needles in movable if any(n in text for n in needles))
-        variant.pins = sorted((role, plan.roles.path(role)) for role in pinned)
+        variant.pins = sorted((role, plan.roles.pin(role)) for role in pinned)
         variant.result = result_key(recipe, variant)
         return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status), files)
 
@@ -161,7 +166,13 @@ class Depositor:
             hasher = Hasher()
             hasher.update(data)
             is_template = opened.path in plan.templates
-            if is_template:
+            if plan.depfile is not None and is_template:
+                taken_apart = make_rule.fold(data, plan.depfile)
+                if taken_apart is None:
+                    is_template = False
+                    pinned.update(role for role, _ in plan.roles.spellings() if role != "cwd")
+                data = data if taken_apart is None else taken_apart
+            elif is_template:
                 data = plan.roles.make_template(data, [role for role, _ in movable])
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
             if settled:
@@ -213,7 +224,7 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
             continue
-        needles = [os.fsencode(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE]
+        needles = [os.fsencode(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
             found.append((role, needles))
     return found

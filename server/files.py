@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from sccache_py.keys import Hasher, names_digest
+from sccache_py.server.time_macros import TimeMacros
 
 # Linux's number of the clock (linux/time.h); Python's time module does not name it.
 _CLOCK_REALTIME_COARSE = 5
@@ -118,6 +119,7 @@ class FileMemo:
     def __init__(self) -> None:
         self._digests: dict[str, Known] = {}
         self._fine: dict[int, bool] = {}
+        self.time_macros = TimeMacros()
         self.news = False  # something that export() gives was learned since the last one
         self._names: dict[str, tuple[Stamp, frozenset[str]]] = {}
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 from collections.abc import Iterator
+
+
+class Landing(enum.Enum):
+    STORED = enum.auto()  # there is something new in the store
+    NOTHING = enum.auto()  # it ran to its end, which helps nobody else
+    ABANDONED = enum.auto()  # its client went away: one of those who waited should try
 
 
 class Flights:
@@ -18,19 +25,18 @@ class Flights:
             self._flights = flights
             self._recipe = recipe
             self._kept = False
-            self._landed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self._landed: asyncio.Future[Landing] = asyncio.get_running_loop().create_future()
 
         def keep(self) -> None:
             """The leader's answer is given but its result is still being stored: land() follows."""
             self._kept = True
 
-        def land(self, stored: bool) -> None:
+        def land(self, landing: Landing) -> None:
             self._flights._leave(self._recipe, self)
             if not self._landed.done():
-                self._landed.set_result(stored)
+                self._landed.set_result(landing)
 
-        async def landed(self) -> bool:
-            """Whether there is something new in the store."""
+        async def landed(self) -> Landing:
             return await asyncio.shield(self._landed)
 
     def __init__(self) -> None:
@@ -45,9 +51,12 @@ class Flights:
         self._by_recipe.setdefault(recipe, flight)
         try:
             yield flight
+        except asyncio.CancelledError:
+            flight.land(Landing.ABANDONED)
+            raise
         finally:
             if not flight._kept:
-                flight.land(False)
+                flight.land(Landing.NOTHING)
 
     def _leave(self, recipe: bytes, flight: Flight) -> None:
         if self._by_recipe.get(recipe) is flight:

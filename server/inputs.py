@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sccache_py.conditions import Draft
+from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Variant
 from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, stamp_of
 
@@ -42,6 +43,8 @@ class Inputs:
 
     variant: Variant
     _late: dict[int, _Late] = field(default_factory=dict)  # by position in variant.files
+    time_macros: set[bytes] = field(default_factory=set)  # __DATE__ and kin, where the plan says that they count
+    tells_time: bool = False
 
     def complete(self, memo: FileMemo) -> Reason | None:
         """Compute what is missing; for a thread.  Raises OSError."""
@@ -51,6 +54,9 @@ class Inputs:
             # Not its ctime: a rename or a new link to it changes that, and the content stays.
             if (now.st_size, now.st_mtime_ns) != (late.stamp[2], late.stamp[3]):
                 return Reason.INPUT_TOO_NEW
+            if self.tells_time:
+                used = memo.time_macros.known(digest)
+                self.time_macros.update(memo.time_macros.search(os.pread(late.fd, now.st_size, 0), digest) if used is None else used)
             if late.settled:
                 memo.remember(late.path, late.stamp, digest)
             self.variant.files[position] = (self.variant.files[position][0], digest)
@@ -64,7 +70,7 @@ class Inputs:
 
 def take_down(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int) -> Inputs | Reason:
     """The conditions of a draft, folded, if nothing in it moved since the compile began (CLOCK_REALTIME_COARSE, ns)."""
-    inputs = Inputs(Variant([], [], [], [], [(name, env.get(name)) for name in draft.asked], []))
+    inputs = Inputs(Variant([], [], [], [], [(name, env.get(name)) for name in draft.asked], []), tells_time=plan.tells_time)
     try:
         reason = _take_files(plan, draft, memo, began_ns, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
     except BaseException:
@@ -103,8 +109,25 @@ def _take_files(plan: Plan, draft: Draft, memo: FileMemo, began_ns: int, inputs:
             if stamp_of(os.fstat(fd)) != stamp_of(st):
                 return Reason.INPUT_TOO_NEW
             digest = b""
+        if digest and plan.tells_time:
+            used = _time_macros(path, digest, memo)
+            if used is None:
+                return Reason.INPUT_TOO_NEW
+            inputs.time_macros.update(used)
         files.append((plan.roles.fold(path), digest))
     return None
+
+
+def _time_macros(path: str, digest: bytes, memo: FileMemo) -> tuple[bytes, ...] | None:
+    """None: the file is not what it was when it was hashed.  Raises OSError."""
+    used = memo.time_macros.known(digest)
+    if used is None:
+        with open(path, "rb") as f:
+            data = f.read()
+        if digest_of(data) != digest:
+            return None
+        used = memo.time_macros.search(data, digest)
+    return used
 
 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:

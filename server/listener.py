@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Collection
 
+from sccache_py.server import trace
 from sccache_py.server.connection import Connection, Service
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Listener:
                 log.warning("accept: %s", e)
                 self._pause()
                 return
+            trace.begin()
             self.adopt(sock, b"")
 
     def _pause(self) -> None:

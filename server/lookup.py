@@ -35,7 +35,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
         if env.get(name) != value:
             return False
     for role, pinned in variant.pins:
-        if not plan.roles.has(role) or plan.roles.path(role) != pinned:
+        if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return False
     unsure = False
     for folded, digest in variant.files:

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 
 from sccache_py import config, makeflags
 from sccache_py.model import Plan, Reason, Result
-from sccache_py.server import deposit
+from sccache_py.observation import plain
+from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
 from sccache_py.server.files import coarse_ns
-from sccache_py.server.flights import Flights
-from sccache_py.server.jobserver import TokenPool
+from sccache_py.server.flights import Flights, Landing
+from sccache_py.server.jobserver import Grant, TokenPool
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.observer import Observer, Record
 from sccache_py.server.planning import Job
@@ -58,14 +59,17 @@ class Misses:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
         await self._let_inputs_age(plan)
+        trace.mark("clock")
         record = self.observer.begin() if job.observed else None
         if job.observed and record is None:
             return Reason.RECORD_LOST
         began = time.perf_counter()
         used, whole = 0, False
         try:
-            async with self.pool.token(client.build):
-                ran, ours = await self._run(job, client, record)
+            async with self.pool.token(client.build, job.request.env.get(makeflags.LEASE_VARIABLE, "")) as grant:
+                trace.mark("token")
+                ran, ours = await self._run(job, client, record, grant)
+                trace.mark("run")
             self.stats.count("compile_requests")
             self.stats.count("requests_executed")
             self.stats.count("compilations")
@@ -75,7 +79,9 @@ class Misses:
             if record is not None:
                 data = await self.threads.run(record.take)
                 used, whole = len(data), not ran.left_running
+                trace.mark("record")
             examined = await self._examine(job, ran, ours, data)
+            trace.mark("examine")
         except SpawnError as e:
             log.warning("%s: %s", job.compiler.program, e)
             return Reason.UNSUPPORTED_COMPILER
@@ -92,16 +98,17 @@ class Misses:
             self.in_background(self._store(job, ran, examined, flight, began, verify))
         return Finished(ran.killed_by, ran.status)
 
-    async def _run(self, job: Job, client: Client, record: Record | None) -> tuple[Ran, tuple[str, ...]]:
+    async def _run(self, job: Job, client: Client, record: Record | None, grant: Grant) -> tuple[Ran, tuple[str, ...]]:
         """The compiler, with our jobserver in place of the caller's; and the paths by which it may name that."""
         request = job.request
         env = makeflags.without_jobserver(request.env)
-        private = self.pool.open_private() if job.plan.wants_jobserver else None
+        private = grant.open_private() if job.plan.wants_jobserver else None
         inherit: tuple[int, ...] = ()
         try:
             if private is not None:
                 inherit = (private.child_r, private.child_w)
                 env = makeflags.with_jobserver(request.env, self.pool.size, *inherit)
+            env[makeflags.LEASE_VARIABLE] = grant.lease
             if record is not None:
                 env = self.observer.environment(env, record)
             argv = [*request.argv, *job.extra_arguments]
@@ -110,7 +117,7 @@ class Misses:
         finally:
             if private is not None:
                 private.close()
-        ours = tuple(f"{d}/{fd}" for fd in inherit for d in ("/dev/fd", "/proc/self/fd"))
+        ours = tuple(f"{d}/{fd}" for fd in inherit for d in ("/dev/fd", "/proc/self/fd")) + _told_elsewhere(job)
         return ran, ours
 
     async def _let_inputs_age(self, plan: Plan) -> None:
@@ -157,9 +164,11 @@ class Misses:
     async def _store(
         self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Result | None
     ) -> None:
+        trace.begin()
         stored = False
         try:
             entry = await self.threads.run(lambda: self.depositor.make_entry(job.plan, job.recipe, examined, ran))
+            trace.mark("copy and hash")
             if verify is not None:
                 await self._compare(job, verify, entry)
             if isinstance(entry, Reason):
@@ -167,11 +176,13 @@ class Misses:
                 self._not_stored(entry)
             else:
                 stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files)
+                trace.mark("store")
                 self.stats.add_duration("cache_write_duration", max(0.0, time.perf_counter() - began - ran.took_ns / 1e9))
         finally:
             examined.close()
             if flight is not None:
-                flight.land(stored)
+                flight.land(Landing.STORED if stored else Landing.NOTHING)
+            trace.end("stored behind the answer")
 
     async def _compare(self, job: Job, stored: Result, fresh: deposit.Entry | Reason) -> None:
         """A stored result against what the compiler gave just now; one that differs is dropped."""
@@ -189,6 +200,14 @@ class Misses:
     def _not_stored(self, reason: Reason) -> None:
         self.stats.count("non_cacheable_compilations")
         self.stats.not_cached(reason.value)
+
+
+def _told_elsewhere(job: Job) -> tuple[str, ...]:
+    """What is read and is no input: response files, which are part of the command line, and where temporary files go."""
+    request = job.request
+    files = [w[1:] for w in request.argv if w.startswith("@")] if job.compiler.driver.expands_response_files else []
+    files += [request.env[name] for name in ("TMPDIR", "TMP", "TEMP") if request.env.get(name)]
+    return tuple(plain(os.path.join(request.cwd, name)) for name in files)
 
 
 def _may_fail(job: Job) -> bool:

@@ -37,8 +37,12 @@ class Record:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.posix_fallocate(self._fd, 0, RECORD_BYTES)
-        self.reset(0)
+        try:
+            os.posix_fallocate(self._fd, 0, RECORD_BYTES)
+            self.reset(0)
+        except OSError:
+            self.discard()
+            raise
 
     def reset(self, used: int) -> None:
         if used > observation.HEADER_BYTES:
@@ -67,6 +71,7 @@ class Observer:
         self._serial = itertools.count()
         shared = "/dev/shm"
         self._directory = shared if os.access(shared, os.W_OK) else runtime_directory
+        self._sweep()
         self._ours = Image(0, "", "")
         if library_directory is None:
             return
@@ -82,6 +87,15 @@ class Observer:
         self.library = path
         with contextlib.suppress(OSError):
             self._ours = image_of(os.path.realpath(sys.executable if not getattr(sys, "frozen", False) else "/bin/sh"))
+
+    def _sweep(self) -> None:
+        """Remove the records of servers that were killed: nobody else will, and they are memory."""
+        ours = f"sccache-py-{os.getuid()}-"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._directory):
+                pid = name.removeprefix(ours).partition("-")[0]
+                if name.startswith(ours) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                    os.unlink(f"{self._directory}/{name}")
 
     def can_preload(self, image: Image) -> bool:
         """Whether a program of this image loads our library: same class and same C library as we were built for."""

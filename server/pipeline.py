@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass
 
 from sccache_py import config
-from sccache_py.model import Reason, Request, Result, Variant
-from sccache_py.server import lookup
+from sccache_py.model import Reason, Refusal, Request, Result, Variant
+from sccache_py.server import lookup, trace
 from sccache_py.server.answers import Answer, Client, Pass, Replay
 from sccache_py.server.files import FileMemo, Sight
-from sccache_py.server.flights import Flights
+from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.misses import Misses
 from sccache_py.server.planning import Job, Planner
@@ -50,6 +50,7 @@ class Pipeline:
     def answer_now(self, request: Request) -> Answer | None:
         """A hit or a Pass that needs nothing but stats and memory; None: take the long way."""
         job = self.planner.plan_now(request)
+        trace.mark("key")
         if not isinstance(job, Job):
             return self._pass(job) if job is not None else None
         if job.wishes.recache or job.wishes.verify_every:
@@ -58,6 +59,7 @@ class Pipeline:
         if variants is None:
             return None
         variant = lookup.first_holding(variants, job.plan, request.env, job.sight)
+        trace.mark("lookup")
         if not isinstance(variant, Variant):
             return None
         result = self.keeper.result_now(variant.result)
@@ -67,12 +69,14 @@ class Pipeline:
             self.restorer.restore(job.plan, result, {}, request.umask)
         except (Damaged, OSError):
             return None
+        trace.mark("write")
         return self._count_hit(job, variant, result)
 
     # -- the long way --------------------------------------------------------------------------------------------
 
     async def answer(self, request: Request, client: Client) -> Answer:
         job = await self.planner.make_job(request, client)
+        trace.mark("key")
         if not isinstance(job, Job):
             return self._pass(job)
         if job.wishes.recache:
@@ -84,13 +88,15 @@ class Pipeline:
             if stored is not None:
                 return await self._compile(job, client, verify=stored[1])
         hit = await self._hit(job)
-        flight = self.flights.under_way(job.recipe)
-        if hit is None and flight is not None:
+        while hit is None and (flight := self.flights.under_way(job.recipe)) is not None:
             # Another client compiles this very recipe: wait, holding nothing, and look again with our own files.
             self.stats.count("joined_flights")
-            if await flight.landed():
+            landing = await flight.landed()
+            if landing is Landing.STORED:
                 job.sight = Sight(self.memo)
                 hit = await self._hit(job)
+            if landing is not Landing.ABANDONED:
+                break
         if hit is not None:
             return hit
         with self.flights.lead(job.recipe) as flight:
@@ -101,6 +107,7 @@ class Pipeline:
         if config.wishes(request.env) != config.NO_WISHES:
             return None
         job = await self.planner.make_job(request, None)
+        trace.mark("key")
         if not isinstance(job, Job):
             return None if job is Reason.STDIN else self._pass(job)
         return await self._hit(job)
@@ -126,6 +133,7 @@ class Pipeline:
 
     async def _hit(self, job: Job) -> Replay | None:
         found = await self._find(job)
+        trace.mark("lookup")
         if found is None:
             return None
         variant, result = found
@@ -137,6 +145,7 @@ class Pipeline:
                     await self.keeper.forget(job.recipe, variant.result)
                     return None
                 paths[output.digest] = path
+        trace.mark("store")
         try:
             await self.threads.run(lambda: self.restorer.restore(job.plan, result, paths, job.request.umask))
         except Damaged as e:
@@ -148,6 +157,7 @@ class Pipeline:
             # The compiler says better than we could what is wrong with the output directory.
             log.info("outputs not restored (%s): the compiler runs", e)
             return None
+        trace.mark("write")
         return self._count_hit(job, variant, result)
 
     async def _first_holding(self, job: Job, variants: list[Variant]) -> Variant | None:
@@ -170,7 +180,7 @@ class Pipeline:
         answer = await self.misses.compile(job, client, flight, verify)
         return self._pass(answer) if isinstance(answer, Reason) else answer
 
-    def _pass(self, reason: Reason) -> Pass:
+    def _pass(self, reason: Reason | Refusal) -> Pass:
         if reason is Reason.NOT_COMPILING:
             self.stats.count("requests_not_compile")
         elif reason is Reason.UNSUPPORTED_COMPILER:

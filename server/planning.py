@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sccache_py import config, keys
 from sccache_py.compilers import response_files
 from sccache_py.model import Plan, Reason, Refusal, Request
+from sccache_py.server import trace
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
 from sccache_py.server.files import FileMemo, Sight
@@ -50,6 +51,7 @@ class Planner:
     def plan_now(self, request: Request) -> Job | Reason | Refusal | None:
         """What can be said from memory and stats; None: make_job() must be awaited."""
         compiler = self.toolchains.find_now(request)
+        trace.mark("compiler")
         if compiler is None:
             return None
         return self._plan(request, config.wishes(request.env), compiler, Sight(self.memo))
@@ -58,6 +60,7 @@ class Planner:
         compiler = self.toolchains.find_now(request)
         if compiler is None:
             compiler = await self.toolchains.identify(request)
+        trace.mark("compiler")
         wishes = config.wishes(request.env)
         sight = Sight(self.memo)
         job = self._plan(request, wishes, compiler, sight)
@@ -84,6 +87,7 @@ class Planner:
         if wishes.no_cache:
             return Reason.NO_CACHE
         plan = self._plan_of(request, compiler)
+        trace.mark("plan")
         if not isinstance(plan, Plan):
             return plan
         assert isinstance(compiler, Compiler)

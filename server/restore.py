@@ -10,6 +10,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Result
 from sccache_py.server.compression import CompressionError, decompress
 from sccache_py.server.files import FileMemo, appearing, copy_descriptor, hash_descriptor, stamp_of, write_all
@@ -75,7 +76,7 @@ class Restorer:
                 copy_descriptor(source, fd, output.size)
             else:
                 assert output.inline is not None
-                write_all(fd, plan.roles.fill_template(output.inline) if output.template else output.inline)
+                write_all(fd, _filled(plan, output.inline) if output.template else output.inline)
             if not output.template:
                 remembered = os.fstat(fd)
         if remembered is not None and self.memo.shows_every_change(remembered.st_dev, os.path.dirname(target)):
@@ -83,3 +84,8 @@ class Restorer:
                 st = os.stat(target)  # the rename has changed its ctime
                 if (st.st_ino, st.st_size, st.st_mtime_ns) == (remembered.st_ino, remembered.st_size, remembered.st_mtime_ns):
                     self.memo.remember(target, stamp_of(st), output.digest)
+
+
+def _filled(plan: Plan, template: bytes) -> bytes:
+    """An output with this call's names in it."""
+    return plan.roles.fill_template(template) if plan.depfile is None else make_rule.unfold(template, plan.depfile)

@@ -156,6 +156,9 @@ class Runner:
         try:
             await reaped.wait()
             took_ns = time.monotonic_ns() - began
+            if os.WIFSIGNALED(reaped.status):
+                # Its linker or assembler would go on alone, for nobody.
+                send_signal(child.pid, signal.SIGTERM)
             _, lingering = await asyncio.wait(relays, timeout=None if not _group_lives(child.pid) else _LINGER_S)
         except asyncio.CancelledError:
             await asyncio.shield(loop.create_task(stop_group(child.pid, reaped)))
@@ -169,6 +172,8 @@ class Runner:
             err.close()
             reaped.close()
         status = reaped.status
+        if os.WIFSIGNALED(status):
+            send_signal(child.pid, signal.SIGKILL)
         return Ran(
             killed_by=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
             status=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128,

@@ -1,9 +1,9 @@
 """Which compiler is this, really?  From the program that the caller named to an identity that goes into every key.
 
 For rustc the real binary is the one in the sysroot that the program would use *here*: a rustup proxy chooses by RUSTUP_TOOLCHAIN, by
-rust-toolchain files above the cwd and by its settings.  The identity is the digest of that binary and of every file below the
-sysroot's lib/: the driver library, LLVM, the
-standard library, the linker.  It is remembered with the stat of each of these, so that a request costs stats and no process.
+rust-toolchain files above the cwd and by its settings.  The identity is the digest of that binary, of the libraries that
+it starts with (the driver, LLVM), and of the host's standard library and linker below the sysroot.  It is remembered with the stat of each
+of these, so that a request costs stats and no process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sccache_py.compilers.rustc import Rustc
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server import c_toolchain
-from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp
+from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
 from sccache_py.server.files import FileMemo, Sight
 from sccache_py.server.observer import image_of
 
@@ -98,7 +98,8 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
     program = os.path.join(request.cwd, request.program)
     image = image_of(program)
     name = os.path.basename(program)
-    sysroot = ask(request, program, [*(["--rustc"] if "clippy" in name else []), "--print=sysroot"])
+    before = ["--rustc"] if "clippy" in name else []
+    sysroot = ask(request, program, [*before, "--print=sysroot"])
     if not sysroot or not os.path.isdir(sysroot):
         return Reason.UNSUPPORTED_COMPILER
 
@@ -110,7 +111,13 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         stamps += [(path, stamp(path)) for path in _rustup_files(request)]
     interpreter = image_of(image.script) if image.script else image
 
-    files = [real, *_files_below(os.path.join(sysroot, "lib"))]
+    host = re.search(r"^host: (\S+)$", ask(request, program, [*before, "-vV"]), re.MULTILINE)
+    if host is None:
+        return Reason.UNSUPPORTED_COMPILER
+    # Not all below lib/: for a distribution's rustc the sysroot is /usr.  Other targets' libraries are inputs like any file.
+    own = os.path.join(sysroot, "lib", "rustlib", host[1])
+    libraries = startup_libraries(request, real)
+    files = list(dict.fromkeys([real, *libraries, *_files_below(own)]))
     stamps += [(path, stamp(path)) for path in files if path != program]
     stamps += [(path, stamp(path)) for path in sorted({os.path.dirname(f) for f in files})]
 
@@ -120,14 +127,14 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         digest = sight.hash_now(path)
         if digest is None:
             return Reason.UNSUPPORTED_COMPILER
-        identity.field(os.path.relpath(path, sysroot) if path != real else name, digest)
+        identity.field(os.path.relpath(path, sysroot) if path.startswith(f"{sysroot}/") else os.path.basename(path), digest)
     if not all_are(stamps):
         return Reason.UNSUPPORTED_COMPILER  # it is being installed at this moment
     return Compiler(
         program=real,
         driver=Rustc(),
         identity=identity.key(),
-        covered=(os.path.realpath(sysroot) + "/", sysroot + "/", os.path.realpath(real)),
+        covered=tuple(dict.fromkeys((own + "/", os.path.realpath(own) + "/", real, os.path.realpath(real), *libraries))),
         image=interpreter,
         is_script=bool(image.script),
         cwd_matters=bool(image.script)
@@ -163,9 +170,4 @@ def _rustup_files(request: Request) -> Iterable[str]:
 
 
 def _files_below(directory: str) -> list[str]:
-    found = []
-    for place, _, names in os.walk(directory):
-        found += [
-            os.path.join(place, name) for name in names if name != "multirust-channel-manifest.toml" and not name.startswith("manifest-")
-        ]
-    return sorted(found)
+    return sorted(os.path.join(place, name) for place, _, names in os.walk(directory) for name in names)

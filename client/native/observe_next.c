@@ -4,6 +4,8 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <link.h>
 #include <string.h>
 
 /* the linker makes these two */
@@ -47,6 +49,18 @@ raw(long number, long a, long b, long c, long d)
 	return real(number, a, b, c, d);
 }
 
+/* What ld.so has loaded before anyone could see it open files: the program's
+ * libraries are inputs like the program itself. */
+static int
+record_library(struct dl_phdr_info *info, size_t size, void *unused)
+{
+	(void)size;
+	(void)unused;
+	if (info->dlpi_name && strchr(info->dlpi_name, '/'))  /* the program and the vdso have none */
+		record_path('R', 0, AT_FDCWD, info->dlpi_name);
+	return 0;
+}
+
 /* All at once and not when they are first called: dlsym takes a lock, which a
  * signal handler must not, and drops the message that the program's own dlerror
  * may be about to ask for.  It takes 25 µs. */
@@ -56,6 +70,7 @@ find_all(void)
 	int missing = 0;
 
 	record_begin();
+	dl_iterate_phdr(record_library, NULL);
 	for (struct next *n = __start_observe_next; n < __stop_observe_next; n++)
 		if (!n->function) {
 			n->function = look_up(n->name);

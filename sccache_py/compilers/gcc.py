@@ -213,6 +213,8 @@ class C:
             must += templates
             roles.append(("d", templates[0], depfile))
 
+        roles += [(f"t{number}", name, name) for number, (_, name) in enumerate(parsed.targets)]
+
         arguments = [*parsed.arguments, f"-o {'null' if output == '/dev/null' else '$o'}"]
         if parsed.writes_depfile or parsed.depfile is not None:
             arguments.append(f"-MF {'null' if depfile == '/dev/null' else '$d'}")

@@ -357,6 +357,8 @@ def make_world(installed, sysroot) -> Iterator[Callable[..., World]]:
             "XDG_RUNTIME_DIR": str(root / "run"),
             "SCCACHE_DIR": str(root / "cache"),
             "SCCACHE_SERVER_UDS": str(root / "run" / "s"),
+            "SCCACHE_ERROR_LOG": str(root / "log"),
+            "SCCACHE_LOG": "info",
         }
         if mode == FALLBACK:
             server_env["SCCACHE_NO_OBSERVE"] = "1"
@@ -370,6 +372,7 @@ def make_world(installed, sysroot) -> Iterator[Callable[..., World]]:
             world.close()
     finally:
         for world in worlds:
+            print(f"server's log, {world.mode}:", (world.root / "log").read_text() if (world.root / "log").exists() else "none")
             shutil.rmtree(world.root, ignore_errors=True)
 
 
@@ -449,3 +452,48 @@ def macros(sysroot, tmp_path_factory) -> Path:
             cwd=made, check=True, timeout=PATIENCE_S,
         )
     return made
+
+
+@dataclass
+class C:
+    """A world seen with one C compiler; `name` is gcc or clang."""
+
+    world: World
+    name: str
+
+    def __post_init__(self) -> None:
+        self.plus = {"gcc": "g++", "clang": "clang++"}[self.name]
+        self.p, self.o, self.write = self.world.p, self.world.o, self.world.write
+
+    @property
+    def is_gcc(self) -> bool:
+        return self.name == "gcc"
+
+    def expect(self, verdict: str, *args: str, **how: Any) -> Done:
+        return self.world.expect(verdict, *args, **{"rustc": self.name, **how})
+
+    def compile_twice(self, *args: str, **how: Any) -> Done:
+        return self.world.compile_twice(*args, **{"rustc": self.name, **how})
+
+    def changes(self, change: Callable[[], object], undo: Callable[[], object], *args: str, **how: Any) -> None:
+        self.world.changes(change, undo, *args, **{"rustc": self.name, **how})
+
+    def changes_text(self, name: str, text: str, *args: str, **how: Any) -> None:
+        self.world.changes_text(name, text, *args, **{"rustc": self.name, **how})
+
+    def refused(self, reason: str, *args: str, **how: Any) -> Done:
+        return self.world.refused(reason, *args, **{"rustc": self.name, **how})
+
+    def not_stored(self, reason: str, *args: str, **how: Any) -> Done:
+        return self.world.not_stored(reason, *args, **{"rustc": self.name, **how})
+
+    def object(self, name: str = "x.o") -> str:
+        return str(self.o / name)
+
+
+@pytest.fixture(params=["gcc", "clang"])
+def c(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> C:
+    """One observed world for each C compiler."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"no {request.param}")
+    return C(make_world(), request.param)

@@ -1,0 +1,313 @@
+"""What decides an object file: sources, headers, where they were looked for, arguments, variables, the clock.
+
+Each test compiles, changes one thing and must see a miss with the compiler's own bytes, or sees a hit where nothing that matters changed.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ONE = "int f(void) { return 1; }\n"
+INCLUDES = '#include "a.h"\nint f(void) { return A; }\n'
+
+
+def test_an_unchanged_source_hits_and_an_edited_one_misses(c):
+    """The first thing anyone expects of a cache."""
+    c.write("x.c", ONE)
+    c.changes_text("x.c", "int f(void) { return 2; }\n", "-c", "x.c", "-o", c.object())
+
+
+def test_an_edited_header_misses(c):
+    """Headers are inputs, found by watching the compiler."""
+    c.write("x.c", INCLUDES)
+    c.write("a.h", "#define A 1\n")
+    c.changes_text("a.h", "#define A 2\n", "-c", "x.c", "-o", c.object())
+
+
+def test_another_name_for_the_object_still_hits(c):
+    """Two targets of one build, or two build directories, compile the same source."""
+    c.write("x.c", ONE)
+    c.expect("miss", "-c", "x.c", "-O2", "-o", c.object())
+    c.expect("hit", "-c", "x.c", "-O2", "-o", c.object("other-name.o"))
+    (c.o / "sub").mkdir()
+    c.world.outs.append(c.o / "sub")
+    c.expect("hit", "-c", "x.c", "-O2", f"-o{c.o}/sub/y.o")
+
+
+def test_another_directory_hits_without_debug_information(c):
+    """A second checkout: nothing in the object says where it was compiled."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", INCLUDES)
+        c.write(f"{place}/a.h", "#define A 1\n")
+    c.expect("miss", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("hit", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+    c.write("two/a.h", "#define A 2\n")
+    c.expect("miss", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+    c.expect("hit", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+
+
+def test_debug_information_tells_two_directories_apart(c):
+    """The object names its directory: a debugger would show the other checkout's source."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    c.expect("miss", "-g", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("miss", "-g", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+    c.expect("hit", "-g", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+
+
+def test_a_prefix_map_makes_two_directories_alike(c):
+    """Who maps the directory away wants one object for all checkouts."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    for option in ("-ffile-prefix-map", "-fdebug-prefix-map"):
+        c.expect("miss", "-g", f"{option}={c.p}/one=.", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+        c.expect("hit", "-g", f"{option}={c.p}/two=.", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+
+
+def test_a_prefix_map_that_covers_the_parent_keeps_the_rest_in_the_key(c):
+    """/p/one and /p/two become ./one and ./two in the object."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+        c.expect("miss", "-g", f"-ffile-prefix-map={c.p}=.", "-c", "x.c", "-o", c.object(), cwd=c.p / place)
+
+
+def test_a_prefix_map_of_a_header_elsewhere_is_not_told_by_the_cwd(c):
+    """The map changes the header's name in the object in one call and not in the other."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", f'#include "{c.p}/one/h.h"\nint g(void) {{ return h(); }}\n')
+    c.write("one/h.h", "static inline int h(void) { return 1; }\n")
+    c.expect("miss", "-g", f"-ffile-prefix-map={c.p}/one=.", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("miss", "-g", f"-ffile-prefix-map={c.p}/two=.", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+
+
+def test_pwd_through_a_link_is_what_debug_information_says(c):
+    """gcc and clang believe $PWD where it names the cwd."""
+    c.write("one/x.c", ONE)
+    (c.p / "link").symlink_to("one")
+    args = ("-g", "-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one", env={"PWD": str(c.p / "one")})
+    c.expect("miss", *args, cwd=c.p / "one", env={"PWD": str(c.p / "link")})
+    c.expect("hit", *args, cwd=c.p / "one", env={"PWD": str(c.p / "one")})
+    c.expect("hit", *args, cwd=c.p / "one", env={"PWD": "/nowhere"})
+
+
+def test_a_relative_include_directory_is_this_directorys(c):
+    """Two build directories with a config.h each and the very same command line."""
+    c.write("src/x.c", '#include "config.h"\nint f(void) { return A; }\n')
+    for place, value in (("debug", 1), ("release", 2)):
+        c.write(f"{place}/include/config.h", f"#define A {value}\n")
+    args = ("-Iinclude", "-c", "../src/x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "debug")
+    c.expect("miss", *args, cwd=c.p / "release")
+    c.expect("hit", *args, cwd=c.p / "debug")
+    c.expect("hit", *args, cwd=c.p / "release")
+
+
+@pytest.mark.parametrize("option", ["-I", "-iquote", "-isystem", "-idirafter"])
+def test_a_new_header_that_shadows_an_old_one_misses(c, option):
+    """Open for years in other caches: the file that was read is unchanged, but another would be read now."""
+    (c.p / "first").mkdir()
+    c.write("x.c", INCLUDES)
+    c.write("second/a.h", "#define A 1\n")
+    c.changes(
+        lambda: c.write("first/a.h", "#define A 2\n"),
+        lambda: os.unlink(c.p / "first" / "a.h"),
+        option, "first", option, "second", "-c", "x.c", "-o", c.object(),
+    )  # fmt: skip
+
+
+def test_an_include_directory_that_appears_misses(c):
+    """-I names it already; the compiler passed over it."""
+    c.write("x.c", INCLUDES)
+    c.write("second/a.h", "#define A 1\n")
+
+    def remove():
+        os.unlink(c.p / "first/a.h")
+        os.rmdir(c.p / "first")
+
+    c.changes(lambda: c.write("first/a.h", "#define A 2\n"), remove, "-Ifirst", "-Isecond", "-c", "x.c", "-o", c.object())
+
+
+def test_an_answer_of_has_include_that_changes_misses(c):
+    """No list of headers tells that one was asked for."""
+    c.write("x.c", '#if __has_include("b.h")\nint f(void) { return 2; }\n#else\nint f(void) { return 1; }\n#endif\n')
+    c.changes(lambda: c.write("b.h", ""), lambda: os.unlink(c.p / "b.h"), "-c", "x.c", "-o", c.object())
+
+
+def test_an_include_directory_behind_a_link_that_is_retargeted_misses(c):
+    """`include/current -> v1`: every path on the command line stays the same."""
+    c.write("x.c", INCLUDES)
+    c.write("v1/a.h", "#define A 1\n")
+    c.write("v2/a.h", "#define A 2\n")
+    link = c.p / "current"
+
+    def point(to):
+        link.unlink(missing_ok=True)
+        link.symlink_to(to)
+
+    point("v1")
+    c.changes(lambda: point("v2"), lambda: point("v1"), "-isystem", "current", "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o", c.object())
+
+
+def test_a_precompiled_header_that_appears_beside_its_header_misses(c):
+    """gcc takes a.h.gch where it stands beside a.h, whatever is in it."""
+    if not c.is_gcc:
+        pytest.skip("clang takes one only where it is asked for")
+    c.write("x.c", '#include "a.h"\nint f(void) { return A; }\n')
+    c.write("a.h", "#define A 1\n")
+    c.compile_twice("-c", "x.c", "-o", c.object())
+    c.write("other.h", "#define A 2\n")
+    made = c.world.run(["gcc", "-x", "c-header", "other.h", "-o", "a.h.gch"], c.p, {})
+    assert made.returncode == 0
+    c.expect("miss", "-c", "x.c", "-o", c.object())
+    c.expect("hit", "-c", "x.c", "-o", c.object())
+    os.unlink(c.p / "a.h.gch")
+    c.expect("hit", "-c", "x.c", "-o", c.object())
+
+
+def test_macros_by_argument_are_told_apart(c):
+    """-DA B (B is a file) is not -DAB."""
+    c.write("x.c", "#ifdef AB\nint ab;\n#endif\n#ifdef A\nint a;\n#endif\n")
+    c.expect("miss", "-DA", "-c", "x.c", "-o", c.object())
+    c.expect("miss", "-DAB", "-c", "x.c", "-o", c.object())
+    c.expect("miss", "-D", "A", "-U", "A", "-c", "x.c", "-o", c.object())
+    c.expect("hit", "-D", "A", "-c", "x.c", "-o", c.object())
+
+
+def test_an_included_argument_file_counts(c):
+    """-include and -imacros read files that no source names."""
+    c.write("x.c", "int f(void) { return A; }\n")
+    c.write("force.h", "#define A 1\n")
+    for option in ("-include", "-imacros"):
+        c.changes_text("force.h", "#define A 2\n", option, "force.h", "-c", "x.c", "-o", c.object())
+
+
+def test_a_file_that_the_assembler_includes_counts(c):
+    """No depfile names what .incbin reads."""
+    c.write("x.c", '__asm__(".section .rodata\\n.incbin \\"blob\\"\\n");\n')
+    c.write("blob", "one")
+    c.changes_text("blob", "two", "-c", "x.c", "-o", c.object())
+
+
+@pytest.mark.parametrize("variable", ["CPATH", "C_INCLUDE_PATH"])
+def test_a_variable_that_names_include_directories_counts(c, variable):
+    """They are -I by other means."""
+    c.write("x.c", INCLUDES.replace('"', "<").replace('a.h<', "a.h>"))
+    c.write("one/a.h", "#define A 1\n")
+    c.write("two/a.h", "#define A 2\n")
+    args = ("-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, env={variable: str(c.p / "one")})
+    c.expect("miss", *args, env={variable: str(c.p / "two")})
+    c.expect("hit", *args, env={variable: str(c.p / "one")})
+    c.expect("fail", *args)
+
+
+def test_variables_that_decide_nothing_do_not_count(c):
+    """Another terminal, another jobserver, another place for temporary files."""
+    c.write("x.c", ONE)
+    (c.p / "tmp").mkdir()
+    c.expect("miss", "-c", "x.c", "-o", c.object(), env={"TERM": "xterm", "MAKEFLAGS": "-j2"})
+    c.expect("hit", "-c", "x.c", "-o", c.object(), env={"TERM": "dumb", "TMPDIR": str(c.p / "tmp"), "X": "y"})
+    c.expect("miss", "-O", "-c", "x.c", "-o", c.object(), env={"TMPDIR": str(c.p / "tmp")})
+    os.rmdir(c.p / "tmp")
+    c.expect("hit", "-O", "-c", "x.c", "-o", c.object())
+
+
+@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
+def test_the_time_of_the_compile_is_not_replayed(c, macro):
+    """A hit would bring back the day of the first compile."""
+    c.write("x.c", '#include "a.h"\nconst char *when = A;\n')
+    c.write("a.h", f"#define A {macro}\n")
+    # The two compiles of one expectation may see different seconds, so bytes are not compared here.
+    for _ in range(2):
+        c.world.cached("-c", "x.c", "-o", c.object(), rustc=c.name)
+    c.world.note_server()
+    assert c.world.counts().get("cache_hits", 0) == 0
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 2}
+
+
+def test_source_date_epoch_makes_the_date_an_input(c):
+    """Reproducible builds set it, and their objects can be cached."""
+    if not c.is_gcc:
+        pytest.skip("clang 14 does not know the variable")
+    c.write("x.c", "const char *when = __DATE__ __TIME__;\n")
+    args = ("-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, env={"SOURCE_DATE_EPOCH": "1000000000"})
+    c.expect("hit", *args, env={"SOURCE_DATE_EPOCH": "1000000000"})
+    c.expect("miss", *args, env={"SOURCE_DATE_EPOCH": "1100000000"})
+
+
+def test_a_date_that_is_defined_on_the_command_line_is_no_date(c):
+    """Bazel defines __DATE__ as "redacted"."""
+    c.write("x.c", "const char *when = __DATE__;\n")
+    c.compile_twice("-Wno-builtin-macro-redefined", '-D__DATE__="redacted"', "-c", "x.c", "-o", c.object())
+
+
+def test_native_is_this_processor(c):
+    """The key has the processor's features; here only that it is cached at all can be seen."""
+    c.write("x.c", ONE)
+    c.compile_twice("-march=native", "-c", "x.c", "-o", c.object())
+
+
+def test_a_sanitizers_ignore_list_counts(c):
+    """It decides which functions are instrumented."""
+    if c.is_gcc:
+        pytest.skip("gcc has no such lists")
+    c.write("x.c", "int f(int *p) { return *p; }\n")
+    c.write("list", "src:*.cc\n")
+    args = ("-fsanitize=address", "-fsanitize-ignorelist=list", "-c", "x.c", "-o", c.object())
+    c.changes_text("list", "fun:f\n", *args)
+
+
+def test_a_sysroot_is_looked_into(c):
+    """Cross builds bring headers of their own."""
+    c.write("x.c", "#include <a.h>\nint f(void) { return A; }\n")
+    c.write("root/usr/include/a.h", "#define A 1\n")
+    c.changes_text("root/usr/include/a.h", "#define A 2\n", "--sysroot=root", "-isystem", "=/usr/include", "-c", "x.c", "-o", c.object())
+
+
+def test_a_response_file_is_part_of_the_command_line(c):
+    """Nested and quoted, as long command lines are given; and build tools delete the file afterwards."""
+    c.write("x.c", "const char *s = S; int f(void) { return A; }\n")
+    c.write("inner", '-DA=1 "-DS=\\"a b\\""\n')
+    c.write("outer", "@inner\n-c 'x.c'\n")
+    args = ("@outer", "-o", c.object())
+    c.compile_twice(*args)
+    c.expect("hit", "-DA=1", '-DS="a b"', "-c", "x.c", "-o", c.object())
+    c.write("inner", '-DA=2 "-DS=\\"a b\\""\n')
+    c.expect("miss", *args)
+
+
+def test_the_colour_of_messages_is_as_the_callers_terminal_has_it(c):
+    """-fdiagnostics-color=always and never are other messages."""
+    c.write("x.c", "int f(void) { int unused; return 1; }\n")
+    plain = c.compile_twice("-Wall", "-c", "x.c", "-o", c.object())
+    coloured = c.compile_twice("-Wall", "-fdiagnostics-color=always", "-c", "x.c", "-o", c.object())
+    assert plain.stderr
+    assert b"\x1b[" in coloured.stderr
+    assert b"\x1b[" not in plain.stderr
+
+
+def test_warnings_are_replayed_only_where_they_name_the_same_paths(c):
+    """A message with the directory in it belongs to that directory."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", '#include "a.h"\n')
+        c.write(f"{place}/a.h", "#warning here\n")
+    for place in ("one", "two"):
+        c.expect("miss", "-I", str(c.p / place), "-c", "x.c", "-o", c.object(), cwd=c.p / place)
+    c.expect("hit", "-I", str(c.p / "one"), "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    if not c.is_gcc:
+        return
+    c.expect("miss", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("hit", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+
+
+def test_a_failing_compile_is_not_remembered(c):
+    """The next one may succeed, by a file that nobody looked for."""
+    c.write("x.c", "int f(void) { return }\n")
+    c.expect("fail", "-c", "x.c", "-o", c.object())
+    c.expect("fail", "-c", "x.c", "-o", c.object())
