@@ -116,11 +116,10 @@ def judge(
     env: names in the caller's environment.
     succeeded: a probe that failed need not have left anything.
     """
+    if plan.incremental is not None:
+        covered = (*covered, plan.incremental, plan.incremental + "/")
     skip = {*ours, *covered}
     toolchain = tuple(path for path in covered if path.endswith("/"))
-    if plan.incremental is not None:
-        skip.add(plan.incremental)
-        covered = (*covered, plan.incremental + "/")
 
     def decides(path: str) -> bool:
         return not (path in skip or path.startswith(toolchain) or is_ignored(path))

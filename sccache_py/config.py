@@ -35,6 +35,7 @@ class Settings:
     error_log: str | None = None
     log_level: str = "warning"
     observe: bool = True
+    memory_admission: bool = True  # a compile that would make the machine swap waits
     trace: str | None = None
 
 
@@ -125,6 +126,7 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
         error_log=env.get("SCCACHE_ERROR_LOG") or None,
         log_level=env.get("SCCACHE_LOG", "warning").rpartition("=")[2].lower(),
         observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),
+        memory_admission=not _is_true(env.get("SCCACHE_NO_MEMORY_ADMISSION")),
         trace=env.get("SCCACHE_TRACE") or None,
     )
 

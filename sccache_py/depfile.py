@@ -8,6 +8,7 @@ return escaped.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 _NAME = re.compile(rb"((?:[^\\ \n]|\\.)+)")
 
@@ -29,6 +30,15 @@ def parse_dep_info(text: bytes) -> tuple[list[bytes], list[bytes]]:
             for name in _NAME.findall(rest):
                 files[_unescape(name)] = None
     return list(files), list(names)
+
+
+def replace_targets(text: bytes, replace: Callable[[bytes], bytes]) -> bytes:
+    """Put the target of each rule through `replace`.  `file:` without prerequisites names a source, not an output."""
+    lines = []
+    for line in text.split(b"\n"):
+        target, colon, rest = _split_rule(line)
+        lines.append(replace(target) + colon + rest if colon and rest and not line.startswith(b"#") else line)
+    return b"\n".join(lines)
 
 
 def _split_rule(line: bytes) -> tuple[bytes, bytes, bytes]:

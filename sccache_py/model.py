@@ -38,6 +38,7 @@ class Reason(enum.Enum):
     RESPONSE_FILE = "@"
     SYSROOT = "--sysroot"
     FALLBACK_SCRIPT = "script as compiler without observation"
+    FALLBACK_SEARCH = "libraries found by search without observation"
     FALLBACK_NO_DEP_INFO = "no dep-info without observation"
     FALLBACK_C = "C without observation"
     NO_CACHE = "SCCACHE_NO_CACHE"
@@ -123,6 +124,7 @@ class Plan:
     incremental: str | None = None  # the compiler's own cache (absolute): neither input nor output
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
+    searches: bool = False  # libraries are found by search: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
     chooses_width: bool = False
     depfile: Depfile | None = None  # gcc's and clang's, which is one of `templates`

@@ -38,6 +38,15 @@ def _raw(path: bytes) -> bytes:
 _ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {b"r": _raw, b"j": _json_escape, b"m": _make_escape}
 
 
+# How rustc 1.95 writes it (rustc_errors/src/json.rs, ArtifactNotification).
+_NOTICE = b'{"$message_type":"artifact",'
+
+
+def encodings(path: str) -> set[bytes]:
+    """How a path may be written in a text."""
+    return {encode(os.fsencode(path)) for encode in _ENCODINGS.values()}
+
+
 class Roles:
     """An ordered set of (role, absolute path, path as the caller spelled it)."""
 
@@ -106,6 +115,15 @@ class Roles:
                 # Only where a path begins: "/t/deps" inside "/src/t/deps" is another directory.
                 text = re.sub(rb"(?<![\w./-])" + re.escape(needle) + _BOUNDARY, mark.replace(b"\\", b"\\\\"), text)
         return text
+
+    def make_stream_template(self, text: bytes, roles: Iterable[str]) -> bytes:
+        """The same for what a compiler said, but only in the notices by which it tells cargo where an output is.
+
+        Anywhere else a path is part of what a source, or a variable, made the compiler say.
+        """
+        roles = list(roles)
+        lines = text.split(b"\n")
+        return b"\n".join(self.make_template(line, roles if line.startswith(_NOTICE) else ()) for line in lines)
 
     def fill_template(self, template: bytes) -> bytes:
         """The inverse, with this call's paths.  Raises KeyError for a role that this call does not have."""

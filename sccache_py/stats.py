@@ -44,6 +44,7 @@ _JOBSERVER = {
     "waiting": "Waiting for a job token",
     "waits": "Waits for a job token",
     "wait_total_s": "Waited for job tokens",
+    "wait_mean_s": "Mean wait for a job token",
     "wait_longest_s": "Longest wait for a job token",
     "reclaimed": "Job tokens reclaimed",
 }

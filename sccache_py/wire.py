@@ -36,6 +36,7 @@ class Kind(enum.IntEnum):
     SIGNAL = 2
     STDIN = 3
     CONTROL = 4
+    LEASE = 5
     PASS = 16
     STARTED = 17
     STDOUT = 18
@@ -44,6 +45,7 @@ class Kind(enum.IntEnum):
     STDIN_WANTED = 21
     ANSWER = 22
     LEAVING = 23
+    LEASED = 24
 
 
 def encode_frame(kind: Kind, payload: bytes = b"") -> bytes:

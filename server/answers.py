@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sccache_py.model import Reason, Refusal
+from sccache_py.server.builds import Build
 from sccache_py.server.runner import Audience
 
 
@@ -17,7 +18,10 @@ class Client(Audience, Protocol):
         ...
 
     @property
-    def build(self) -> str:
+    def pid(self) -> int: ...
+
+    @property
+    def build(self) -> Build:
         """Whose turn it is in the token pool."""
         ...
 

@@ -23,9 +23,12 @@ from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, dr
 from sccache_py.server.deposit import Depositor
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights
+from sccache_py.server.jobs import Jobs
 from sccache_py.server.jobserver import TokenPool, processors
 from sccache_py.server.keeper import Keeper
+from sccache_py.server.leases import Leases, sweep
 from sccache_py.server.listener import Listener
+from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
 from sccache_py.server.pipeline import Pipeline
@@ -65,7 +68,8 @@ class Parts:
         self.observer = Observer(native, runtime)
         client = os.path.join(native, "sccache-py") if native is not None else None
         self.runner = Runner(client if client is not None and self.observer.library is not None else None)
-        self.pool = TokenPool(settings.jobs or processors())
+        self.pool = TokenPool(settings.jobs or processors(), Memory().available_kib if settings.memory_admission else None)
+        self.jobs = Jobs()
         self.pipeline = Pipeline(
             memo=self.memo,
             planner=Planner(settings, self.memo, Toolchains(self.memo, self.threads.executor), self.observer, self.threads),
@@ -83,6 +87,7 @@ class Parts:
                 stats=self.stats,
                 in_background=lambda work: self.listener.in_background(work),
             ),
+            jobs=self.jobs,
             threads=self.threads,
             stats=self.stats,
         )
@@ -148,12 +153,16 @@ class Server:
         self.parts = parts = Parts(settings, native, os.path.dirname(claim.path) or "/tmp")
         self.keeper = parts.keeper
         self.pool = parts.pool
-        service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave)
+        # Tasks that may go on when all is stored: who asked us to stop, and builds that have job tokens of us.
+        self._stoppers: set[asyncio.Task[None] | None] = set()
+        runtime = os.path.dirname(claim.path) or "/tmp"
+        sweep(runtime)
+        leases = Leases(parts.pool, parts.jobs, runtime, self._stoppers)
+        service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave, leases.serve)
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
         self._gone = asyncio.Event()
         self._leaving = False
         self._stored = asyncio.Event()
-        self._stoppers: set[asyncio.Task[None] | None] = set()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -228,6 +237,11 @@ class Server:
             self.leave()
             await self._stored.wait()
             return self._last_answer
+        if name == "jobs":
+            size = arguments.get("size")
+            if isinstance(size, int) and size > 0:
+                self.pool.resize(size)
+            return self.parts.jobs.answer(self.pool)
         await self.workers.collect()
         if name == "zero":
             await self.keeper.zero_stats()
@@ -254,6 +268,7 @@ def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool:
             "waiting": pool.waiting,
             "waits": pool.waits,
             "wait_total_s": pool.wait_total_s,
+            "wait_mean_s": pool.wait_total_s / max(1, pool.waits),
             "wait_longest_s": pool.wait_longest_s,
             "reclaimed": pool.reclaimed,
         }

@@ -69,7 +69,9 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
             covered |= {found, os.path.realpath(found)}
             files.append(found)
     for file in list(files):
-        files += startup_libraries(request, file)
+        libraries = startup_libraries(request, file)
+        covered.update(libraries)
+        files += libraries
 
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()

@@ -75,10 +75,7 @@ def ask(request: Request, program: str, words: list[str], env: Mapping[str, str]
 
 
 def startup_libraries(request: Request, program: str) -> list[str]:
-    """What ld.so would load for a program here (its `--list`), by real path; none for a script or a static program.
-
-    Without the C library, which makes no code.
-    """
+    """What ld.so would load for a program here (its `--list`), itself included, as it names them; none for a script or a static program."""
     image = image_of(program)
     if not image.interpreter:
         return []
@@ -86,5 +83,4 @@ def startup_libraries(request: Request, program: str) -> list[str]:
         listed = ask(request, image.interpreter, ["--list", program])
     except (OSError, subprocess.SubprocessError):
         return []
-    paths = [os.path.realpath(p) for p in _LIBRARY.findall(listed)]
-    return [p for p in paths if not os.path.basename(p).startswith(("libc.", "libc-", "ld-"))]
+    return [image.interpreter, *_LIBRARY.findall(listed)] if listed else []

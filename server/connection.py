@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -26,6 +27,7 @@ from sccache_py.model import Request
 from sccache_py.request import OtherVersion, decode_request
 from sccache_py.server import trace
 from sccache_py.server.answers import Answer, Finished, Pass, Replay
+from sccache_py.server.builds import Build, build_of
 from sccache_py.server.runner import send_signal
 from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
 
@@ -45,7 +47,7 @@ class Service:
     """What a connection may ask of the server.
 
     answer_now, answer: the pipeline's two ways; answer gives None where another process must answer.
-    control: name and arguments → the answer's map; None: another process answers it.
+    control: name and arguments → the answer's map; None: another process answers it.  lease: serves a build under the wrapper.
     leave: a client of another version wants this socket.  hand_over: give the connection, with what was read of it, to that other process.
     """
 
@@ -53,6 +55,7 @@ class Service:
     answer: Callable[[Request, Connection], Coroutine[Any, Any, Answer | None]]
     control: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]] | None
     leave: Callable[[], None]
+    lease: Callable[[Connection, dict[str, Any]], Coroutine[Any, Any, None]] | None = None
     hand_over: Callable[[socket.socket, bytes], None] | None = None
 
 
@@ -66,7 +69,7 @@ class Connection:
         self._root = root
         self._gone = gone
         self._socket = sock
-        self._pid = pid
+        self.pid = pid
         self._decoder = Decoder()
         self._out = bytearray()
         self._closing = False
@@ -80,14 +83,10 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._patience: asyncio.TimerHandle | None = None
 
-    @property
-    def build(self) -> str:
-        """Whose call this is: the process that started the client (cargo, ninja, make)."""
-        try:
-            with open(f"/proc/{self._pid}/stat", encoding="ascii", errors="replace") as f:
-                return f.read().rpartition(")")[2].split()[1]
-        except (OSError, IndexError):
-            return ""
+    @functools.cached_property
+    def build(self) -> Build:
+        """Whose call this is."""
+        return build_of(self.pid)
 
     def begin(self, received: bytes) -> None:
         self._loop.add_reader(self._socket.fileno(), self._readable)
@@ -138,6 +137,9 @@ class Connection:
         elif kind is Kind.CONTROL and self.task is None:
             self._stop_patience()
             self._control(payload)
+        elif kind is Kind.LEASE and self.task is None:
+            self._stop_patience()
+            self._lease(payload)
         else:
             raise ProtocolError(f"frame {kind.name} out of place")
 
@@ -229,6 +231,38 @@ class Connection:
         except Exception:
             log.exception("control %s failed", name)
             self.close()
+
+    def _lease(self, payload: bytes) -> None:
+        try:
+            protocol, version, arguments = unpack(payload)
+            version = version.decode() if isinstance(version, bytes) else str(version)
+        except (TypeError, ValueError) as e:
+            raise ProtocolError("not a request for a lease") from e
+        if (protocol, version) != (PROTOCOL, __version__):
+            self._leave(Kind.LEASE, payload)
+        elif self._service.lease is None:
+            self._hand_over(Kind.LEASE, payload)
+        else:
+            work = self._service.lease(self, arguments if isinstance(arguments, dict) else {})
+            self.task = self._loop.create_task(self._serve_lease(work))
+
+    async def _serve_lease(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            pass
+        except OSError as e:
+            log.warning("a build runs without the pool: %s", e)
+        finally:
+            self.close()
+
+    def leased(self, answer: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+        """The wrapper may start its build.  The first frame that it gets, and small: it goes out whole."""
+        frame = encode_frame(Kind.LEASED, pack(answer))
+        try:
+            socket.send_fds(self._socket, [frame], descriptors, socket.MSG_NOSIGNAL)
+        except OSError:
+            self._client_gone()
 
     def _hand_over(self, kind: Kind, payload: bytes) -> None:
         """Another process goes on with this connection, from its first byte."""

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver
 from sccache_py.conditions import Draft, judge
+from sccache_py.depfile import replace_targets
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
+from sccache_py.roles import encodings
 from sccache_py.server.compression import compress
 from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, existing, stamp_of
 from sccache_py.server.inputs import Inputs, take_down
@@ -146,7 +148,7 @@ class Depositor:
             outputs.append(output)
 
         roles = [role for role, _ in movable] if plan.moves_text else []
-        stdout, stderr = (plan.roles.make_template(stream, roles) for stream in (ran.stdout, ran.stderr))
+        stdout, stderr = (plan.roles.make_stream_template(stream, roles) for stream in (ran.stdout, ran.stderr))
         for text in (stdout, stderr):
             pinned.update(role for role, needles in movable if any(n in text for n in needles))
         variant.pins = sorted((role, plan.roles.pin(role)) for role in pinned)
@@ -173,7 +175,7 @@ class Depositor:
                     pinned.update(role for role, _ in plan.roles.spellings() if role != "cwd")
                 data = data if taken_apart is None else taken_apart
             elif is_template:
-                data = plan.roles.make_template(data, [role for role, _ in movable])
+                data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"]))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
             if settled:
                 self._memo.remember(opened.path, stamp_of(opened.st), hasher.digest())
@@ -224,9 +226,9 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
             continue
-        needles = [os.fsencode(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
+        needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
-            found.append((role, needles))
+            found.append((role, sorted(set().union(*needles))))
     return found
 
 

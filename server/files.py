@@ -17,7 +17,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from sccache_py.keys import Hasher, names_digest
@@ -298,37 +298,50 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-@contextlib.contextmanager
-def appearing(path: str, mode: int) -> Iterator[int]:
-    """A descriptor to write a file by, which appears under its name when all is written, or not at all.
+def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result | None:
+    """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all.
 
-    mode: permission bits, exactly (the server's own umask is 0).  A device or FIFO of that name is written through.
+    mode: permission bits, exactly (the server's own umask is 0).  A device or FIFO of that name is written through.  Returns
+    what fstat said before
+    the file got its name; None for what is not a regular file.  Raises OSError, and whatever `fill` raises.
     """
-    path = os.path.realpath(path)
+    there = True
     try:
-        special = not stat.S_ISREG(os.lstat(path).st_mode)
+        st = os.lstat(path)
+        if stat.S_ISLNK(st.st_mode):
+            path = os.path.realpath(path)
+            st = os.stat(path)
+        if not stat.S_ISREG(st.st_mode):
+            _write_through(path, fill)
+            return None
     except FileNotFoundError:
-        special = False
-    if special:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-        return
+        there = False
     # Beside the target, not in /tmp: rename must not cross a file system.
     temporary = f"{os.path.dirname(path)}/.sccache-{os.getpid()}-{next(_serial)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
-            yield fd
+            fill(fd)
+            written = os.fstat(fd)
         finally:
             os.close(fd)
-        os.replace(temporary, path)
+        if there:
+            # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
+            os.unlink(path)
+        os.rename(temporary, path)
+        return written
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _write_through(path: str, fill: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fill(fd)
+    finally:
+        os.close(fd)
 
 
 def existing(paths: Iterable[str]) -> list[str]:

@@ -12,6 +12,8 @@ import contextlib
 import enum
 from collections.abc import Iterator
 
+from sccache_py.server.jobs import Seen
+
 
 class Landing(enum.Enum):
     STORED = enum.auto()  # there is something new in the store
@@ -25,6 +27,7 @@ class Flights:
             self._flights = flights
             self._recipe = recipe
             self._kept = False
+            self.leader: Seen | None = None
             self._landed: asyncio.Future[Landing] = asyncio.get_running_loop().create_future()
 
         def keep(self) -> None:
@@ -46,8 +49,9 @@ class Flights:
         return self._by_recipe.get(recipe)
 
     @contextlib.contextmanager
-    def lead(self, recipe: bytes) -> Iterator[Flight]:
+    def lead(self, recipe: bytes, leader: Seen | None = None) -> Iterator[Flight]:
         flight = Flights.Flight(self, recipe)
+        flight.leader = leader
         self._by_recipe.setdefault(recipe, flight)
         try:
             yield flight

@@ -44,6 +44,11 @@ class Seen:
         self.state, self.holder, self.leader, self.since = state, holder, leader, time.monotonic()
 
 
+def unseen() -> Seen:
+    """For a call that nobody watches (a hit worker's)."""
+    return Seen(0, str, "", "", "")
+
+
 class Jobs:
     def __init__(self) -> None:
         self._seen: dict[Seen, None] = {}

@@ -193,9 +193,7 @@ class TokenPool:
             self._end(id)
 
     @contextlib.asynccontextmanager
-    async def lease(
-        self, fifo: str | None, waits_as: Callable[[int], None] | None = None
-    ) -> AsyncIterator[tuple[Grant, Channel]]:
+    async def lease(self, fifo: str | None, waits_as: Callable[[int], None] | None = None) -> AsyncIterator[tuple[Grant, Channel]]:
         """A whole build's: one token for its first job, and a channel for more.
 
         fifo: the directory to make a FIFO in; None: a pair.  Raises OSError.
@@ -219,9 +217,7 @@ class TokenPool:
         id = int(number)
         return id if id in self.policy.holders and self.policy.holders[id].running else None
 
-    async def _acquire(
-        self, build: str, role: Role, lender: int | None, need: Need | None, waits_as: Callable[[int], None] | None
-    ) -> int:
+    async def _acquire(self, build: str, role: Role, lender: int | None, need: Need | None, waits_as: Callable[[int], None] | None) -> int:
         id = next(self._serial)
         if waits_as is not None:
             waits_as(id)

@@ -31,12 +31,12 @@ class Wrapper(Protocol):
 
 
 class Leases:
-    def __init__(self, pool: TokenPool, jobs: Jobs, runtime: str) -> None:
-        """runtime: where FIFOs are made, each in a directory of its own."""
+    def __init__(self, pool: TokenPool, jobs: Jobs, runtime: str, tasks: set[asyncio.Task[None] | None]) -> None:
+        """runtime: where FIFOs are made, each in a directory of its own.  tasks: those of the leases that are out are put there."""
         self._pool = pool
         self._jobs = jobs
         self._runtime = runtime
-        self.tasks: set[asyncio.Task[None] | None] = set()
+        self._tasks = tasks
 
     async def serve(self, wrapper: Wrapper, arguments: dict[str, Any]) -> None:
         """Runs until it is cancelled, when the connection is gone.  Raises OSError if there can be no channel."""
@@ -49,7 +49,7 @@ class Leases:
         name = f"{os.path.basename(words[0])} {wrapper.pid}"
         seen = Seen(wrapper.pid, lambda: name, words[0], " ".join(words[1:]), os.fsdecode(cwd), WAITING_FOR_TOKEN)
         task = asyncio.current_task()
-        self.tasks.add(task)
+        self._tasks.add(task)
         try:
             with self._jobs.watch(seen):
                 async with self._pool.lease(fifo, seen.waits_as) as (grant, channel):
@@ -63,7 +63,7 @@ class Leases:
                         wrapper.leased(answer, (channel.child_r, channel.child_w, channel.far_r, channel.far_w))
                     await asyncio.get_running_loop().create_future()
         finally:
-            self.tasks.discard(task)
+            self._tasks.discard(task)
 
 
 def sweep(runtime: str) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sccache_py import config, makeflags
 from sccache_py.model import Plan, Reason, Result
@@ -23,8 +23,10 @@ from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
 from sccache_py.server.files import coarse_ns
 from sccache_py.server.flights import Flights, Landing
-from sccache_py.server.jobserver import Grant, TokenPool
+from sccache_py.server.jobs import COMPILING, FINISHING
+from sccache_py.server.jobserver import Grant, Need, TokenPool
 from sccache_py.server.keeper import Keeper
+from sccache_py.server.memory import Peaks
 from sccache_py.server.observer import Observer, Record
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import Command, Ran, Runner, SpawnError
@@ -54,6 +56,7 @@ class Misses:
     threads: Threads
     stats: Stats
     in_background: Callable[[Awaitable[None]], None]
+    peaks: Peaks = field(default_factory=Peaks)
 
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Result | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
@@ -66,10 +69,14 @@ class Misses:
         began = time.perf_counter()
         used, whole = 0, False
         try:
-            async with self.pool.token(client.build, job.request.env.get(makeflags.LEASE_VARIABLE, "")) as grant:
+            lease = job.request.env.get(makeflags.LEASE_VARIABLE, "")
+            async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
                 trace.mark("token")
+                job.seen.turns_to(COMPILING, grant.id)
                 ran, ours = await self._run(job, client, record, grant)
                 trace.mark("run")
+            job.seen.turns_to(FINISHING)
+            self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
             self.stats.count("compile_requests")
             self.stats.count("requests_executed")
             self.stats.count("compilations")
@@ -97,6 +104,16 @@ class Misses:
                 flight.keep()
             self.in_background(self._store(job, ran, examined, flight, began, verify))
         return Finished(ran.killed_by, ran.status)
+
+    async def _expect(self, job: Job) -> Need | None:
+        """The memory that this compile will want: what the last one like it took, here or as the store remembers it."""
+        if not self.settings.memory_admission:
+            return None
+        need = self.peaks.expect((job.plan.source, job.plan.arguments))
+        if need is None and (variants := self.keeper.manifest_now(job.recipe)):
+            result = self.keeper.result_now(variants[0].result) or await self.keeper.result(variants[0].result)
+            need = Need(result.peak_rss_kib, result.took_ns / 1e9) if result is not None else None
+        return need
 
     async def _run(self, job: Job, client: Client, record: Record | None, grant: Grant) -> tuple[Ran, tuple[str, ...]]:
         """The compiler, with our jobserver in place of the caller's; and the paths by which it may name that."""

@@ -7,6 +7,8 @@ get ENOSPC.  After use the part that was written is zeroed (a record's `done` by
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import itertools
 import logging
 import os
@@ -38,6 +40,9 @@ class Record:
         self.path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            # For as long as we live, so that nobody sweeps it.
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.stat(path)  # raises if it was swept just before
             os.posix_fallocate(self._fd, 0, RECORD_BYTES)
             self.reset(0)
         except OSError:
@@ -90,12 +95,15 @@ class Observer:
 
     def _sweep(self) -> None:
         """Remove the records of servers that were killed: nobody else will, and they are memory."""
-        ours = f"sccache-py-{os.getuid()}-"
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._directory):
-                pid = name.removeprefix(ours).partition("-")[0]
-                if name.startswith(ours) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
-                    os.unlink(f"{self._directory}/{name}")
+        # Not by the process id in the name: sandboxes share this directory, and each has numbers of its own.
+        for path in glob.glob(f"{self._directory}/sccache-py-{os.getuid()}-*"):
+            with contextlib.suppress(OSError):
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
+                finally:
+                    os.close(fd)
 
     def can_preload(self, image: Image) -> bool:
         """Whether a program of this image loads our library: same class and same C library as we were built for."""

@@ -20,6 +20,7 @@ from sccache_py.server import lookup, trace
 from sccache_py.server.answers import Answer, Client, Pass, Replay
 from sccache_py.server.files import FileMemo, Sight
 from sccache_py.server.flights import Flights, Landing
+from sccache_py.server.jobs import WAITING_FOR_RESULT, Jobs, Seen
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.misses import Misses
 from sccache_py.server.planning import Job, Planner
@@ -41,6 +42,7 @@ class Pipeline:
     restorer: Restorer
     flights: Flights
     misses: Misses
+    jobs: Jobs
     threads: Threads
     stats: Stats
     _verifiable: int = 0
@@ -79,6 +81,11 @@ class Pipeline:
         trace.mark("key")
         if not isinstance(job, Job):
             return self._pass(job)
+        job.seen = Seen(client.pid, lambda: client.build.name, job.compiler.program, job.plan.source or "-", request.cwd)
+        with self.jobs.watch(job.seen):
+            return await self._answer(job, client)
+
+    async def _answer(self, job: Job, client: Client) -> Answer:
         if job.wishes.recache:
             self.stats.count("forced_recaches")
             return await self._compile(job, client)
@@ -91,6 +98,7 @@ class Pipeline:
         while hit is None and (flight := self.flights.under_way(job.recipe)) is not None:
             # Another client compiles this very recipe: wait, holding nothing, and look again with our own files.
             self.stats.count("joined_flights")
+            job.seen.turns_to(WAITING_FOR_RESULT, leader=flight.leader)
             landing = await flight.landed()
             if landing is Landing.STORED:
                 job.sight = Sight(self.memo)
@@ -99,7 +107,7 @@ class Pipeline:
                 break
         if hit is not None:
             return hit
-        with self.flights.lead(job.recipe) as flight:
+        with self.flights.lead(job.recipe, job.seen) as flight:
             return await self._compile(job, client, flight)
 
     async def hit_only(self, request: Request) -> Answer | None:

@@ -17,6 +17,7 @@ from sccache_py.server import trace
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
 from sccache_py.server.files import FileMemo, Sight
+from sccache_py.server.jobs import Seen, unseen
 from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
 from sccache_py.server.threads import Threads
@@ -36,6 +37,7 @@ class Job:
     observed: bool
     sight: Sight
     stdin: bytes | None
+    seen: Seen = field(default_factory=unseen)
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -104,6 +106,8 @@ class Planner:
                 return Reason.INCREMENTAL
             if plan.linked:
                 return Reason.NOT_COMPILING if plan.asks else Reason.STDIN if plan.reads_stdin else Reason.CRATE_TYPE
+            if plan.searches:
+                return Reason.FALLBACK_SEARCH
             if plan.dep_info is None:
                 return Reason.FALLBACK_NO_DEP_INFO if plan.language == "Rust" else Reason.FALLBACK_C
         source = b"" if stdin is None else keys.digest(stdin)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Result
 from sccache_py.server.compression import CompressionError, decompress
-from sccache_py.server.files import FileMemo, appearing, copy_descriptor, hash_descriptor, stamp_of, write_all
+from sccache_py.server.files import FileMemo, copy_descriptor, hash_descriptor, publish, stamp_of, write_all
+
+# Smaller ones are hashed again in less time than remembering takes.
+_REMEMBERED_BYTES = 16 * 1024
 
 
 class Damaged(Exception):
@@ -63,27 +66,29 @@ class Restorer:
         if target is None:
             raise Damaged(output.path)
         # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
-        # Where a later change is sure to show, dependents need not hash again what was written here.
-        remembered = None
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
-        with appearing(target, mode) as fd:
-            if source is not None and output.zstd:
-                try:
-                    decompress(source, fd, output.size)
-                except CompressionError as e:
-                    raise Damaged(output.path) from e
-            elif source is not None:
-                copy_descriptor(source, fd, output.size)
-            else:
-                assert output.inline is not None
-                write_all(fd, _filled(plan, output.inline) if output.template else output.inline)
-            if not output.template:
-                remembered = os.fstat(fd)
-        if remembered is not None and self.memo.shows_every_change(remembered.st_dev, os.path.dirname(target)):
+        written = publish(target, mode, lambda fd: _fill(plan, output, source, fd))
+        # Where a later change is sure to show, dependents need not hash again what was written here.
+        if written is None or output.template or output.size < _REMEMBERED_BYTES:
+            return
+        if self.memo.shows_every_change(written.st_dev, os.path.dirname(target)):
             with contextlib.suppress(OSError):
                 st = os.stat(target)  # the rename has changed its ctime
-                if (st.st_ino, st.st_size, st.st_mtime_ns) == (remembered.st_ino, remembered.st_size, remembered.st_mtime_ns):
+                if (st.st_ino, st.st_size, st.st_mtime_ns) == (written.st_ino, written.st_size, written.st_mtime_ns):
                     self.memo.remember(target, stamp_of(st), output.digest)
+
+
+def _fill(plan: Plan, output: Output, source: int | None, fd: int) -> None:
+    if source is None:
+        assert output.inline is not None
+        write_all(fd, _filled(plan, output.inline) if output.template else output.inline)
+    elif output.zstd:
+        try:
+            decompress(source, fd, output.size)
+        except CompressionError as e:
+            raise Damaged(output.path) from e
+    else:
+        copy_descriptor(source, fd, output.size)
 
 
 def _filled(plan: Plan, template: bytes) -> bytes:

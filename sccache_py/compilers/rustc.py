@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
 from sccache_py.model import Plan, Reason
+from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
 
@@ -22,6 +23,7 @@ class Does(enum.Enum):
     """What an option means to us."""
 
     KEEP = enum.auto()
+    LINK = enum.auto()
     CODEGEN = enum.auto()
     COLOR = enum.auto()
     CRATE_NAME = enum.auto()
@@ -33,6 +35,7 @@ class Does(enum.Enum):
     OUT_DIR = enum.auto()
     OUTPUT = enum.auto()
     REMAP = enum.auto()
+    REMAP_SCOPE = enum.auto()
     SEARCH = enum.auto()
     SYSROOT = enum.auto()
     TARGET = enum.auto()
@@ -73,7 +76,7 @@ OPTIONS = (
     Option("--out-dir", True, Does.OUT_DIR),
     Option("--print", True, Does.NOT_COMPILING),
     Option("--remap-path-prefix", True, Does.REMAP),
-    Option("--remap-path-scope", True, Does.KEEP),
+    Option("--remap-path-scope", True, Does.REMAP_SCOPE),
     Option("--sysroot", True, Does.SYSROOT),
     Option("--target", True, Does.TARGET),
     Option("--test", False, Does.TEST),
@@ -92,7 +95,7 @@ OPTIONS = (
     Option("-Z", True, Does.UNSTABLE),
     Option("-g", False),
     Option("-h", False, Does.NOT_COMPILING),
-    Option("-l", True),
+    Option("-l", True, Does.LINK),
     Option("-o", True, Does.OUTPUT),
     Option("-v", False),
     Option("-vV", False, Does.NOT_COMPILING),
@@ -123,9 +126,11 @@ _UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mi
 # `--print` kinds that a compile says in passing.
 _PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
 
-# `-L` kinds in which rustc looks up names that it already knows whole (the hash of a crate is part of them), or native libraries;
-# a new file there decides nothing unless it was asked for by name.  The others are searched by pattern.
-_EXACT_KINDS = ("dependency", "native", "framework")
+# What may stand before the `=` of a `-L`; any other `=` is part of the path (rustc_session/src/search_paths.rs).
+_SEARCH_KINDS = ("all", "crate", "dependency", "framework", "native")
+# Those in which rustc looks up names that it already knows whole: the hash of a crate is part of them, so a new file there decides
+# nothing unless it was asked for by name.  The others are searched by pattern; and who lists a native directory may be a macro.
+_EXACT_KINDS = ("dependency",)
 
 
 @dataclass(slots=True)
@@ -148,17 +153,19 @@ class _Parsed:
     width: str | None = None
     error_format: str = "human"
     remaps: list[tuple[str, str]] = field(default_factory=list)
+    remap_scope: str | None = None
     literal: bool = False  # tell paths as they are spelled
     native_cpu: bool = False
     target: str | None = None
     test: bool = False
     incremental: str | None = None
     asks: bool = False  # for information, not (only) for a crate
-    has_link_search: bool = False
+    links: bool = False  # names a native library
     refused: Reason | None = None
 
     def absolute(self, path: str) -> str:
-        return os.path.normpath(os.path.join(self.cwd, path))
+        # Not normpath: behind a link `..` is another directory, and this is how observation tells a path.
+        return plain(os.path.join(self.cwd, path))
 
 
 class Rustc:
@@ -195,13 +202,13 @@ class Rustc:
         Not in that list: what a macro opens, module files looked for in vain, libraries found by search (correctness.md).
         """
         files, names = parse_dep_info(dep_info)
-        read = [os.path.normpath(os.path.join(cwd, os.fsdecode(f))) for f in files]
+        read = [plain(os.path.join(cwd, os.fsdecode(f))) for f in files]
         read = [f for f in read if f not in plan.must_write]
         read += [p for p in plan.known_inputs if p not in read]
         read += [os.path.join(cwd, p) for p in extra_files]
         absent = []
         for file in files:
-            other = _other_module_file(os.path.normpath(os.path.join(cwd, os.fsdecode(file))))
+            other = _other_module_file(plain(os.path.join(cwd, os.fsdecode(file))))
             if other is not None and other not in read:
                 absent.append(other)
         return Draft(read=read, present=[], absent=absent, listed=[], asked=[os.fsdecode(n) for n in names], outputs=list(plan.must_write))
@@ -320,9 +327,14 @@ def _extern(parsed: _Parsed, name: str, value: str) -> None:
     parsed.externs.append((crate, path if equals else None))
 
 
+def _link(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.links = True
+    parsed.arguments += [name, value]
+
+
 def _search(parsed: _Parsed, name: str, value: str) -> None:
     kind, equals, path = value.partition("=")
-    parsed.searches.append((kind, path) if equals else ("all", value))
+    parsed.searches.append((kind, path) if equals and kind in _SEARCH_KINDS else ("all", value))
 
 
 def _out_dir(parsed: _Parsed, name: str, value: str) -> None:
@@ -339,6 +351,11 @@ def _remap(parsed: _Parsed, name: str, value: str) -> None:
     if not equals:
         parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
     parsed.remaps.append((source, target))
+
+
+def _remap_scope(parsed: _Parsed, name: str, value: str) -> None:
+    parsed.remap_scope = value
+    parsed.arguments += [name, value]
 
 
 def _sysroot(parsed: _Parsed, name: str, value: str) -> None:
@@ -372,10 +389,12 @@ _ACTIONS = {
     Does.EMIT: _emit,
     Does.ERROR_FORMAT: _error_format,
     Does.EXTERN: _extern,
+    Does.LINK: _link,
     Does.NOT_COMPILING: _ask,
     Does.OUTPUT: _output,
     Does.OUT_DIR: _out_dir,
     Does.REMAP: _remap,
+    Does.REMAP_SCOPE: _remap_scope,
     Does.SEARCH: _search,
     Does.SYSROOT: _sysroot,
     Does.TARGET: _target,
@@ -412,7 +431,9 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
     arguments = parsed.arguments
     if parsed.out_dir is not None:
         arguments += ["--out-dir", "$out"]
-    if parsed.literal:
+    # rustc writes the directory into depfiles and notices as it was spelled.  Only an absolute path is sure to be nothing else
+    # there: `--out-dir src` also begins the names of sources.
+    if parsed.literal or (parsed.out_dir is not None and spelled_out != out):
         arguments.append("literal out-dir " + spelled_out)
 
     for number, (kind, path) in enumerate(parsed.searches):
@@ -432,6 +453,9 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         known_inputs.append(absolute)
         roles.append((f"x{number}", absolute, file))
         arguments += ["--extern", f"{crate}={file if parsed.literal else os.path.basename(file)}"]
+
+    if parsed.target is not None and parsed.target.endswith(".json"):
+        known_inputs.append(parsed.absolute(parsed.target))
 
     told, cwd_in_key = ([], False) if parsed.asks else _tell_cwd(parsed)
     arguments += told
@@ -461,6 +485,9 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         cwd_in_key=cwd_in_key,
         native_cpu=parsed.native_cpu,
         linked=parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types),
+        searches=parsed.links
+        or any(kind not in _EXACT_KINDS for kind, _ in parsed.searches)
+        or any(file is None for _, file in parsed.externs),
         chooses_color=parsed.error_format != "json" and parsed.color in (None, "auto"),
         chooses_width=parsed.error_format != "json" and parsed.width is None,
     )
@@ -469,14 +496,14 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
 def _tell_cwd(parsed: _Parsed) -> tuple[list[str], bool]:
     """Words for the key, and whether the cwd is among them.
 
-    rustc writes its cwd into metadata and debug info, unless a prefix map covers it: then the map's target is what counts.
+    rustc writes its cwd into metadata and debug info, as the last map that matches makes it (rustc_span/src/lib.rs, FilePathMapping).
+    Only if that map is for exactly this cwd are all checkouts alike: of a directory above it, the names below it remain.
     """
+    matching = [source for source, _ in parsed.remaps if source == parsed.cwd or parsed.cwd.startswith(source.rstrip("/") + "/")]
+    covered = bool(matching) and matching[-1] == parsed.cwd and parsed.remap_scope in (None, "all")
     told = []
-    covered = False
     for source, target in parsed.remaps:
-        under = source == parsed.cwd or parsed.cwd.startswith(source.rstrip("/") + "/")
-        covered = covered or under
-        told += ["--remap-path-prefix", f"$cwd{'/..' * parsed.cwd[len(source) :].count('/')}={target}" if under else f"{source}={target}"]
+        told += ["--remap-path-prefix", f"$cwd={target}" if covered and source == parsed.cwd else f"{source}={target}"]
     if not covered:
         told += ["cwd", parsed.cwd]
     return told, not covered

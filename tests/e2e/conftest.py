@@ -491,9 +491,41 @@ class C:
         return str(self.o / name)
 
 
+@pytest.fixture(scope="session")
+def c_server(installed) -> Iterator[World]:
+    """One server for all C tests: to learn a C toolchain takes it longer than most of them."""
+    root = Path(tempfile.mkdtemp(prefix="w"))
+    for name in ("home", "run", "cache"):
+        (root / name).mkdir(mode=0o700)
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(root / "home"),
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",
+        "XDG_RUNTIME_DIR": str(root / "run"),
+        "SCCACHE_DIR": str(root / "cache"),
+        "SCCACHE_SERVER_UDS": str(root / "run" / "s"),
+        "SCCACHE_ERROR_LOG": str(root / "log"),
+        "SCCACHE_LOG": "info",
+    }
+    world = World(root, OBSERVED, installed, Path("/usr"), env)
+    world.run([str(installed), "gcc", "--version"], None, {})
+    world.note_server()
+    yield world
+    try:
+        world.close()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 @pytest.fixture(params=["gcc", "clang"])
-def c(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> C:
-    """One observed world for each C compiler."""
+def c(request: pytest.FixtureRequest, c_server: World) -> Iterator[C]:
+    """For each C compiler, directories and statistics of the test's own and, by the cache buster, a cache."""
     if shutil.which(request.param) is None:
         pytest.skip(f"no {request.param}")
-    return C(make_world(), request.param)
+    root = Path(tempfile.mkdtemp(prefix="w"))
+    buster = {"SCCACHE_C_CUSTOM_CACHE_BUSTER": f"{root}"}
+    c_server.control("zero")
+    yield C(World(root, OBSERVED, c_server.client, c_server.sysroot, c_server.env, buster, pids=set(c_server.pids)), request.param)
+    print("server's log:", (c_server.root / "log").read_text()[-2000:])
+    shutil.rmtree(root)

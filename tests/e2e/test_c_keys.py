@@ -150,7 +150,8 @@ def test_an_include_directory_behind_a_link_that_is_retargeted_misses(c):
         link.symlink_to(to)
 
     point("v1")
-    c.changes(lambda: point("v2"), lambda: point("v1"), "-isystem", "current", "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o", c.object())
+    c.changes(lambda: point("v2"), lambda: point("v1"), "-isystem", "current", "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o",
+    c.object())
 
 
 def test_a_precompiled_header_that_appears_beside_its_header_misses(c):

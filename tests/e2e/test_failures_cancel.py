@@ -62,7 +62,10 @@ def assert_as_if_nothing_had_been(world: World, line: list[str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_to_the_client_ends_the_compiler_and_then_the_client(world: World, gate: Gate, number: signal.Signals) -> None:
-    """Ctrl-C must stop the machine from compiling, and make must see that it was Ctrl-C."""
+    """Ctrl-C must stop the machine from compiling, and make must see that it was Ctrl-C.
+
+    (rustc 1.95 catches SIGINT and exits with 1 after 100 ms; the client dies by it all the same.)
+    """
     line = world.gated(gate)
     client = world.start(*line)
     compiler = gate.arrived()
@@ -83,7 +86,7 @@ def test_a_signal_shows_as_it_does_without_the_cache(world: World, gate: Gate) -
     for start in (world.start_plain, world.start):
         process = start(*line)
         os.kill(gate.arrived(), 0)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         outcomes.append(finish(process))
     assert outcomes[0] == outcomes[1]
 
