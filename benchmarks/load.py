@@ -76,7 +76,10 @@ def crowd_seconds(
         stderr=subprocess.PIPE,
         preexec_fn=(lambda: os.sched_setaffinity(0, on)) if on is not None else None,
     )
-    _, said = process.communicate("\n".join(names).encode())
+    try:
+        _, said = process.communicate("\n".join(names).encode())
+    finally:
+        process.kill()
     took = time.perf_counter() - began
     if process.returncode != 0:
         raise Failed(f"xargs: status {process.returncode}: {said.decode(errors='replace')[-300:]}")

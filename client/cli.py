@@ -59,9 +59,24 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--start-server", action="store_true", help="start the server; a compile would do so, too")
     one.add_argument("--stop-server", action="store_true", help="stop it when all that runs is done and stored")
     one.add_argument("--show-jobs", action="store_true", help="what is being compiled, and who holds job tokens")
+    one.add_argument("--jobs", type=_count, metavar="N", help="from now on, N compiles at once; see SCCACHE_JOBS")
+    one.add_argument(
+        "--jobserver",
+        nargs=argparse.REMAINDER,
+        metavar="-- COMMAND",
+        help="run a build (make, ninja, cargo, cmake --build) within the server's job tokens; "
+        "--jobserver=pipe or =fifo to say how they reach it",
+    )
     one.add_argument("-V", "--version", action="store_true", help="the version, and which client this is")
     words.add_argument("--stats-format", choices=("text", "json"), default="text", help="text, or json for scripts")
     return words
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 class Control:
@@ -106,14 +121,16 @@ class Control:
             return "it failed within the last ten seconds, or does now; SCCACHE_ERROR_LOG names its log"
         return "another start is under way"
 
-    def ask(self, connection: socket.socket, name: str, timeout_s: float | None = ANSWER_S) -> Answer | None:
+    def ask(
+        self, connection: socket.socket, name: str, timeout_s: float | None = ANSWER_S, arguments: Answer | None = None
+    ) -> Answer | None:
         """The answer to a CONTROL, or None: it is of another version, and leaves.  Closes the connection.
 
         Raises ControlError if no answer comes.
         """
         from sccache_py.codec import pack, unpack  # not needed for --help and --version
 
-        frame = encode_frame(Kind.CONTROL, pack([PROTOCOL, sccache_py.__version__, name, {}]))
+        frame = encode_frame(Kind.CONTROL, pack([PROTOCOL, sccache_py.__version__, name, arguments or {}]))
         with connection:
             connection.settimeout(timeout_s)
             try:
@@ -219,6 +236,34 @@ def show_jobs(control: Control, as_text: bool) -> None:
         print(json.dumps(answer))
 
 
+def set_jobs(control: Control, count: int) -> None:
+    """Change how many compiles run at once; only a running server has such a number."""
+    connection = control.connect()
+    answer = control.ask(connection, "jobs", arguments={"size": count}) if connection is not None else None
+    if answer is None:
+        raise ControlError("no server runs; SCCACHE_JOBS is what one starts with")
+    print(f"{answer.get('size', 0)} job tokens, {answer.get('in_use', 0)} in use")
+
+
+def wrap_build(words: Sequence[str], environ: Mapping[bytes, bytes], ourselves: Ourselves) -> int:
+    """`--jobserver[=STYLE] [--] COMMAND…`; returns only if there is no command."""
+    style = words[0].partition("=")[2] or None
+    command = list(words[2:] if words[1:2] == ["--"] else words[1:])
+    if not command or style not in (None, "fifo", "pipe"):
+        print("sccache-py: usage: sccache-py --jobserver[=pipe|=fifo] -- COMMAND ARGUMENT...", file=sys.stderr)
+        return 2
+    from sccache_py.client import jobserver_wrapper  # not needed for anything else
+
+    def connect() -> socket.socket | None:
+        try:
+            control = Control(environ, ourselves)
+            return control.connect() or control.start()
+        except ControlError:
+            return None
+
+    jobserver_wrapper.main(command, style, connect, {n: v for n, v in environ.items() if n != b"SCCACHE_PY_CLIENT"})
+
+
 def run(options: argparse.Namespace, environ: Mapping[bytes, bytes], ourselves: Ourselves) -> None:
     """Do what the options say.  Raises ControlError."""
     control = Control(environ, ourselves)
@@ -233,6 +278,8 @@ def run(options: argparse.Namespace, environ: Mapping[bytes, bytes], ourselves: 
         stop_server(control, as_text)
     elif options.show_jobs:
         show_jobs(control, as_text)
+    elif options.jobs is not None:
+        set_jobs(control, options.jobs)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -242,6 +289,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ourselves = Ourselves(executed_program())
     if words and not words[0].startswith("-"):
         fallback.wrap_command(words, ourselves, environ)
+    if words and words[0].partition("=")[0] == "--jobserver":
+        return wrap_build(words, environ, ourselves)
     options = parser().parse_args(words)
     if options.version:
         client = "native client" if environ.get(b"SCCACHE_PY_CLIENT") else "Python client"

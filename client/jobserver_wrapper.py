@@ -1,11 +1,9 @@
 """`sccache-py --jobserver -- CMD…`: a whole build inside the server's pool of job tokens.
 
 The build gets a jobserver whose other end the server holds (docs/protocol.md, section 2, LEASE): a FIFO where its make
-understands that, a pair of
-pipes otherwise.  We hold the connection for as long as the build runs; when we are gone, however, the server has its tokens
-back.  If we are
-killed the build gets SIGTERM, since its tokens are then another's.  If the server is killed, we play the jobserver for the rest
-of the build.
+understands that, a pair of pipes otherwise.  We hold the connection for as long as the build runs; when we are gone, however,
+the server has its tokens back.  If we are killed the build gets SIGTERM, since its tokens are then another's.  If the server is
+killed, we play the jobserver for the rest of the build.
 
 Without a server the command runs as it is: the cache is never why a build fails.
 """
@@ -230,7 +228,9 @@ def main(words: Sequence[str], style: str | None, connect: Any, environ: Mapping
     """words: the command.  style: `fifo`, `pipe`, or None: find out.  connect: a fresh connection, or None."""
     env = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
     inside = makeflags.LEASE_VARIABLE in env and "--jobserver-auth" in env.get("MAKEFLAGS", "")
-    if not inside:
+    if inside:
+        words = without_jobs(words)
+    else:
         style = style or style_for(words, env)
         for _ in range(2):
             connection = connect()

@@ -7,12 +7,16 @@ from typing import Any
 
 from sccache_py.stats import Stats, Surroundings, as_text
 
+# A wait that is worth a look.
+LONG_WAIT_S = 2.0
+
 # A job's fields in the order of columns; what a server does not tell has no column.
 _COLUMNS = {
     "state": "State",
     "seconds": "For",
     "tokens": "Tokens",
     "pid": "Process",
+    "build": "Build",
     "compiler": "Compiler",
     "source": "Source",
     "cwd": "Directory",
@@ -31,17 +35,19 @@ def jobs(answer: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     listed = [job for job in answer.get("jobs", []) if isinstance(job, Mapping)]
-    print(f"{answer.get('in_use', 0)} of {answer.get('size', 0)} job tokens in use, {len(listed)} compiles")
+    print(f"{answer.get('in_use', 0)} of {answer.get('size', 0)} job tokens in use, {len(listed)} under way")
     if not listed:
         return
     fields = [name for name in _COLUMNS if any(name in job for job in listed)]
     table = Table(box=None, pad_edge=False)
     for name in fields:
         right = name in ("seconds", "tokens", "pid")
-        table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold" if right else "ellipsis")
+        table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold" if right else "ellipsis", no_wrap=not right)
     for job in listed:
         # Text, not str: a path may look like markup.
-        table.add_row(*(Text(_cell(name, job.get(name))) for name in fields))
+        seconds = job.get("seconds")
+        waits_long = job.get("waits") and isinstance(seconds, int | float) and seconds > LONG_WAIT_S
+        table.add_row(*(Text(_cell(name, job.get(name))) for name in fields), style="bold yellow" if waits_long else None)
     Console(highlight=False).print(table)
 
 

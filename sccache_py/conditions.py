@@ -146,12 +146,24 @@ def judge(
     def condition(paths: list[str]) -> list[str]:
         return [p for p in paths if decides(p) and not p.startswith(own) and p not in plan.must_write and not is_special(p)]
 
+    implied = _ancestors(read)
     return Draft(
         read=read,
         # That the output directory was there decides nothing: a hit that cannot write into it is none.
-        present=[p for p in condition(seen.present) if p not in plan.may_write],
+        present=[p for p in condition(seen.present) if p not in plan.may_write and p not in implied],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in IGNORED_VARIABLES and n not in plan.told_variables),
         outputs=outputs,
     )
+
+
+def _ancestors(paths: Iterable[str]) -> set[str]:
+    """Directories that are there if these paths are."""
+    found: set[str] = set()
+    for path in paths:
+        directory = os.path.dirname(path)
+        while directory not in found and directory != "/":
+            found.add(directory)
+            directory = os.path.dirname(directory)
+    return found

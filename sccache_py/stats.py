@@ -37,6 +37,7 @@ _OWN = {
     "verified": "Verified hits",
     "verify_differences": "Verified hits that differed",
 }
+_JOBSERVER_DETAILS = ("waits", "wait_total_s")
 # The jobserver's state and what it counted since its server started.
 _JOBSERVER = {
     "size": "Job tokens",
@@ -327,8 +328,8 @@ def _own_rows(stats: Stats, surroundings: Surroundings, advanced: bool) -> Itera
     for name, n in stats.own().items():
         if n or (advanced and name in _OWN):
             yield _Row(_OWN.get(name, name), str(n))
-    for key, label in _JOBSERVER.items() if advanced else ():
-        if key in surroundings.jobserver:
+    for key, label in _JOBSERVER.items():
+        if key in surroundings.jobserver and (advanced or key not in _JOBSERVER_DETAILS):
             value = surroundings.jobserver[key]
             yield (_Row(label, f"{value:.3f} s", suffix=2) if key.endswith("_s") else _Row(label, f"{value:.0f}"))
 

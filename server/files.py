@@ -35,6 +35,9 @@ _CHUNK_BYTES = 1 << 20
 _INLINE_FILE_BYTES = 64 * 1024
 _INLINE_FILES = 6
 
+# To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
+_FEW_NAMES = 8
+
 # Stamps take some 300 bytes each; a big project has some ten thousand files.
 _MEMO_LIMIT = 120_000
 
@@ -117,16 +120,16 @@ class FileMemo:
     """path → digest and directory → names, for all requests of this process."""
 
     def __init__(self) -> None:
-        self._digests: dict[str, Known] = {}
+        self.digests: dict[str, Known] = {}
         self._fine: dict[int, bool] = {}
         self.time_macros = TimeMacros()
         self.news = False  # something that export() gives was learned since the last one
-        self._names: dict[str, tuple[Stamp, frozenset[str]]] = {}
+        self._names: dict[str, tuple[Stamp, frozenset[str] | None]] = {}
 
     def export(self) -> list[list[object]]:
         """What was expensive to learn, newest last: toolchains and big libraries, for the next server of this cache."""
         self.news = False
-        large = [[path, *known.stamp, known.digest] for path, known in self._digests.items() if known.stamp[2] >= _LARGE_BYTES]
+        large = [[path, *known.stamp, known.digest] for path, known in self.digests.items() if known.stamp[2] >= _LARGE_BYTES]
         return large[-_EXPORTED:]
 
     def learn(self, exported: object) -> None:
@@ -134,7 +137,7 @@ class FileMemo:
         for row in exported if isinstance(exported, list) else ():
             if isinstance(row, list) and len(row) == 7 and isinstance(row[0], str) and isinstance(row[6], bytes):
                 device, inode, size, mtime, ctime = row[1:6]
-                self._digests[row[0]] = Known((device, inode, size, mtime, ctime), row[6])
+                self.digests[row[0]] = Known((device, inode, size, mtime, ctime), row[6])
 
     def shows_every_change(self, device: int, directory: str) -> bool:
         """Whether a file of this device that changes after its stat was taken always shows it, even within a tick of the clock.
@@ -147,22 +150,27 @@ class FileMemo:
         return self._fine[device]
 
     def known(self, path: str, stamp: Stamp) -> bytes | None:
-        entry = self._digests.get(path)
+        entry = self.digests.get(path)
         return entry.digest if entry is not None and entry.stamp == stamp else None
 
     def remember(self, path: str, stamp: Stamp, digest: bytes) -> None:
-        if len(self._digests) >= _MEMO_LIMIT:
+        if len(self.digests) >= _MEMO_LIMIT:
             # The oldest half goes; what is still in use comes back by itself.
-            for old in list(itertools.islice(self._digests, _MEMO_LIMIT // 2)):
-                self._digests.pop(old, None)
-        self._digests[path] = Known(stamp, digest)
+            for old in list(itertools.islice(self.digests, _MEMO_LIMIT // 2)):
+                self.digests.pop(old, None)
+        self.digests[path] = Known(stamp, digest)
         self.news = self.news or stamp[2] >= _LARGE_BYTES
 
     def names(self, path: str, stamp: Stamp) -> frozenset[str] | None:
         entry = self._names.get(path)
         return entry[1] if entry is not None and entry[0] == stamp else None
 
-    def remember_names(self, path: str, stamp: Stamp, names: frozenset[str]) -> None:
+    def seen_so(self, path: str, stamp: Stamp) -> bool:
+        """Whether a directory was as it is when it was looked at the last time: then it is worth listing."""
+        entry = self._names.get(path)
+        return entry is not None and entry[0] == stamp
+
+    def remember_names(self, path: str, stamp: Stamp, names: frozenset[str] | None) -> None:
         if len(self._names) >= _MEMO_LIMIT // 10:
             self._names.clear()
         self._names[path] = (stamp, names)
@@ -229,32 +237,67 @@ class Sight:
             self.hash_now(path)
         self.unhashed.clear()
 
-    def exists(self, path: str) -> bool:
-        return os.path.exists(path)
+    def files_are(self, files: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None]) -> bool | None:
+        """Whether each (folded path, digest) is so; None: that cannot be said before `unhashed` is computed.
 
-    def names(self, directory: str) -> frozenset[str] | None:
-        """Names in a directory; None if there is none."""
-        began = coarse_ns()
+        The hot loop of a hit, with some hundred headers: stat and memo are spelled out, and cost 1 µs a file.
+        """
+        seen, known, look = self._seen, self.memo.digests, os.stat
+        unsure = False
+        for folded, digest in files:
+            path = folded if folded[0] == "/" else unfold(folded)
+            if path is None:
+                return False
+            found = seen.get(path, self.UNHASHED)
+            if found == self.UNHASHED:
+                entry = known.get(path)
+                try:
+                    st = look(path)
+                except (OSError, ValueError):
+                    return False
+                if entry is not None and entry.stamp == (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns):
+                    found = seen[path] = entry.digest
+                else:
+                    found = self.digest(path)
+                    if found == self.UNHASHED:
+                        unsure = True
+                        continue
+            if found != digest:
+                return False
+        return None if unsure else True
+
+    def exists(self, path: str) -> bool:
+        try:
+            os.stat(path)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def names(self, directory: str, few: bool = False) -> frozenset[str] | None:
+        """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion."""
         try:
             st = os.stat(directory)
-            if not stat.S_ISDIR(st.st_mode):
-                return None
-            known = self.memo.names(directory, stamp_of(st))
+            stamp = stamp_of(st)
+            known = self.memo.names(directory, stamp)
             if known is not None:
                 return known
-            names = frozenset(os.listdir(directory))
+            if not stat.S_ISDIR(st.st_mode):
+                return None
+            began = coarse_ns()
+            names = None if few and not self.memo.seen_so(directory, stamp) else frozenset(os.listdir(directory))
+            if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
+                self.memo.remember_names(directory, stamp, names)
         except (OSError, ValueError):
             return None
-        if st.st_ctime_ns < began:
-            self.memo.remember_names(directory, stamp_of(st), names)
         return names
 
     def lacks(self, directory: str, names: list[str]) -> bool:
-        """Whether none of `names` is in `directory`.  One stat where nothing changed; listing pays only for many names."""
-        if len(names) <= 3:
-            return not any(os.path.lexists(f"{directory}/{name}") for name in names)
-        there = self.names(directory)
-        return there is None or there.isdisjoint(names)
+        """Whether none of `names` is in `directory`: one stat where nothing changed."""
+        few = len(names) <= _FEW_NAMES
+        there = self.names(directory, few)
+        if there is not None:
+            return there.isdisjoint(names)
+        return not few or not any(os.path.lexists(f"{directory}/{name}") for name in names)
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
         """Digest of a directory's names, less those whose path begins with one of `without`."""

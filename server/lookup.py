@@ -6,10 +6,13 @@ A condition is looked up in *this* call's directories: `$cwd/src/lib.rs` is this
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Mapping, Sequence
 
 from sccache_py.model import Plan, Variant
 from sccache_py.server.files import Sight
+
+log = logging.getLogger(__name__)
 
 
 class Pending(enum.Enum):
@@ -25,6 +28,8 @@ def first_holding(variants: Sequence[Variant], plan: Plan, env: Mapping[str, str
             return Pending.DIGESTS
         if held:
             return variant
+    if variants and log.isEnabledFor(logging.INFO):
+        log.info("miss: %s: %s", plan.source, why_not(variants[0], plan, env, sight))
     return None
 
 
@@ -37,16 +42,9 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return False
-    unsure = False
-    for folded, digest in variant.files:
-        path = unfold(folded)
-        if path is None:
-            return False
-        found = sight.digest(path)
-        if found is Sight.UNHASHED:
-            unsure = True
-        elif found != digest:
-            return False
+    files = sight.files_are(variant.files, unfold)
+    if files is False:
+        return False
     for folded in variant.present:
         path = unfold(folded)
         if path is None or not sight.exists(path):
@@ -59,4 +57,31 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
         path = unfold(folded)
         if path is None or sight.listing_digest(path, plan.own_output_prefixes) != digest:
             return False
-    return None if unsure else True
+    return files
+
+
+def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> str:
+    """The first condition that does not hold, to read."""
+    unfold = plan.roles.unfold
+    for name, value in variant.env:
+        if env.get(name) != value:
+            return f"variable {name}"
+    for role, pinned in variant.pins:
+        if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
+            return f"an output names {pinned}"
+    for folded, digest in variant.files:
+        if not sight.files_are([(folded, digest)], unfold):
+            return f"changed: {unfold(folded)}"
+    for folded in variant.present:
+        if not sight.exists(unfold(folded) or ""):
+            return f"gone: {unfold(folded)}"
+    for folded, names in variant.absent:
+        path = unfold(folded)
+        for name in names:
+            if path is None or not sight.lacks(path, [name]):
+                return f"appeared: {path}/{name}"
+    for folded, digest in variant.listed:
+        path = unfold(folded)
+        if path is None or sight.listing_digest(path, plan.own_output_prefixes) != digest:
+            return f"names in {path}"
+    return "nothing: it holds"

@@ -101,9 +101,7 @@ class C:
             extra.append(f"{self.dialect.width}{columns}")
         return tuple(extra)
 
-    def draft_from_lists(
-        self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]
-    ) -> Draft | Reason:
+    def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
         return Reason.FALLBACK_C
 
     # -- reading ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +59,22 @@ def read_records(data: bytes) -> Iterator[Record]:
         assert not any(texts[2:]), "padding is zero"
         yield Record(kind.decode(), error, pid, os.fsdecode(texts[0]), os.fsdecode(texts[1]))
         at += length
+
+
+_LIBRARY = re.compile(r"^(/usr)?/lib.*\.so|libsccache-observe\.so$|/rustlib/|librustc_driver|libLLVM")
+
+
+def without_startup(records: Iterable[Record]) -> Iterator[Record]:
+    """Less the libraries that a program starts with, which stand right behind its own record: they depend on the machine."""
+    starting: set[int] = set()
+    for record in records:
+        if record.kind == "P":
+            starting.add(record.pid)
+        elif record.kind == "R" and record.pid in starting and record.error == 0 and _LIBRARY.search(record.text):
+            continue
+        else:
+            starting.discard(record.pid)
+        yield record
 
 
 def compile_library(compiler: str, into: Path) -> Path:
@@ -115,6 +131,10 @@ class Observer:
 
     def records(self) -> list[Record]:
         assert self.lost() == 0
+        return list(without_startup(read_records(self.file.read_bytes())))
+
+    def all_records(self) -> list[Record]:
+        """With the libraries that each program starts with."""
         return list(read_records(self.file.read_bytes()))
 
 

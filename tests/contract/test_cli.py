@@ -199,7 +199,7 @@ def test_jobs_are_a_table(ctl: Scene) -> None:
     with ctl.serve(answering("jobs", {"size": 4, "in_use": 3, "jobs": jobs})):
         out = ctl.run("--show-jobs").stdout.decode()
     table = out.splitlines()
-    assert table[0] == "3 of 4 job tokens in use, 2 compiles"
+    assert table[0] == "3 of 4 job tokens in use, 2 under way"
     assert table[1].split() == ["State", "For", "Tokens", "Compiler", "Source"]
     assert table[2].split() == ["running", "3.1", "s", "3", "rustc", "/a/[red]/lib.rs"]
     assert table[3].split()[:1] == ["waiting"]

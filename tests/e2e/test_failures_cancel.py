@@ -158,17 +158,23 @@ def test_a_client_that_waits_for_another_compile_dies_at_once(world: World, gate
     assert finish(leader).returncode == 0
 
 
+def into_directories_of_their_own(world: World, line: list[str], count: int) -> list[list[str]]:
+    """The same compile, told to leave its outputs in out0, out1, …"""
+    lines = []
+    for i in range(count):
+        out = world.cwd / f"out{i}"
+        out.mkdir()
+        lines.append([f"--out-dir={out}" if a.startswith("--out-dir") else a for a in line])
+    return lines
+
+
 def test_equal_compiles_at_the_same_time_run_one_compiler(world: World, gate: Gate) -> None:
     """Ten checkouts in one CI machine, one cold cache."""
     world.env["SCCACHE_JOBS"] = "1"
     holder = world.start(*world.gated(gate, "holder"))
     gate.arrived()
     line = world.crate("unit")
-    outs = [world.cwd / f"out{i}" for i in range(6)]
-    for out in outs:
-        out.mkdir()
-    lines = [[f"--out-dir={out}" if a.startswith("--out-dir") else a for a in line] for out in outs]
-    clients = [world.start(*each) for each in lines]
+    clients = [world.start(*each) for each in into_directories_of_their_own(world, line, 6)]
     wait_until(lambda: world.counts().total("joined_flights") == len(clients) - 1)
     gate.let_pass()
     assert [finish(c) for c in (holder, *clients)] == [Outcome(0, b"", b"")] * 7
@@ -177,17 +183,17 @@ def test_equal_compiles_at_the_same_time_run_one_compiler(world: World, gate: Ga
     assert counts.total("cache_hits") == len(clients) - 1
     world.run_plain(*line)
     plain = {name: content for name, content in tree(world.out).items() if not name.endswith(".d") and "unit" in name}
-    for out in outs:
-        assert plain.items() <= tree(out).items()
+    for i in range(6):
+        assert plain.items() <= tree(world.cwd / f"out{i}").items()
 
 
 def test_when_the_leader_is_killed_one_of_those_who_waited_takes_over(world: World, gate: Gate) -> None:
     """And only one, for the others would hit: a cancelled build must not multiply the work of the next."""
     world.env["SCCACHE_JOBS"] = "8"
-    holder_world_line = world.gated(gate)
-    leader = world.start(*holder_world_line)
+    first, *others = into_directories_of_their_own(world, world.gated(gate), 4)
+    leader = world.start(*first)
     gate.arrived()
-    followers = [world.start(*holder_world_line) for _ in range(3)]
+    followers = [world.start(*each) for each in others]
     wait_until(lambda: world.counts().total("joined_flights") == 3)
     leader.kill()
     finish(leader)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-
 pytestmark = pytest.mark.slow
 
 LIB = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link")

@@ -42,7 +42,7 @@ def a_build() -> Stats:
 
 
 def test_the_text_is_sccaches_line_by_line() -> None:
-    """Scripts grep it, and eyes know where to look; the widths follow sccache's own arithmetic."""
+    """Scripts grep it, and eyes know where to look; the widths follow sccache's own arithmetic.  The pool's state comes last."""
     assert (
         as_text(a_build(), HERE)
         == """\
@@ -82,6 +82,9 @@ Cache location                  Local disk: "/home/u/.cache/sccache-py"
 Version (client)                0.1.0
 Cache size                             3 MiB
 Max cache size                        10 GiB
+
+Job tokens                             8
+Job tokens in use                      2
 """
     )
 
