@@ -136,11 +136,12 @@ def test_an_interrupted_gcc_still_ends_by_the_signal(observer: Observer) -> None
     observer.prepare()
     env = {**os.environ, **observer.variables(), "TMPDIR": str(observer.directory / "tmp")}
     with (
-        subprocess.Popen(["gcc", "-c", "in.c"], env=env, cwd=observer.directory) as gcc,
+        subprocess.Popen(["gcc", "-c", "in.c"], env=env, cwd=observer.directory, process_group=0) as gcc,
         # Opening returns when cc1 reads: it has begun, and now waits.
         open(observer.directory / "in.c", "wb"),
     ):
-        gcc.send_signal(signal.SIGTERM)
+        # To all of the group, as a terminal does: a cc1 that lives on would write its output again.
+        os.killpg(gcc.pid, signal.SIGTERM)
         gcc.wait()
     assert gcc.returncode == -signal.SIGTERM
     assert list((observer.directory / "tmp").iterdir()) == []
