@@ -146,7 +146,8 @@ def judge(
     def condition(paths: list[str]) -> list[str]:
         return [p for p in paths if decides(p) and not p.startswith(own) and p not in plan.must_write and not is_special(p)]
 
-    implied = _ancestors(read)
+    # A macro may ask where a directory really is; C's compilers only see that it is there.
+    implied = set() if plan.language == "Rust" else _ancestors(read)
     return Draft(
         read=read,
         # That the output directory was there decides nothing: a hit that cannot write into it is none.

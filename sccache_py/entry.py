@@ -28,7 +28,7 @@ def pack_manifest(variants: list[Variant]) -> bytes:
     rows = [
         [
             [[index(p), d] for p, d in v.files],
-            [index(p) for p in v.present],
+            [[index(p), s] for p, s in v.present],
             [[index(p), names] for p, names in v.absent],
             [[index(p), d] for p, d in v.listed],
             v.env,
@@ -53,7 +53,7 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
     files, present, absent, listed, env, pins, result = row
     return Variant(
         files=[(table[i], d) for i, d in files],
-        present=[table[i] for i in present],
+        present=[(table[i], s) for i, s in present],
         absent=[(table[i], names) for i, names in absent],
         listed=[(table[i], d) for i, d in listed],
         env=[(name, value) for name, value in env],

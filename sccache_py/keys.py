@@ -16,7 +16,7 @@ import xxhash
 from sccache_py.model import Plan, Variant
 
 # Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
-KEY_FORMAT = b"4"
+KEY_FORMAT = b"5"
 
 # Read by proc-macros through env::vars(), which asks for no name and so is not observed; and what decides the language.
 _ALWAYS = ("RUSTC_BOOTSTRAP",)
@@ -110,8 +110,8 @@ def result_key(recipe: bytes, variant: Variant) -> bytes:
     hash_.field("recipe", recipe)
     for path, file_digest in variant.files:
         hash_.field("file", os.fsencode(path) + b"\0" + file_digest)
-    for path in variant.present:
-        hash_.field("present", os.fsencode(path))
+    for path, state in variant.present:
+        hash_.field("present", os.fsencode(path) + b"\0" + state)
     for path, names in variant.absent:
         hash_.field("absent", b"\0".join(os.fsencode(n) for n in (path, *names)))
     for path, names_digest in variant.listed:

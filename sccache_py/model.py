@@ -155,7 +155,7 @@ class Variant:
     """The record of one earlier compile: under which conditions its result may be used again."""
 
     files: list[tuple[str, bytes]]  # folded path, digest
-    present: list[str]  # folded
+    present: list[tuple[str, bytes]]  # folded path, what was found there (files.Sight.state)
     absent: list[tuple[str, list[str]]]  # folded directory, names that are not in it
     listed: list[tuple[str, bytes]]  # folded directory, digest of its names
     env: list[tuple[str, str | None]]

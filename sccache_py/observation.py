@@ -194,7 +194,7 @@ class _Reader:
 
         return Observation(
             read=[p for p in self.read if not p.startswith(directories)],
-            present=[p for p in outside(self.present) if p not in self.read],
+            present=outside(self.present),
             absent=outside(self.absent),
             listed=outside(self.listed),
             asked=sorted(self.asked),

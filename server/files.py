@@ -185,6 +185,7 @@ class Sight:
         self.memo = memo
         self._seen: dict[str, bytes | None] = {}
         self._budget = _INLINE_FILES
+        self._places: dict[str, str] = {}
         self.unhashed: dict[str, None] = {}
 
     def digest(self, path: str) -> bytes | None:
@@ -266,12 +267,30 @@ class Sight:
                 return False
         return None if unsure else True
 
-    def exists(self, path: str) -> bool:
+    def state(self, path: str, fold: Callable[[str], str]) -> bytes | None:
+        """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
+
+        None: it is not there.
+        """
         try:
-            os.stat(path)
+            st = os.stat(path)
         except (OSError, ValueError):
-            return False
-        return True
+            return None
+        mode = st.st_mode
+        kind = b"d" if stat.S_ISDIR(mode) else b"f%d" % st.st_size if stat.S_ISREG(mode) else b"special"
+        resolved = self._resolve(path)
+        return kind if resolved == path else kind + b">" + os.fsencode(fold(resolved))
+
+    def _resolve(self, path: str) -> str:
+        """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
+        directory, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            return os.path.realpath(path)
+        place = self._places.get(directory)
+        if place is None:
+            place = self._places[directory] = os.path.realpath(directory or "/").rstrip("/")
+        resolved = f"{place}/{name}"
+        return os.path.realpath(resolved) if os.path.islink(resolved) else resolved
 
     def names(self, directory: str, few: bool = False) -> frozenset[str] | None:
         """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion."""
@@ -297,7 +316,8 @@ class Sight:
         there = self.names(directory, few)
         if there is not None:
             return there.isdisjoint(names)
-        return not few or not any(os.path.lexists(f"{directory}/{name}") for name in names)
+        # No such directory, or one that may be searched but not listed.
+        return not any(os.path.lexists(f"{directory}/{name}") for name in names)
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
         """Digest of a directory's names, less those whose path begins with one of `without`."""

@@ -133,10 +133,11 @@ def _time_macros(path: str, digest: bytes, memo: FileMemo) -> tuple[bytes, ...] 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
     fold = plan.roles.fold
     for path in draft.present:
-        if not sight.exists(path):
+        state = sight.state(path, fold)
+        if state is None:
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
-        variant.present.append(fold(path))
+        variant.present.append((fold(path), state))
 
     absent: dict[str, dict[str, None]] = {}
     for path in draft.absent:

@@ -77,6 +77,7 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._manifests: _Shelf[list[Variant]] = _Shelf()
         self._results: _Shelf[Result] = _Shelf()
+        self._paths: _Shelf[str] = _Shelf()
         self.report: Callable[[], None] | None = None  # where statistics go instead of the store: a hit worker's to its owner
         self._used: dict[bytes, None] = {}
         self._marking: asyncio.TimerHandle | None = None
@@ -123,9 +124,18 @@ class Keeper:
             log.warning("store: %s", e)
             return None
 
+    def paths_now(self, result: Result) -> dict[bytes, str] | None:
+        """Where the store kept the files of a result when it was last asked, by digest; None: it must be asked."""
+        paths = {o.digest: self._paths.get(o.digest, "") for o in result.outputs if o.inline is None}
+        return None if "" in paths.values() else paths
+
     async def output_path(self, output: Output) -> str | None:
         """Where the store keeps this file."""
-        return await self._ask(lambda: self.store.file_path(output_key(output)), None, "cache_read_errors")
+        path = await self._ask(lambda: self.store.file_path(output_key(output)), None, "cache_read_errors")
+        self._paths.pop(output.digest, None)
+        if path is not None:
+            self._paths.keep(output.digest, path)
+        return path
 
     async def add(self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str]) -> bool:
         """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that

@@ -45,9 +45,9 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     files = sight.files_are(variant.files, unfold)
     if files is False:
         return False
-    for folded in variant.present:
+    for folded, state in variant.present:
         path = unfold(folded)
-        if path is None or not sight.exists(path):
+        if path is None or sight.state(path, plan.roles.fold) != state:
             return False
     for folded, names in variant.absent:
         path = unfold(folded)
@@ -72,9 +72,10 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
     for folded, digest in variant.files:
         if not sight.files_are([(folded, digest)], unfold):
             return f"changed: {unfold(folded)}"
-    for folded in variant.present:
-        if not sight.exists(unfold(folded) or ""):
-            return f"gone: {unfold(folded)}"
+    for folded, state in variant.present:
+        path = unfold(folded)
+        if path is None or sight.state(path, plan.roles.fold) != state:
+            return f"gone, or something else: {path}"
     for folded, names in variant.absent:
         path = unfold(folded)
         for name in names:

@@ -33,6 +33,7 @@ KEPT_STREAM_BYTES = 8 * 1024 * 1024
 
 # After the compiler is reaped its pipes are read until they end, unless something it left behind holds them open.
 _LINGER_S = 0.05
+_LINGER_STEPS = 40
 
 _TERM_TO_KILL_S = 0.1
 _KILL_TO_REAPED_S = 2.0
@@ -180,7 +181,7 @@ class Runner:
             stdout=bytes(out.kept),
             stderr=bytes(err.kept),
             talked_too_much=out.overflowed or err.overflowed,
-            left_running=bool(lingering) or _group_lives(child.pid),
+            left_running=bool(lingering) or await _lingers(child.pid),
             began_ns=began_ns,
             took_ns=took_ns,
             peak_rss_kib=reaped.peak_rss_kib,
@@ -194,6 +195,15 @@ def _group_lives(group: int) -> bool:
         return False
     except PermissionError:
         pass
+    return True
+
+
+async def _lingers(group: int) -> bool:
+    """Whether something of the group goes on running.  A moment is granted: mold exits while a child of its own still frees memory."""
+    for _ in range(_LINGER_STEPS):
+        if not _group_lives(group):
+            return False
+        await asyncio.sleep(_LINGER_S / 10)
     return True
 
 

@@ -99,6 +99,22 @@ def waiter() -> Path:
     return directory
 
 
+@functools.cache
+def other_version() -> tuple[Path, Path]:
+    """(root of the sources, client) of what is the same program under another version number."""
+    directory = Path(tempfile.mkdtemp(prefix="scc-other"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    root = directory / "root"
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in ("sccache_py", "server", "client", "packaging"):
+        shutil.copytree(ROOT / name, root / name, symlinks=True, ignore=ignored)
+    version = root / "sccache_py" / "__init__.py"
+    version.write_text(version.read_text().replace(f'"{sccache_py.__version__}"', '"99.0"'))
+    build = [sys.executable, root / "packaging" / "native_build.py", directory]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return root, directory / "sccache-py"
+
+
 def wait_until(what: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     """For what announces itself to nobody: a counter of the server's, a process that ends."""
     give_up = time.monotonic() + patience_s
@@ -202,10 +218,10 @@ class World:
             LC_ALL="C.UTF-8",
         )
 
-    def program(self, name: str, text: str) -> Path:
-        """An executable script; {python}, {root} and {pids} are filled in."""
+    def program(self, name: str, text: str, root: Path = ROOT) -> Path:
+        """An executable script; {python}, {root}, {pids} and {rustc} are filled in."""
         path = self.directory / name
-        text = text.format(root=str(ROOT), python=sys.executable, pids=str(self._pids))
+        text = text.format(root=str(root), python=sys.executable, pids=str(self._pids), rustc=rustc())
         # Not write_text and chmod: a fork of another thread's might keep it open for writing (ETXTBSY).
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o755)
         with os.fdopen(fd, "w") as f:

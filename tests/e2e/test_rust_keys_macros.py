@@ -36,9 +36,9 @@ def test_a_file_that_a_macro_reads_is_a_condition(world, macros):
 def test_a_macro_behind_a_normal_crate_is_seen_too(world, macros):
     """The crate that uses it has no --extern that looks like a macro."""
     world.needs_observation(NO_MACRO_READS)
-    world.write("front/lib.rs", "pub use m::content;\n")
+    world.write("front.rs", "pub use m::content;\n")
     subprocess.run(
-        [world.compiler, "--crate-name", "front", "--crate-type", "lib", "--extern", f"m={macros}/libm.so", "front/lib.rs"],
+        [world.compiler, "--crate-type", "lib", "--extern", f"m={macros}/libm.so", "--edition=2021", "front.rs"],
         cwd=world.p, env=world.env, check=True,
     )  # fmt: skip
     world.write("query.sql", "select 1\n")
@@ -210,9 +210,9 @@ def test_any_variable_counts_for_a_macro_that_takes_all(world, macros):
 def test_a_macro_that_takes_all_is_found_behind_a_normal_crate(world, macros):
     """Loaded is loaded, whoever named it."""
     world.needs_observation(NO_MACRO_VARIABLES)
-    world.write("front/lib.rs", "pub use v::variables;\n")
+    world.write("front.rs", "pub use v::variables;\n")
     subprocess.run(
-        [world.compiler, "--crate-name", "front", "--crate-type", "lib", "--extern", f"v={macros}/libv.so", "front/lib.rs"],
+        [world.compiler, "--crate-type", "lib", "--extern", f"v={macros}/libv.so", "--edition=2021", "front.rs"],
         cwd=world.p, env=world.env, check=True,
     )  # fmt: skip
     world.write("src/lib.rs", 'pub const S: &str = front::variables!("APP_");\n')

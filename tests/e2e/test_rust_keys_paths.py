@@ -34,13 +34,10 @@ def test_two_output_directories_share_an_entry_and_each_gets_its_own_names(world
 
 
 @pytest.mark.parametrize(
-    "name", ["with space", 'quo"te', "apos'trophe", "ünïcödé", "colon:colon", "dollar$out", "back\\slash", "percent%41", "hash#",
-    "a=b", "new\nline"]
+    "name", ["with space", 'quo"te', "apos'trophe", "ünïcödé", "colon:colon", "dollar$out", "back\\slash", "percent%41", "hash#", "a=b"]
 )
 def test_any_name_of_an_output_directory_is_written_as_rustc_writes_it(world, name):
     """Spaces are escaped in depfiles, quotes and others in JSON."""
-    if not world.observed and "\n" in name:
-        pytest.skip("rustc's own depfile cannot name a path with a newline")
     world.write("src/lib.rs", WARNS)
     strange, plain = world.root / name, world.root / "plain"
     world.outs += [strange, plain]
@@ -50,8 +47,33 @@ def test_any_name_of_an_output_directory_is_written_as_rustc_writes_it(world, na
     world.expect("hit", *lib("--out-dir", str(strange), *JSON))
 
 
-@pytest.mark.parametrize("spelling", [".", "./o", "o", "o/", "o//", "./o/.", "../o", "{p}/o", "{p}/./o", "{p}//o", "{p}/../p/o", None])
-@pytest.mark.parametrize("first", ["{root}/first", "relative"])
+def test_a_newline_in_an_output_directory_is_no_ones_undoing(make_world):
+    """A depfile cannot tell it from the end of a rule: whatever comes back, it is what rustc writes."""
+    world = make_world()
+    world.write("src/lib.rs", WARNS)
+    strange, plain = world.root / "new\nline", world.root / "plain"
+    world.outs += [strange, plain]
+    for out in (strange, plain, strange, plain):
+        args = lib("--out-dir", str(out), *JSON)
+        assert world.cached(*args) == world.uncached(*args)
+        world.note_server()
+        world.counts()
+
+
+def test_an_output_directory_behind_a_link_is_cached(make_world):
+    """People put `target` on another disk."""
+    world = make_world()
+    world.write("src/lib.rs", WARNS)
+    (world.root / "disk").mkdir()
+    (world.p / "target").symlink_to(world.root / "disk")
+    world.outs.append(world.root / "disk" / "deps")
+    world.compile_twice(*lib("--out-dir", f"{world.p}/target/deps", *JSON))
+
+
+SPELLINGS = [".", "./o", "o/", "o//", "./o/.", "../o", "{p}/o", "{p}/./o", "{p}//o", "{p}/../p/o", None]
+
+
+@pytest.mark.parametrize(("first", "spelling"), [("{root}/first", s) for s in SPELLINGS] + [("relative", "o"), ("relative", ".")])
 def test_every_spelling_of_an_output_directory_is_answered_in_that_spelling(make_world, first, spelling):
     """rustc writes the directory into depfile and notices as it was spelled."""
     world = make_world()
@@ -62,11 +84,13 @@ def test_every_spelling_of_an_output_directory_is_answered_in_that_spelling(make
     def at(text: str | None) -> tuple[str, ...]:
         return () if text is None else ("--out-dir", text.format(p=world.p, root=world.root))
 
-    def both_ways() -> None:
+    def both_ways() -> str:
         """Whether it hits is one question; that it is right is what counts."""
+        before = world.counts()
         for stray in (*world.p.glob("*x.*"), *world.root.glob("*x.*")):
             stray.unlink()
         args = lib(*at(spelling), *JSON)
+        verdict = ""
         results = []
         for compile in (world.cached, world.uncached):
             done = compile(*args)
@@ -74,16 +98,13 @@ def test_every_spelling_of_an_output_directory_is_answered_in_that_spelling(make
             results.append((done, strays))
             for stray in strays:
                 stray.unlink()
+            verdict = verdict or world.verdict_since(before)
         assert results[0] == results[1]
-        world.note_server()
-        world.counts()
+        return verdict
 
     world.expect("miss", *lib(*at(first), *JSON))
     both_ways()
-    both_ways()
-    before = world.counts()
-    both_ways()
-    assert world.verdict_since(before) == "hit"
+    assert both_ways() == "hit"
 
 
 def test_an_output_directory_behind_a_link_and_dots_is_where_the_kernel_finds_it(world):
@@ -267,7 +288,7 @@ def test_an_output_directory_that_was_deleted_is_what_it_is_to_the_compiler(worl
     for command in ([str(world.client), world.compiler], [world.compiler]):
         shutil.rmtree(world.root / "a", ignore_errors=True)
         ran = world.run([*command, *args], None, {})
-        found.append((ran.returncode, ran.stderr, snapshot([deep])))
+        found.append((ran.returncode, ran.stderr, deep.exists()))
     assert found[0] == found[1]
 
 

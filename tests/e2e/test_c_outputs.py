@@ -1,0 +1,290 @@
+"""What a C compile leaves, and what is not cached: every file comes back with this call's names, or the compiler itself runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ONE = "int f(int x) { return x + 1; }\n"
+# Enough headers that a depfile has several lines, which break elsewhere for another target.
+HEADERS = '#include <stdio.h>\n#include <stdlib.h>\n#include "a.h"\n#include "some dir/b$.h"\nint f(void) { return A; }\n'
+
+
+def write_headers(c) -> None:
+    c.write("x.c", HEADERS)
+    c.write("a.h", "#define A 1\n")
+    c.write("some dir/b$.h", "\n")
+
+
+def test_a_depfile_names_this_calls_object(c):
+    """Whoever reads it is told to rebuild the other object otherwise."""
+    write_headers(c)
+    c.expect("miss", "-MD", "-c", "x.c", "-o", c.object())
+    c.expect("hit", "-MD", "-c", "x.c", "-o", c.object())
+    for name in ("y.o", "a-much-longer-name-that-moves-the-line-breaks.o", "with space.o", "no-suffix", "two.dots.o", "$#.o"):
+        c.expect("hit", "-MD", "-c", "x.c", "-o", c.object(name))
+
+
+@pytest.mark.parametrize("option", ["-MD", "-MMD"])
+@pytest.mark.parametrize("phony", [(), ("-MP",)])
+def test_a_depfile_goes_where_it_is_told_and_says_what_it_is_told(c, option, phony):
+    """-MF, -MT and -MQ of this call; -MP's empty rules for each header."""
+    write_headers(c)
+    first = (option, *phony, "-c", "x.c", "-o", c.object(), "-MF", str(c.o / "x.d"))
+    c.expect("miss", *first)
+    c.expect("hit", option, *phony, "-c", "x.c", "-o", c.object("y.o"), f"-MF{c.o}/elsewhere.dep")
+    c.expect("miss", *first, "-MT", "a target$ of this call")
+    c.expect("hit", *first, "-MT", "another target, which is so long that it takes more than a whole line by itself, or nearly")
+    c.expect("miss", *first, "-MQ", "a target$ of this call")
+    c.expect("hit", *first, "-MQ", "other#")
+    c.expect("miss", *first, "-MT", "one", "-MQ", "two")
+    c.expect("hit", *first, "-MT", "three", "-MQ", "four")
+
+
+def test_a_depfile_without_a_name_for_the_object(c):
+    """Both get their names from the source and go to the cwd."""
+    c.write("src/x.c", ONE)
+    for place in ("one", "two"):
+        c.world.outs.append(c.p / place)
+        (c.p / place).mkdir()
+    c.expect("miss", "-MD", "-c", "../src/x.c", cwd=c.p / "one")
+    done = c.expect("hit", "-MD", "-c", "../src/x.c", cwd=c.p / "two")
+    assert done.names() == {"x.o", "x.d"}
+
+
+def test_a_depfile_by_the_preprocessors_option(c):
+    """The Linux kernel's way: -Wp,-MMD,FILE."""
+    write_headers(c)
+    c.expect("miss", f"-Wp,-MMD,{c.o}/.x.o.d", "-c", "x.c", "-o", c.object())
+    c.expect("hit", f"-Wp,-MMD,{c.o}/.x.o.d", "-c", "x.c", "-o", c.object())
+    c.expect("hit", f"-Wp,-MMD,{c.o}/.y.o.d", "-c", "x.c", "-o", c.object("y.o"))
+    c.expect("miss", f"-Wp,-MD,{c.o}/.x.o.d", "-c", "x.c", "-o", c.object())
+
+
+def test_dependencies_by_a_variable_are_left_to_the_compiler(c):
+    """It appends to a file that others append to as well."""
+    c.write("x.c", ONE)
+    c.refused("variable DEPENDENCIES_OUTPUT", "-c", "x.c", "-o", c.object(), env={"DEPENDENCIES_OUTPUT": str(c.o / "deps")})
+
+
+@pytest.mark.parametrize("option", ["-O2", "-O0", "-fPIC", "-std=c99", "-Wall", "-pedantic", "-pthread", "-fvisibility=hidden", "-m32"])
+def test_usual_options_hit_for_another_object_and_directory(c, option):
+    """What a build says most; none of them writes a name into the object."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    c.expect("miss", option, "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("hit", option, "-c", "x.c", "-o", c.object("y.o"), cwd=c.p / "two")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-g", "-gsplit-dwarf"),
+        ("--coverage", "-frandom-seed=1"),
+        ("-fprofile-arcs", "-ftest-coverage", "-frandom-seed=1"),
+        ("-fprofile-generate", "-frandom-seed=1"),
+        ("-fstack-usage",),
+        ("-fcallgraph-info",),
+        ("-flto", "-frandom-seed=1"),
+        ("-g", "-gz"),
+        ("-fsave-optimization-record",),
+        ("-O2", "-fprofile-use"),
+        ("-S", "-fverbose-asm"),
+        ("-frecord-gcc-switches",),
+    ],
+    ids=" ".join,
+)
+def test_what_names_the_object_is_not_taken_for_another_object(c, options):
+    """Two -o names gave different objects, or further files beside them, whose names are not the other's."""
+    if not c.is_gcc and options[0] in ("-fcallgraph-info",):
+        pytest.skip("gcc's")
+    c.write("x.c", ONE)
+    args = (*options, *(() if "-S" in options else ("-c",)), "x.c")
+    first = c.expect("miss", *args, "-o", c.object())
+    assert c.expect("hit", *args, "-o", c.object()) == first
+    c.expect("miss", *args, "-o", c.object("y.o"))
+    c.expect("hit", *args, "-o", c.object("y.o"))
+
+
+def test_files_beside_the_object_come_back(c):
+    """They are seen, not guessed: split dwarf, coverage notes, stack usage."""
+    c.write("x.c", ONE)
+    done = c.compile_twice("-g", "-gsplit-dwarf", "--coverage", "-fstack-usage", "-frandom-seed=1", "-c", "x.c", "-o", c.object())
+    assert {"x.o", "x.dwo", "x.gcno", "x.su"} <= done.names()
+
+
+def test_a_profile_that_is_used_counts(c):
+    """-fprofile-use reads what an earlier run wrote."""
+    c.write("x.c", "int f(int x) { return x > 3 ? x * 7 : x / 5; }\nint main(int n, char **v) { return f(n) == 99; }\n")
+    if c.is_gcc:
+        def run(*words):
+            subprocess.run(words, cwd=c.p, env=c.world.env, check=True, timeout=60)
+
+        run("gcc", "-fprofile-generate", "-c", "x.c", "-o", "prof.o")
+        run("gcc", "-fprofile-generate", "prof.o", "-o", "prog")
+        run("./prog")
+        made = next(p for p in c.p.iterdir() if p.suffix == ".gcda")
+        args = ("-O2", f"-fprofile-use={made.name}", "-Wno-missing-profile", "-c", "x.c", "-o", c.object())
+        c.compile_twice(*args)
+        made.rename(c.p / "gone")
+        c.expect("miss", *args)
+        return
+    profdata = shutil.which("llvm-profdata") or shutil.which("llvm-profdata-14")
+    if profdata is None:
+        pytest.skip("no llvm-profdata")
+    c.write("text", "f\n0\n2\n10\n3\n")
+    subprocess.run([profdata, "merge", "text", "-o", "x.profdata"], cwd=c.p, check=True, timeout=60)
+    args = ("-O2", "-fprofile-instr-use=x.profdata", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*args)
+    c.write("text", "f\n0\n2\n10\n9\n")
+    subprocess.run([profdata, "merge", "text", "-o", "x.profdata"], cwd=c.p, check=True, timeout=60)
+    c.expect("miss", *args)
+
+
+def test_assembler_and_preprocessed_sources_are_cached(c):
+    """.s, .S, .i and -S, and -x for names that say nothing."""
+    c.write("x.S", "#include \"a.h\"\n.globl f\nf: ret\n")
+    c.write("a.h", "\n")
+    c.write("y.s", ".globl f\nf: ret\n")
+    c.write("z.i", '# 1 "z.c"\nint f(void) { return 1; }\n')
+    c.write("source", ONE)
+    for words in (("-c", "x.S"), ("-c", "y.s"), ("-c", "z.i"), ("-S", "z.i"), ("-x", "c", "-c", "source"), ("-xc", "-c", "source")):
+        c.compile_twice(*words, "-o", c.object())
+    c.write("a.h", ".globl g\n")
+    c.expect("miss", "-c", "x.S", "-o", c.object())
+
+
+def test_other_languages_are_counted_by_their_names(c):
+    """--show-stats says what was cached."""
+    c.write("x.cc", "int f() { return 1; }\n")
+    c.write("y.m", "int f(void) { return 1; }\n")
+    c.compile_twice("-c", "x.cc", "-o", c.object(), rustc=c.plus)
+    c.compile_twice("-c", "x.cc", "-o", c.object("y.o"))
+    c.write("x.s", "f: ret\n")
+    c.compile_twice("-c", "x.s", "-o", c.object())
+    stats = c.world.control("stats")["stats"]["languages"]
+    assert set(stats["cache_hits"]) == {"C/C++", "Assembler"}
+
+
+def test_a_precompiled_header_of_gcc_is_cached_and_used(c):
+    """Made by the cache, used by a compile that is cached; a changed one is a miss for its users."""
+    if not c.is_gcc:
+        c.write("a.h", "#define A 1\n")
+        c.refused("precompiled header", "-x", "c-header", "a.h", "-o", c.object("a.h.pch"))
+        return
+    # gcc dumps its heap into one, so that no two are alike: bytes are not compared.
+    c.write("a.h", "#define A 1\n")
+    for _ in range(2):
+        assert c.world.cached("a.h", "-o", c.object("a.h.gch"), rustc="gcc").names() == {"a.h.gch"}
+    assert c.world.counts()["cache_hits"] == 1
+    c.write("x.c", '#include "a.h"\nint f(void) { return A; }\n')
+    shutil.copy(c.object("a.h.gch"), c.p / "a.h.gch")
+    c.compile_twice("-Winvalid-pch", "-c", "x.c", "-o", c.object())
+
+
+def test_no_object_is_wanted(c):
+    """-o /dev/null and -fsyntax-only ask only whether it compiles, and what the compiler says."""
+    c.write("x.c", "int f(void) { int unused; return 1; }\n")
+    for words in (("-c", "x.c", "-o", "/dev/null"), ("-fsyntax-only", "x.c")):
+        done = c.compile_twice("-Wall", *words)
+        assert b"unused" in done.stderr
+    assert os.path.exists("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("-E", ("-E", "x.c")),
+        ("-M", ("-M", "x.c")),
+        ("-MM", ("-MM", "x.c")),
+        ("-save-temps", ("-save-temps", "-c", "x.c")),
+        ("-v", ("-v", "-c", "x.c")),
+        ("unhandled option --no-such-option", ("--no-such-option=1", "-c", "x.c")),
+        ("multiple input files", ("-c", "x.c", "y.c")),
+        ("unknown source language .q", ("-c", "x.q")),
+        ("output to stdout", ("-S", "x.c", "-o", "-")),
+        ("output to stdout", ("-S", "x.c", "-o", "/dev/stdout")),
+        ("-", ("-c", "-x", "c", "-", "-o", "z.o")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_not_cached_is_run_by_the_client_and_counted_by_its_reason(c, reason, words):
+    """The user sees what the compiler says, and the statistics say why it was not cached."""
+    for name in ("x.c", "y.c"):
+        c.write(name, ONE)
+    c.world.outs.append(c.p / "out")
+    (c.p / "out").mkdir()
+    for _ in range(2):
+        ran = c.world.run([str(c.world.client), c.name, *words], c.p, c.world.server_env)
+        plain = c.world.run([c.name, *words], c.p, {})
+        assert ran.returncode == plain.returncode
+        if reason != "-v":
+            assert (ran.stdout, ran.stderr) == (plain.stdout, plain.stderr)
+    assert c.world.reasons() == {reason: 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("gcc", "-fdump-tree-all"), ("gcc", "-ftime-report"), ("gcc", "-fmodules-ts"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
+)
+def test_options_that_are_refused_are_counted_by_their_names(c, name, option):
+    """What they write belongs to one run, or to a cache of the compiler's own."""
+    if c.name != name:
+        pytest.skip(f"{name}'s")
+    c.write("x.c", ONE)
+    c.world.cached(option, "-c", "x.c", "-o", c.object(), rustc=c.name)
+    (reason,) = c.world.reasons()
+    assert option.startswith(reason)
+
+
+def test_questions_and_links_are_no_compilations(c):
+    """Counted apart, as other caches do."""
+    c.write("x.c", "int main(void) { return 0; }\n")
+    for words in (("--version",), ("-dumpmachine",), ("-print-search-dirs",), ("x.c", "-o", str(c.o / "prog"))):
+        c.expect("pass", *words)
+    assert c.world.counts()["requests_not_compile"] == 4
+
+
+def test_a_shell_script_that_calls_the_compiler_is_cached(c):
+    """Many a build has one; what it adds to the command line is unknown, so names count."""
+    c.write("x.c", ONE)
+    script = c.write("my-cc", f"#!/bin/sh\nexec {c.name} -DA=1 \"$@\"\n")
+    script.chmod(0o755)
+    c.compile_twice("-g", "-c", "x.c", "-o", c.object(), rustc=str(script))
+    script.write_text(f"#!/bin/sh\nexec {c.name} -O2 \"$@\"\n")
+    c.expect("miss", "-g", "-c", "x.c", "-o", c.object(), rustc=str(script))
+
+
+@pytest.mark.parametrize("name", ["x86_64-linux-gnu-gcc", "gcc-12", "cc", "c99-gcc", "clang-14", "musl-gcc"])
+def test_compilers_are_known_whatever_they_are_called(c, name):
+    """The program itself is asked which compiler it is."""
+    if shutil.which(name, path=c.world.env["PATH"]) is None or not c.is_gcc:
+        pytest.skip(f"no {name}")
+    c.write("x.c", ONE)
+    c.compile_twice("-c", "x.c", "-o", c.object(), rustc=name)
+
+
+def test_a_link_named_like_a_compiler_is_one(c):
+    """/opt/cross/bin/my-gcc -> /usr/bin/gcc"""
+    (c.p / "bin").mkdir()
+    for name in ("my-clang++", "clang++") if not c.is_gcc else ("my-gcc",):
+        (c.p / "bin" / name).symlink_to(shutil.which(c.name))
+        c.write("x.c", ONE)
+        c.compile_twice("-c", "x.c", "-o", c.object(), rustc=str(c.p / "bin" / name))
+
+
+def test_a_launcher_between_us_and_the_compiler_is_left_alone(c):
+    """`sccache-py ccache gcc`: the compile is theirs."""
+    if shutil.which("ccache") is None:
+        pytest.skip("no ccache")
+    c.write("x.c", ONE)
+    env = {"CCACHE_DIR": str(c.world.root / "ccache")}
+    c.expect("pass", c.name, "-c", "x.c", "-o", c.object(), rustc="ccache", env=env)
+    (c.p / "bin").mkdir()
+    (c.p / "bin" / c.name).symlink_to(shutil.which("ccache"))
+    c.expect("pass", "-c", "x.c", "-o", c.object(), rustc=str(c.p / "bin" / c.name), env=env)

@@ -1,0 +1,195 @@
+"""Crates that a linker makes: programs, proc-macros, shared libraries, test harnesses.  Observed only: without it they are left
+to the client."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+EMIT = "--emit=dep-info,link"
+
+
+@pytest.fixture
+def w(make_world) -> Any:
+    return make_world()
+
+
+def build_dependency(w: Any, name: str, text: str, *args: str) -> str:
+    """A library of the project, compiled without the cache."""
+    directory = w.p / "deps"
+    directory.mkdir(exist_ok=True)
+    source = w.write(f"{name}.rs", text)
+    ran = w.run([w.compiler, "--crate-name", name, "--crate-type", "lib", "--out-dir", str(directory), *args, str(source)], None, {})
+    assert ran.returncode == 0, ran.stderr.decode()
+    return str(directory / f"lib{name}.rlib")
+
+
+MAIN = 'fn main() { println!("one"); }\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("bin", MAIN),
+        ("cdylib", '#[no_mangle] pub extern "C" fn f() -> u32 { 1 }\n'),
+        ("dylib", "pub fn f() -> u32 { 1 }\n"),
+        ("proc-macro", "extern crate proc_macro;\n#[proc_macro] pub fn m(t: proc_macro::TokenStream) -> proc_macro::TokenStream { t }\n"),
+    ],
+)
+def test_each_linked_crate_type_hits_with_the_same_bytes(w: Any, kind: str, text: str) -> None:
+    """sccache refuses them all; 34 of the 188 calls of a build are linked."""
+    w.write("x.rs", text)
+    done = w.compile_twice("--crate-name", "x", "--crate-type", kind, EMIT, *w.out, "x.rs")
+    (linked,) = done.names() - {"x.d"}
+    assert done.file(linked).startswith(b"\x7fELF")
+
+
+def test_a_test_harness_hits(w: Any) -> None:
+    """`cargo test --no-run` is mostly linking."""
+    w.write("x.rs", "#[test] fn t() {}\n")
+    w.compile_twice("--crate-name", "x", "--test", EMIT, *w.out, "x.rs")
+
+
+def test_a_program_that_was_restored_runs(w: Any) -> None:
+    """Mode bits come back, minus the caller's umask."""
+    w.write("x.rs", MAIN)
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "x.rs")
+    w.compile_twice(*args, umask=0o027)
+    w.cached(*args, umask=0o027)
+    program = w.o / "x"
+    assert program.stat().st_mode & 0o777 == 0o750
+    assert subprocess.run([program], check=True, capture_output=True).stdout == b"one\n"
+
+
+def test_a_changed_transitive_rlib_is_a_miss(w: Any) -> None:
+    """The direct dependency's own file need not change for the program to."""
+    build_dependency(w, "base", "#[inline(never)] pub fn f() -> u32 { 1 }\n", "-Cmetadata=base")
+    middle = build_dependency(w, "middle", "pub fn g() -> u32 { base::f() }\n", "--extern", f"base={w.p}/deps/libbase.rlib")
+    w.write("x.rs", "fn main() { std::process::exit(middle::g() as i32) }\n")
+    deps = f"dependency={w.p}/deps"
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-L", deps, "--extern", f"middle={middle}", "x.rs")
+    w.compile_twice(*args)
+    base = w.p / "deps" / "libbase.rlib"
+    old = base.read_bytes()
+    # What an archiver does that writes dates: another file, the same meaning.
+    base.write_bytes(old.replace(b"/               0", b"/               1", 1) if b"/               0" in old else old + b"\n")
+    w.expect("miss", *args)
+    base.write_bytes(old)
+    w.expect("hit", *args)
+
+
+def test_a_native_library_that_appears_earlier_on_the_path_is_a_miss(w: Any) -> None:
+    """The linker looked for it there in vain; no list of files tells."""
+    for directory, value in (("first", None), ("second", 1), ("spare", 2)):
+        (w.p / directory).mkdir()
+        if value is not None:
+            source = w.write(f"{directory}.c", f"int n(void) {{ return {value}; }}\n")
+            subprocess.run(["gcc", "-c", source, "-o", w.p / directory / "n.o"], check=True)
+            subprocess.run(["ar", "rcsD", w.p / directory / "libn.a", w.p / directory / "n.o"], check=True)
+    w.write("x.rs", 'extern "C" { fn n() -> i32; }\nfn main() { std::process::exit(unsafe { n() }) }\n')
+    search = ("-L", f"native={w.p}/first", "-L", f"native={w.p}/second", "-C", "link-arg=-ln")
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, *search, "x.rs")
+    w.changes(
+        lambda: shutil.copy(w.p / "spare" / "libn.a", w.p / "first" / "libn.a"),
+        lambda: (w.p / "first" / "libn.a").unlink(),
+        *args,
+    )
+
+
+def test_another_linker_in_path_is_a_miss(w: Any) -> None:
+    """rustc finds `cc` in PATH: a new one in front makes another program."""
+    tools = w.p / "tools"
+    tools.mkdir()
+    w.write("x.rs", MAIN)
+    w.env["PATH"] = f"{tools}:{w.env['PATH']}"
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "x.rs")
+
+    def put_in_front() -> None:
+        (tools / "cc").write_text('#!/bin/sh\nexec /usr/bin/cc -Wl,--defsym=another_linker=1 "$@"\n')
+        (tools / "cc").chmod(0o755)
+
+    w.changes(put_in_front, (tools / "cc").unlink, *args)
+
+
+def test_a_linker_script_is_an_input(w: Any) -> None:
+    """Embedded projects change nothing else."""
+    w.write("extra.ld", "one = 1;\n")
+    w.write("x.rs", MAIN)
+    script = f"link-arg=-Wl,--defsym=zero=0,{w.p}/extra.ld"
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", script, "x.rs")
+    w.changes_text("extra.ld", "two = 2;\n", *args)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-Cdebuginfo=2", "-Csplit-debuginfo=packed"),
+        ("-Cdebuginfo=2", "-Csplit-debuginfo=unpacked"),
+        ("-Cstrip=symbols",),
+        ("-Copt-level=2", "-Clto=thin", "-Ccodegen-units=1"),
+        ("-Copt-level=2", "-Clto=fat", "-Ccodegen-units=1"),
+        ("-Cpanic=abort",),
+        ("-Cprefer-dynamic",),
+        ("-Clinker=clang",),
+        ("-Clink-arg=-fuse-ld=bfd",),
+        ("-Clink-arg=-fuse-ld=gold",),
+        ("-Clinker=clang", "-Clink-arg=-fuse-ld=lld"),
+        ("-Clink-arg=-fuse-ld=mold",),
+    ],
+    ids=" ".join,
+)
+def test_profiles_and_linkers_hit_with_the_same_files(w: Any, flags: tuple[str, ...]) -> None:
+    """Each of these makes other files or runs other programs; no rule of ours names any of them."""
+    needed = {"-Clinker=clang": "clang", "-Clink-arg=-fuse-ld=lld": "ld.lld", "-Clink-arg=-fuse-ld=mold": "mold"}
+    for program in (needed[flag] for flag in flags if flag in needed):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    w.write("x.rs", MAIN)
+    w.compile_twice("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, *flags, "x.rs")
+
+
+def test_a_link_that_fails_is_told_as_it_is_and_not_stored(w: Any) -> None:
+    """A missing library is the user's error, and its message has temporary names in it."""
+    w.write("x.rs", MAIN)
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", "link-arg=-lno-such-library", "x.rs")
+    done = w.cached(*args)
+    assert done.status == 1
+    assert b"no-such-library" in done.stderr
+    assert w.verdict_since({}) == "fail"
+    assert "x" not in done.names()
+
+
+def test_a_linker_that_is_killed_leaves_nothing_in_the_store(w: Any) -> None:
+    """The out-of-memory killer takes linkers first."""
+    linker = w.write("linker.sh", "#!/bin/sh\nkill -9 $$\n")
+    linker.chmod(0o755)
+    w.write("x.rs", MAIN)
+    done = w.cached("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", f"linker={linker}", "x.rs")
+    assert done.status == 1
+    assert w.verdict_since({}) == "fail"
+
+
+def test_the_fallback_leaves_linked_crates_to_the_client(make_world) -> None:
+    """Without observation nobody knows what a linker read."""
+    world = make_world("fallback")
+    world.write("x.rs", MAIN)
+    world.refused("crate-type", "--crate-name", "x", "--crate-type", "bin", EMIT, *world.out, "x.rs")
+
+
+def test_incremental_crates_pass_through_unless_they_are_asked_for(w: Any) -> None:
+    """Storing on every keystroke's build costs; whoever switches branches may want it."""
+    w.write("x.rs", MAIN)
+    incremental = w.root / "inc"
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", f"incremental={incremental}", "x.rs")
+    w.refused("incremental", *args)
+    env = {"SCCACHE_INCREMENTAL": "1"}
+    w.expect("miss", *args, env=env)
+    shutil.rmtree(incremental)
+    w.expect("hit", *args, env=env)
+    assert not os.path.exists(incremental) or w.observed

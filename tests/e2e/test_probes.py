@@ -1,0 +1,115 @@
+"""Questions to the compiler, and crates on standard input: every fresh target directory begins with dozens."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def w(make_world) -> Any:
+    return make_world()
+
+
+def ask(w: Any, *args: str, stdin: bytes = b"", cached: bool = True, env: dict[str, str] | None = None) -> tuple[int, bytes, bytes]:
+    program = [str(w.client), w.compiler] if cached else [w.compiler]
+    ran = subprocess.run([*program, *args], cwd=w.p, env={**w.env, **(env or {})}, input=stdin, capture_output=True, check=False)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def hits(w: Any) -> int:
+    w.note_server()
+    found: int = w.counts()["cache_hits"]
+    return found
+
+
+CARGO_ASKS = (
+    "-",
+    "--crate-name",
+    "___",
+    "--print=file-names",
+    "--crate-type",
+    "bin",
+    "--crate-type",
+    "rlib",
+    "--print=sysroot",
+    "--print=cfg",
+)
+
+
+@pytest.mark.parametrize("question", [("-vV",), ("--version",), ("--print=cfg",), ("--print", "target-list"), CARGO_ASKS], ids=" ".join)
+def test_questions_are_answered_without_rustc(w: Any, question: tuple[str, ...]) -> None:
+    """cargo asks `-vV` up to four times, and a rustup proxy takes 17 ms each."""
+    plain = ask(w, *question, cached=False)
+    assert ask(w, *question) == plain
+    assert ask(w, *question) == plain
+    assert hits(w) == 1
+
+
+def test_a_crate_on_standard_input_hits_by_its_text(w: Any) -> None:
+    """autocfg compiles dozens of one-line crates so."""
+    args = ("--crate-name", "probe", "--crate-type", "lib", "--emit=metadata", *w.out, "-")
+    for text in (b"pub fn f() {}\n", b"pub fn g() {}\n"):
+        plain = ask(w, *args, stdin=text, cached=False)
+        content = (w.o / "libprobe.rmeta").read_bytes()
+        for _ in range(2):
+            (w.o / "libprobe.rmeta").unlink()
+            assert ask(w, *args, stdin=text) == plain
+            assert (w.o / "libprobe.rmeta").read_bytes() == content
+    assert hits(w) == 2
+
+
+def test_a_probe_that_fails_is_an_answer_too(w: Any) -> None:
+    """Half of all feature probes fail by design; rustc takes 30 ms to say so."""
+    args = ("--crate-name", "probe", "--crate-type", "lib", "--emit=metadata", *w.out, "-")
+    text = b"#![feature(no_such_feature)]\n"
+    plain = ask(w, *args, stdin=text, cached=False)
+    assert plain[0] == 1
+    assert ask(w, *args, stdin=text) == plain
+    assert ask(w, *args, stdin=text) == plain
+    assert hits(w) == 1
+
+
+def test_a_failing_probe_below_out_dir_is_remembered_and_asks_again_when_its_channel_changes(w: Any) -> None:
+    """proc-macro2 compiles src/probe.rs into OUT_DIR/probe; RUSTC_BOOTSTRAP turns its answer around."""
+    source = w.write("probe.rs", "#![feature(proc_macro_span)]\n#![allow(unused)]\npub fn f() {}\n")
+    out = w.o / "probe"
+    args = ("--crate-name", "p", "--crate-type", "lib", "--emit=dep-info,metadata", "--out-dir", str(out), str(source))
+    env = {"OUT_DIR": str(w.o)}
+    plain = ask(w, *args, cached=False, env=env)
+    assert plain[0] == 1
+    assert ask(w, *args, env=env) == plain
+    assert ask(w, *args, env=env) == plain
+    assert hits(w) == 1
+    bootstrap = {**env, "RUSTC_BOOTSTRAP": "1"}
+    assert ask(w, *args, env=bootstrap) == ask(w, *args, cached=False, env=bootstrap)
+    assert hits(w) == 1
+
+
+def test_a_large_standard_input_goes_to_the_compiler_whole(w: Any) -> None:
+    """The protocol carries 1 MiB; what is more the client feeds to the compiler itself."""
+    text = b"// " + b"x" * 80 + b"\n"
+    text = text * (2 * 1024 * 1024 // len(text)) + b"pub fn last() {}\n"
+    args = ("--crate-name", "probe", "--crate-type", "lib", "--emit=metadata", *w.out, "-")
+    assert ask(w, *args, stdin=text)[0] == 0
+    assert (w.o / "libprobe.rmeta").exists()
+
+
+def test_a_target_specification_is_an_input_of_a_question(w: Any) -> None:
+    """`--print=cfg` of a target of one's own is decided by a file in the cwd."""
+    spec = ask(w, "-Zunstable-options", "--print=target-spec-json", cached=False, env={"RUSTC_BOOTSTRAP": "1"})[1]
+    path = w.write("mine.json", spec)
+    args = ("-Zunstable-options", "--target", "mine.json", "--print=cfg")
+    env = {"RUSTC_BOOTSTRAP": "1"}
+    plain = ask(w, *args, cached=False, env=env)
+    assert ask(w, *args, env=env) == plain
+    assert ask(w, *args, env=env) == plain
+    assert hits(w) == 1
+    path.write_bytes(spec.replace(b'"max-atomic-width": 64', b'"max-atomic-width": 32'))
+    changed = ask(w, *args, cached=False, env=env)
+    assert changed != plain
+    assert ask(w, *args, env=env) == changed
