@@ -195,7 +195,17 @@ def _group_lives(group: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    return any(_is_alive_in(group, entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+
+
+def _is_alive_in(group: int, pid: str) -> bool:
+    """Zombies count for killpg, and an init that does not reap (a container's, say) keeps them for ever.  proc(5), stat."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            state, _, process_group = f.read().rpartition(")")[2].split()[:3]
+    except (OSError, ValueError):
+        return False
+    return process_group == str(group) and state not in "ZX"
 
 
 async def _lingers(group: int) -> bool:
