@@ -61,7 +61,6 @@ IGNORED_VARIABLES = {
     "MFLAGS": "the jobserver",
     "RUST_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_LIB_BACKTRACE": "what a panic prints, and a panic is not stored",
-    "RUST_LOG": "cargo's and cargo plugins' logging",
     "RUST_MIN_STACK": "the size of threads' stacks",
     "SCCACHE_PY_LEASE": "ours: the job token that it runs under",
     "SCCACHE_PY_OBSERVE": "ours",
@@ -70,6 +69,11 @@ IGNORED_VARIABLES = {
     "TMP": "where temporary files go",
     "TMPDIR": "where temporary files go",
 }
+
+# Those of which the compiler never sees the caller's value.
+_REPLACED_VARIABLES = frozenset(
+    ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "LD_PRELOAD", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "SCCACHE_PY_LEASE", "SCCACHE_PY_OBSERVE")
+)
 
 
 _INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ruby|tclsh|lua)[0-9.]*")
@@ -104,9 +108,20 @@ def asks_for_all(images: Iterable[str]) -> bool:
     return any(_INTERPRETER.fullmatch(os.path.basename(image)) for image in images)
 
 
+def asked_by_all(asked: Iterable[str], env: Iterable[str]) -> list[str]:
+    """The variables that count where something may have looked at all of them."""
+    return sorted({*asked, *(n for n in env if n not in IGNORED_VARIABLES and n not in _SHELLS_OWN)})
+
+
 def judge(
-    plan: Plan, seen: Observation, covered: tuple[str, ...], ours: Iterable[str], left: list[str], env: Iterable[str], succeeded:
-    bool = True
+    plan: Plan,
+    seen: Observation,
+    covered: tuple[str, ...],
+    ours: Iterable[str],
+    left: list[str],
+    env: Iterable[str],
+    succeeded: bool = True,
+    named: frozenset[str] | None = frozenset(),
 ) -> Draft | Reason:
     """What must hold for `seen` to be replayed, or why it must not be.
 
@@ -115,6 +130,7 @@ def judge(
     left: those of `seen.written` that exist now.
     env: names in the caller's environment.
     succeeded: a probe that failed need not have left anything.
+    named: variables that the source asked for (env!), which count whatever they are; None: it may have asked for any.
     """
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
@@ -141,6 +157,7 @@ def judge(
         return Reason.OUTPUT_MISSING
 
     asked = {*seen.asked, *env} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
+    ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named
     own = plan.own_output_prefixes
 
     def condition(paths: list[str]) -> list[str]:
@@ -154,7 +171,7 @@ def judge(
         present=[p for p in condition(seen.present) if p not in plan.may_write and p not in implied],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
-        asked=sorted(n for n in asked if n not in IGNORED_VARIABLES and n not in plan.told_variables),
+        asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
     )
 

@@ -6,11 +6,15 @@ the image and not from its name.  Source: System V ABI, "Object Files" and "Prog
 
 from __future__ import annotations
 
+import mmap
 import struct
 from typing import NamedTuple
 
 HEAD_BYTES = 8192
 _PT_INTERP = 3
+_SHT_DYNSYM = 11
+_SECTION_BYTES = 64
+_SYMBOL_BYTES = 24
 
 
 class Image(NamedTuple):
@@ -49,3 +53,32 @@ def read_image(head: bytes) -> Image:
     except struct.error:
         pass
     return Image(64 if is_64 else 32, "", "")
+
+
+def takes_environment(library: bytes | mmap.mmap) -> bool:
+    """Whether a crate that is a shared library (a proc-macro) can walk the whole environment: then it asks for no variable by name.
+
+    It does that by libc's `environ`, which is among the symbols that it imports only if std::env::vars or std::process::Command is
+    linked in.  What is not a 64-bit ELF file with a `.rustc` section is no crate: False.
+    """
+    if len(library) < 64 or library[:5] != b"\x7fELF\x02":
+        return False
+    order = "<" if library[5] == 1 else ">"
+    try:
+        (table,) = struct.unpack_from(order + "Q", library, 40)
+        count, names_at = struct.unpack_from(order + "HH", library, 60)
+        sections = [struct.unpack_from(order + "IIQQQQIIQQ", library, table + i * _SECTION_BYTES) for i in range(count)]
+        names = sections[names_at][4]
+        if not any(library[names + s[0] : names + s[0] + 7] == b".rustc\0" for s in sections):
+            return False
+        for section in sections:
+            if section[1] != _SHT_DYNSYM:
+                continue
+            strings = sections[section[6]][4]
+            for at in range(section[4], section[4] + section[5], _SYMBOL_BYTES):
+                name, _, _, defined_in = struct.unpack_from(order + "IBBH", library, at)
+                if defined_in == 0 and library[strings + name : strings + name + 8] == b"environ\0":
+                    return True
+    except (struct.error, IndexError):
+        return True
+    return False

@@ -49,7 +49,7 @@ class Reason(enum.Enum):
     # Found by watching the compiler: it ran, and nothing was stored.
     RECORD_LOST = "observation incomplete"
     RECORD_FOREIGN = "a program could not be observed"
-    RECORD_SOCKET = "used a socket"
+    RECORD_UNFOLLOWED = "did what cannot be observed"
     SPECIAL_FILE = "read a special file"
     TELLS_TIME = "__DATE__, __TIME__ or __TIMESTAMP__"
     WROTE_ELSEWHERE = "wrote outside its output directories"
@@ -140,7 +140,7 @@ class Observation:
     """What a compiler's process tree did (observation.py makes it from the record)."""
 
     read: list[str] = field(default_factory=list)  # existed before the tree wrote it, was opened for reading
-    present: list[str] = field(default_factory=list)  # asked for and found, not opened
+    present: list[str] = field(default_factory=list)  # asked for and found
     absent: list[str] = field(default_factory=list)  # looked for in vain
     listed: list[str] = field(default_factory=list)  # directories
     asked: list[str] = field(default_factory=list)  # environment variables, sorted

@@ -94,7 +94,7 @@ class _Reader:
             if kind == "E":
                 self.asked.add(text1)
             elif kind == "N":
-                return Reason.RECORD_SOCKET
+                return Reason.RECORD_UNFOLLOWED
             elif kind in "PXxY":
                 self._process(kind, pid, text1, text2)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import json
 import logging
@@ -284,13 +285,23 @@ def _open_store(settings: config.Settings) -> Store:
         return MemoryStore(min(settings.size_bytes, 1 << 30))
 
 
-def _configure(environment: dict[str, str]) -> config.Settings:
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def _configure(environment: dict[str, str], where: str) -> config.Settings:
+    """`where`: what relative paths are relative to."""
     path = config.file_path(environment)
     toml = None
     if path is not None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(path, encoding="utf-8") as f:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(where, path), encoding="utf-8") as f:
             toml = f.read()
-    return config.settings(environment, toml)
+    settings = config.settings(environment, toml)
+    error_log = settings.error_log and os.path.join(where, settings.error_log)
+    return dataclasses.replace(settings, directory=os.path.join(where, settings.directory), error_log=error_log)
 
 
 def _start_log(settings: config.Settings) -> None:
@@ -331,9 +342,10 @@ def main() -> int:
     if arguments.worker:
         return _work(arguments.settings, arguments.native, *arguments.worker)
 
+    where = _working_directory()
     environment = drop_surroundings()
     try:
-        settings = _configure(environment)
+        settings = _configure(environment, where)
     except (config.ConfigError, OSError, UnicodeDecodeError) as e:
         print(f"sccache-py-server: {e}", file=sys.stderr)
         return 2
@@ -345,7 +357,7 @@ def main() -> int:
             parser.error("--socket is required")
         if not arguments.foreground and arguments.ready_fd is None and not environment.get("SCCACHE_NO_DAEMON"):
             detach()
-        claim = Claim(arguments.socket)
+        claim = Claim(arguments.socket if arguments.socket.startswith("\\x00") else os.path.join(where, arguments.socket))
     except AlreadyRunning:
         announce(arguments.ready_fd)
         print("sccache-py-server: a server is already running", file=sys.stderr)

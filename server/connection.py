@@ -42,6 +42,26 @@ _IN_FLIGHT_BYTES = 1024 * 1024
 _REQUEST_TIMEOUT_S = 30.0
 
 
+def _namespaces(process: int | str) -> tuple[int, int] | None:
+    """Which mounts a process sees and how it counts processes; None where /proc does not say."""
+    try:
+        return os.stat(f"/proc/{process}/ns/mnt").st_ino, os.stat(f"/proc/{process}/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+_OURS = _namespaces("self")
+
+
+def _lives_with_us(pid: int) -> bool:
+    """Whether paths and process numbers mean the same to that process (0: it is in a sandbox around ours).
+
+    The socket's usual name holds the namespaces; with SCCACHE_SERVER_UDS anybody may come.
+    """
+    theirs = _namespaces(pid) if _OURS is not None else None
+    return pid != 0 and (theirs is None or theirs == _OURS)
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """What a connection may ask of the server.
@@ -174,7 +194,7 @@ class Connection:
         self._service.leave()
 
     def _sees_the_same(self, request: Request) -> bool:
-        if request.root != self._root:
+        if request.root != self._root or not _lives_with_us(self._pid):
             return False
         try:
             here = os.stat(request.cwd)

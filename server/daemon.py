@@ -19,6 +19,16 @@ from sccache_py.wire import runtime_directory, state_stem
 # What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
 _KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 
+# A caller's `ulimit -t 60` is for its compiles, which get it in any case; the server would die of it.
+_RAISED = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+)
+
 _BACKLOG = 1024
 
 
@@ -36,10 +46,11 @@ def drop_surroundings() -> dict[str, str]:
     os.umask(0)  # every file is made with its exact mode
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for number in _RAISED:
+        soft, hard = resource.getrlimit(number)
+        if soft != hard:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(number, (hard, hard))
     return environment
 
 

@@ -8,6 +8,7 @@ store's scratch space and hashes the copies.
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 
 from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver
-from sccache_py.conditions import Draft, judge
-from sccache_py.depfile import replace_targets
+from sccache_py.conditions import Draft, asked_by_all, judge
+from sccache_py.depfile import parse_dep_info, replace_targets
+from sccache_py.elf import takes_environment
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
@@ -72,7 +74,31 @@ def draft_observed(
     # Removing a whole directory goes by descriptors, and so by physical paths: behind a link these are not the caller's.
     places = tuple(os.path.realpath(d) + "/" for d in plan.may_write)
     seen.removed = [p for p in seen.removed if not p.startswith(places)]
-    return judge(plan, seen, covered, ours, existing(seen.written), env, succeeded)
+    draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
+    if isinstance(draft, Draft) and any(_takes_environment(path) for path in draft.read if path.endswith(".so")):
+        draft.asked = asked_by_all(draft.asked, env)
+    return draft
+
+
+def _named_variables(plan: Plan) -> frozenset[str] | None:
+    """Those that env! and option_env! of a Rust crate asked for; None where the compiler was not told to list them."""
+    if plan.language != "Rust" or plan.asks:
+        return frozenset()
+    if plan.dep_info is None:
+        return None
+    try:
+        with open(plan.dep_info, "rb") as f:
+            return frozenset(os.fsdecode(name) for name in parse_dep_info(f.read())[1])
+    except OSError:
+        return None
+
+
+def _takes_environment(path: str) -> bool:
+    try:
+        with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
+            return takes_environment(library)
+    except (OSError, ValueError):
+        return False
 
 
 def draft_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, extra_files: tuple[str, ...]) -> Draft | Reason:

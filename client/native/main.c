@@ -147,6 +147,7 @@ run_server(void)
 		file, (char[]){"--socket"}, place.name, (char[]){"--native"},
 		native[0] ? native : (char[]){"/"}, (char[]){"--foreground"}, NULL,
 	};
+	drop_callers_code();
 	become(file, argv);
 }
 

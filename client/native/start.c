@@ -73,6 +73,21 @@ stamp_failure(const struct place *place)
 	close(fd);
 }
 
+void
+drop_callers_code(void)
+{
+	static const char *const starts[] = {"LD_PRELOAD=", "LD_AUDIT=", "PYTHON"};
+	size_t kept = 0;
+	for (char **variable = environ; *variable; variable++) {
+		int drop = 0;
+		for (size_t i = 0; i < sizeof(starts) / sizeof(starts[0]); i++)
+			drop |= strncmp(*variable, starts[i], strlen(starts[i])) == 0;
+		if (!drop)
+			environ[kept++] = *variable;
+	}
+	environ[kept] = NULL;
+}
+
 /* In the new process: nothing of the caller's may live on in a daemon. */
 static _Noreturn void
 exec_server(const char *program, const struct place *place, char *native, int ready)
@@ -102,6 +117,7 @@ exec_server(const char *program, const struct place *place, char *native, int re
 		path, (char[]){"--socket"}, socket, (char[]){"--native"}, native,
 		(char[]){"--ready-fd"}, (char[]){"3"}, NULL,
 	};
+	drop_callers_code();
 	execve(path, argv, environ);
 	_exit(127);
 }

@@ -320,7 +320,7 @@ def test_a_socket_prevents_storing(world, macros, tmp_path_factory):
     python = shutil.which("python3", path="/usr/bin")
     if python is None:
         pytest.skip("no python3 to open a socket with")
-    world.not_stored("used a socket", *using(world, macros, f's::says!("{python}|-ISc|import socket; socket.socket()")'))
+    world.not_stored("did what cannot be observed", *using(world, macros, f's::says!("{python}|-ISc|import socket; socket.socket()")'))
 
 
 def test_a_file_made_and_read_within_the_compile_is_no_condition(world, macros):
