@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sccache_py
+from sccache_py import config
 from sccache_py.client import fallback, render
 from sccache_py.client.become import Ourselves, executed_program, original_environment
 from sccache_py.client.place import NOBODY, Place, dial, find_place, start_and_dial
@@ -117,9 +118,25 @@ class Control:
             return f"{runtime} is not a directory that belongs to you and that nobody else can write to"
         if not os.access(self._server, os.X_OK):
             return f"{os.fsdecode(self._server)} is missing"
+        if wrong := self._wrong_setting():
+            return wrong
         if os.path.exists(self.place.beside(b".failed")):
             return "it failed within the last ten seconds, or does now; SCCACHE_ERROR_LOG names its log"
         return "another start is under way"
+
+    def _wrong_setting(self) -> str | None:
+        """What the server would say of its settings, had it somewhere to say it."""
+        environ = {os.fsdecode(name): os.fsdecode(value) for name, value in self._environ.items()}
+        path = config.file_path(environ)
+        toml = None
+        try:
+            if path is not None and os.path.exists(path):
+                with open(path, encoding="utf-8") as f:
+                    toml = f.read()
+            config.settings(environ, toml)
+        except (config.ConfigError, OSError, UnicodeDecodeError) as e:
+            return str(e)
+        return None
 
     def ask(
         self, connection: socket.socket, name: str, timeout_s: float | None = ANSWER_S, arguments: Answer | None = None

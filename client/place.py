@@ -168,6 +168,16 @@ def note_uncounted(place: Place) -> None:
     _write_beside(place, b".uncounted", b"+")
 
 
+def _without_callers_code(environ: Environment) -> dict[bytes, bytes]:
+    """For the server: not the libraries and Python modules of whoever comes first (CVE-2023-1521).
+
+    LD_LIBRARY_PATH stays, for some Pythons need it to start; the server forgets it then.
+    """
+    clean = {n: v for n, v in environ.items() if n not in (b"LD_PRELOAD", b"LD_AUDIT") and not n.startswith(b"PYTHON")}
+    # Paths are bytes, whatever the first caller's locale makes of them.
+    return {**clean, b"PYTHONUTF8": b"1"}
+
+
 def _exec_server(program: bytes, place: Place, native: bytes, ready: int, environ: Environment) -> NoReturn:
     """In the new process: nothing of the caller's may live on in a daemon."""
     try:
@@ -183,7 +193,7 @@ def _exec_server(program: bytes, place: Place, native: bytes, ready: int, enviro
         os.closerange(_READY_FD + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 64), 1 << 20))
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         argv = [program, b"--socket", place.name, b"--native", native, b"--ready-fd", b"%d" % _READY_FD]
-        os.execve(program, argv, environ)
+        os.execve(program, argv, _without_callers_code(environ))
     finally:
         os._exit(127)
 

@@ -19,7 +19,6 @@ _COLUMNS = {
     "build": "Build",
     "compiler": "Compiler",
     "source": "Source",
-    "cwd": "Directory",
 }
 
 
@@ -41,20 +40,26 @@ def jobs(answer: Mapping[str, Any]) -> None:
     fields = [name for name in _COLUMNS if any(name in job for job in listed)]
     table = Table(box=None, pad_edge=False)
     for name in fields:
+        # The source gives way: it may take several lines.
         right = name in ("seconds", "tokens", "pid")
-        table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold" if right else "ellipsis", no_wrap=not right)
+        table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold", no_wrap=name != "source")
     for job in listed:
         # Text, not str: a path may look like markup.
         seconds = job.get("seconds")
         waits_long = job.get("waits") and isinstance(seconds, int | float) and seconds > LONG_WAIT_S
-        table.add_row(*(Text(_cell(name, job.get(name))) for name in fields), style="bold yellow" if waits_long else None)
+        table.add_row(*(Text(_cell(name, job)) for name in fields), style="bold yellow" if waits_long else None)
     Console(highlight=False).print(table)
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, job: Mapping[str, Any]) -> str:
+    value = job.get(name)
     if value is None:
         return ""
     if name == "seconds":
         return f"{value:.1f} s"
+    if name == "compiler":
+        value = str(value).rpartition("/")[2]
+    elif name == "source":
+        value = " ".join(str(value).removeprefix(f"{job.get('cwd')}/").split())
     # What cannot be shown must not stop the rest from being shown.
     return str(value).encode(errors="replace").decode()

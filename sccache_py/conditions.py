@@ -110,7 +110,7 @@ def asks_for_all(images: Iterable[str]) -> bool:
 
 def asked_by_all(asked: Iterable[str], env: Iterable[str]) -> list[str]:
     """The variables that count where something may have looked at all of them."""
-    return sorted({*asked, *(n for n in env if n not in IGNORED_VARIABLES and n not in _SHELLS_OWN)})
+    return sorted({*asked, *(n for n in env if n not in IGNORED_VARIABLES and n not in ("_", "OLDPWD", "SHLVL"))})
 
 
 def judge(

@@ -75,6 +75,10 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
 
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()
+    if image.script:
+        identity.field("script", os.fsencode(program))  # it may look at $0
+    elif driver.dialect is CLANG:
+        identity.field("name", os.fsencode(os.path.basename(request.argv[0])))  # aarch64-linux-gnu-clang++: target and language
     sight = look()
     for file in dict.fromkeys(files):
         digest = sight.hash_now(file)

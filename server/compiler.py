@@ -20,7 +20,8 @@ _PROBE_TIMEOUT_S = 20.0
 # `libLLVM.so.14 => /lib/libLLVM.so.14 (0x…)`, as ld.so lists it.
 _LIBRARY = re.compile(r"=> (/\S+)")
 
-# Stats of a whole toolchain take some 100 µs; in a burst of requests they are good for this long.
+# Stats of a whole toolchain take some 100 µs; in a burst of requests they are good for this long.  Which toolchain it is, a link or a
+# setting away, is looked at every time.
 _RECHECK_S = 0.010
 
 Stamps = list[tuple[str, Stamp | None]]
@@ -36,12 +37,13 @@ class Compiler:
     is_script: bool
     cwd_matters: bool
     stamps: Stamps = field(default_factory=list)
+    choosing: int = 1  # so many of the stamps, the first, say which toolchain is meant
     checked_at: float = 0.0
 
     def still_is(self) -> bool:
         now = time.monotonic()
         if now - self.checked_at < _RECHECK_S:
-            return True
+            return all_are(self.stamps[: self.choosing])
         if not all_are(self.stamps):
             return False
         self.checked_at = now
@@ -49,8 +51,10 @@ class Compiler:
 
 
 def stamp(path: str) -> Stamp | None:
+    """A path that ends in "/" stands for which directory that is, not for what is in it."""
     try:
-        return stamp_of(os.stat(path))
+        st = os.stat(path)
+        return (st.st_dev, st.st_ino, 0, 0, 0) if path.endswith("/") else stamp_of(st)
     except OSError:
         return None
 

@@ -194,7 +194,7 @@ class Connection:
         self._service.leave()
 
     def _sees_the_same(self, request: Request) -> bool:
-        if request.root != self._root or not _lives_with_us(self._pid):
+        if request.root != self._root or not _lives_with_us(self.pid):
             return False
         try:
             here = os.stat(request.cwd)

@@ -17,7 +17,7 @@ import socket
 from sccache_py.wire import runtime_directory, state_stem
 
 # What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
-_KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
+_KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONUTF8", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
 
 # A caller's `ulimit -t 60` is for its compiles, which get it in any case; the server would die of it.
 _RAISED = (
@@ -96,12 +96,18 @@ class Claim:
     def _bind_file(self, path: str) -> None:
         if _answers(path):
             raise AlreadyRunning(path)
-        os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+        directory = os.path.dirname(path) or "."
+        os.makedirs(directory, mode=0o700, exist_ok=True)
         # Bound and listening before it has its name: whoever finds the name can connect.  A dead server's name is replaced.
-        temporary = f"{path}.{os.getpid()}"
+        temporary = os.path.join(directory, f".{os.getpid()}.sock")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        self.socket.bind(temporary)
+        # By a short name: this one may be longer than a socket's address, though `path` is not.
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.socket.bind(f"/proc/self/fd/{fd}/{os.path.basename(temporary)}")
+        finally:
+            os.close(fd)
         os.chmod(temporary, 0o600)
         self.socket.listen(_BACKLOG)
         self._inode = os.stat(temporary).st_ino

@@ -167,6 +167,9 @@ class Depositor:
 
         movable = movable_roles(plan)
         pinned: set[str] = set()
+        # A file below the cwd that a variable names is that very file for all checkouts, not each one's own.
+        if not plan.cwd_in_key and any(plan.roles.path("cwd") in (value or "") for _, value in variant.env):
+            pinned.add("cwd")
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
             pinned.add("cwd")
         outputs = []

@@ -75,11 +75,9 @@ class Planner:
                 stdin = await client.stdin() if client is not None else None
                 if stdin is None:
                     return Reason.STDIN
-            source = plan.source
-            if source is not None:
-                await self.threads.run(lambda: sight.hash_now(source))
-            job = self._plan(request, wishes, compiler, sight, stdin)
-            assert job is not None
+            while job is None:
+                await self.threads.run(sight.hash_all)
+                job = self._plan(request, wishes, compiler, sight, stdin)
         return job
 
     def _plan(
@@ -123,6 +121,11 @@ class Planner:
         extra = compiler.driver.terminal_arguments(plan, request.env, request.columns) if request.is_terminal(2) else ()
         more = [("mode", b"observed" if observed else b"listed")]
         more += [("extra", os.fsencode(a)) for a in extra]
+        for file in wishes.extra_files:
+            found = sight.digest(os.path.join(request.cwd, file))
+            if found == Sight.UNHASHED:
+                return None
+            more.append(("extra file", os.fsencode(file) + b"\0" + (found or b"")))
         if wishes.buster:
             more.append(("buster", os.fsencode(wishes.buster)))
         if "LD_PRELOAD" in request.env:

@@ -104,11 +104,14 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         return Reason.UNSUPPORTED_COMPILER
 
     real = program
-    stamps: Stamps = [(program, stamp(program))]
+    # Its directories too: the programs of two toolchains may be one file, linked twice, but directories never are.
+    bin_ = os.path.dirname(program)
+    stamps: Stamps = [(path, stamp(path)) for path in (program, bin_ + "/", os.path.dirname(bin_) + "/")]
     if _is_rustup(program):
         real = os.path.join(sysroot, "bin", name)
         image = image_of(real)
         stamps += [(path, stamp(path)) for path in _rustup_files(request)]
+    choosing = len(stamps)
     interpreter = image_of(image.script) if image.script else image
 
     host = re.search(r"^host: (\S+)$", ask(request, program, [*before, "-vV"]), re.MULTILINE)
@@ -131,7 +134,8 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
     if not all_are(stamps):
         return Reason.UNSUPPORTED_COMPILER  # it is being installed at this moment
     return Compiler(
-        program=real,
+        # A proxy also sets variables, which a crate may ask for; what cargo starts has them already.
+        program=real if request.env.get("RUSTUP_TOOLCHAIN") else program,
         driver=Rustc(),
         identity=identity.key(),
         covered=tuple(dict.fromkeys((own + "/", os.path.realpath(own) + "/", real, os.path.realpath(real), *libraries))),
@@ -141,6 +145,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         or not os.path.isabs(request.program)
         or (real != program and not request.env.get("RUSTUP_TOOLCHAIN")),
         stamps=stamps,
+        choosing=choosing,
         checked_at=time.monotonic(),
     )
 
@@ -159,6 +164,13 @@ def _rustup_files(request: Request) -> Iterable[str]:
     """What a proxy's choice depends on, there or not (rustup's book, "Overrides")."""
     home = request.env.get("RUSTUP_HOME") or os.path.join(request.env.get("HOME", "/"), ".rustup")
     yield os.path.join(home, "settings.toml")
+    # A toolchain may be a link, which can be pointed elsewhere.
+    toolchains = os.path.join(home, "toolchains")
+    yield toolchains
+    try:
+        yield from (os.path.join(toolchains, name, "") for name in sorted(os.listdir(toolchains)))
+    except OSError:
+        pass
     directory = request.cwd
     while True:
         for name in _TOOLCHAIN_FILES:

@@ -86,6 +86,8 @@ drop_callers_code(void)
 			environ[kept++] = *variable;
 	}
 	environ[kept] = NULL;
+	/* paths are bytes, whatever the first caller's locale makes of them */
+	setenv("PYTHONUTF8", "1", 1);
 }
 
 /* In the new process: nothing of the caller's may live on in a daemon. */

@@ -62,10 +62,10 @@ def test_without_any_server_the_compiler_runs_and_is_counted_later(world: World)
 
 def test_a_server_that_does_not_start_is_not_tried_by_every_compile(world: World) -> None:
     """A thousand compiles must not pay for a thousand failing starts."""
-    world.env["SCCACHE_PY_SERVER"] = str(world.program("broken", "#!/bin/sh\necho started >>{pids}\nexit 1\n"))
+    world.env["SCCACHE_PY_SERVER"] = str(world.program("broken", "#!/bin/sh\necho $$ >>{pids}\nexit 1\n"))
     for _ in range(5):
         assert world.run(*world.crate()) == Outcome(0, b"", b"")
-    assert (world.directory / "pids").read_text() == "started\n"
+    assert len(world.server_pids()) == 1
 
 
 def test_many_first_clients_start_one_server(world: World) -> None:
@@ -252,7 +252,7 @@ def test_a_new_client_with_an_old_server_beside_it_compiles_by_itself(world: Wor
 # --- where it listens ---
 
 
-@pytest.mark.parametrize("address", ["{directory}/some.sock", "{directory}/" + "s" * 80, "\\x00{directory}/abstract"])
+@pytest.mark.parametrize("address", ["{directory}/some.sock", "{directory}/" + "s" * 107, "\\x00{directory}/abstract"])
 def test_the_socket_may_be_chosen(world: World, address: str) -> None:
     """SCCACHE_SERVER_UDS as sccache has it, a leading \\x00 for an abstract name; 107 bytes are allowed."""
     address = address.format(directory=world.directory)[:107]
@@ -464,8 +464,8 @@ def test_a_client_in_a_chroot_does_not_use_the_servers_view(world: World) -> Non
     (jail / "client").chmod(0o755)
     (jail / "bin" / "true-rustc").write_bytes(Path("/usr/bin/true").read_bytes())
     (jail / "bin" / "true-rustc").chmod(0o755)
-    said = world.run_plain("chroot", str(jail), "/client", "/bin/true-rustc", env={**world.env, "SCCACHE_SERVER_UDS": "/s.sock"}, cwd="/")
-    assert b"sccache" not in said.stderr or b"No such file" in said.stderr
+    env = {**world.env, "SCCACHE_SERVER_UDS": "/s.sock"}
+    world.run_plain("/usr/sbin/chroot", str(jail), "/client", "/bin/true-rustc", env=env, cwd="/")
     with Peer(world.env["SCCACHE_SERVER_UDS"]) as peer:
         peer.send(Kind.CONTROL, pack_control("stats"))
         counts = unpack(peer.expect()[1])["stats"]["counts"]

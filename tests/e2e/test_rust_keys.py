@@ -350,7 +350,7 @@ def test_a_changed_static_library_that_is_bundled_misses(world, how):
     more = ("-l", "static:+bundle=n") if how == "argument" else ()
     args = lib(world, "--edition=2024", "-L", f"native={world.p}/native", *more)
     if not world.observed:
-        world.refused("native libraries without observation", *args)
+        world.refused("libraries found by search without observation", *args)
         return
     path = world.p / "native/libn.a"
     world.changes(lambda: static_library(world, 2), lambda: path.write_bytes(old), *args)
@@ -396,9 +396,6 @@ def test_a_changed_target_description_misses(world, sysroot):
     args = lib(world, "-Zunstable-options", "--target", "mine.json")
     other = spec.replace('"max-atomic-width": 64', '"max-atomic-width": 32')
     assert other != spec
-    if not world.observed:
-        world.expect("pass", *args, env={"RUSTC_BOOTSTRAP": "1"})
-        return
     world.changes(
         lambda: path.write_text(other), lambda: path.write_text(spec), *args, env={"RUSTC_BOOTSTRAP": "1"}, visible=False
     )
