@@ -187,6 +187,7 @@ def _one_round(
 def _build(work: Work, contender: Contender, attic: Attic) -> float:
     attic.put(work.made)
     work.prepare(contender)
+    machine.touch_memory()
     return timed(work.argv(contender), contender.cargo_environment(), work.cwd)
 
 

@@ -48,27 +48,27 @@ class Lease(NamedTuple):
     fifo: str | None
     child_r: int
     child_w: int
-    far_r: int
     far_w: int
+    far_r: int  # -1: what is given back lies where it was taken
 
 
-def style_for(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    """`fifo` or `pipe`: what all the tools of this build are likely to understand.
+def style_for(command: Sequence[str], environ: Mapping[str, str], wish: str | None) -> str:
+    """`fifo`, `pair` or `pipe` (server/channels.py): what all the tools of this build are likely to understand.
 
-    A FIFO's name is fatal to make before 4.4, a pipe is read by every make, by cargo, gcc and PyPI's ninja; ninja 1.13
-    itself reads FIFOs only.
+    A FIFO's name is fatal to make before 4.4, and a build may run make anywhere; inherited descriptors are understood by
+    every make, by cargo, by gcc and by PyPI's ninja.  Plain ninja 1.13 reads FIFOs only, and says so.
     """
     name = os.path.basename(command[0])
+    if wish is None:
+        make = command[0] if MAKES.fullmatch(name) else "make"
+        features = _said_by([make, "-s", "-f", "-", "-n"], environ, "$(info $(.FEATURES))\nall:;\n")
+        if "jobserver-fifo" in features.split():
+            wish = "fifo"
+    if wish == "fifo":
+        return wish
     if name == "cmake":
-        name = "ninja" if any(os.path.exists(os.path.join(word, "build.ninja")) for word in command[1:]) else "make"
-    if NINJAS.fullmatch(name):
-        version = _said_by([command[0] if NINJAS.fullmatch(os.path.basename(command[0])) else "ninja", "--version"], environ)
-        numbers = [int(n) for n in re.findall(r"\d+", version)[:2]]
-        if numbers >= [1, 13] and "jobserver-pipe" not in version:
-            return "fifo"
-    make = command[0] if MAKES.fullmatch(os.path.basename(command[0])) else "make"
-    features = _said_by([make, "-s", "-f", "-", "-n"], environ, "$(info $(.FEATURES))\nall:;\n")
-    return "fifo" if "jobserver-fifo" in features.split() else "pipe"
+        return "pipe" if any(os.path.exists(os.path.join(word, "build.ninja")) for word in command[1:]) else "pair"
+    return "pipe" if NINJAS.fullmatch(name) else "pair"
 
 
 def _said_by(command: Sequence[str], environ: Mapping[str, str], asked: str = "") -> str:
@@ -120,9 +120,9 @@ def ask(connection: socket.socket, style: str, command: Sequence[str]) -> Lease 
     if kind is Kind.LEAVING:
         return None
     answer: Any = unpack(payload)
-    if kind is not Kind.LEASED or not isinstance(answer, dict) or len(descriptors) != (0 if "fifo" in answer else 4):
+    if kind is not Kind.LEASED or not isinstance(answer, dict) or len(descriptors) not in ((0,) if "fifo" in answer else (3, 4)):
         raise ProtocolError(f"a {kind.name} that makes no sense")
-    ends = [_moved(fd) for fd in descriptors] or [-1] * 4
+    ends = ([_moved(fd) for fd in descriptors] + [-1] * 4)[:4]
     fifo = os.fsdecode(answer["fifo"]) if "fifo" in answer else None
     return Lease(connection, str(answer["lease"]), int(answer["size"]), fifo, *ends)
 
@@ -174,8 +174,7 @@ def run(lease: Lease, command: Sequence[str], environ: Mapping[str, str]) -> NoR
             _stand_in(lease, fifo, pidfd)
             break
     status = child.wait()
-    if fifo >= 0 and lease.connection.fileno() < 0:
-        _remove(lease.fifo)
+    _remove(lease.fifo)  # the server would do it a moment later, if it lives
     if status < 0:
         die_by(-status)
     os._exit(status)
@@ -193,8 +192,8 @@ def _has_ended(connection: socket.socket) -> bool:
 def _stand_in(lease: Lease, fifo: int, pidfd: int) -> None:
     """Play the jobserver until the build ends: what comes back goes out again."""
     tokens = lease.size - 1  # it runs one job without
-    if lease.fifo is not None:
-        os.write(fifo, b"+" * tokens)
+    if lease.far_r < 0:
+        os.write(fifo if fifo >= 0 else lease.far_w, b"+" * tokens)
         select.select([pidfd], [], [])
         return
     poll = select.poll()
@@ -207,8 +206,7 @@ def _stand_in(lease: Lease, fifo: int, pidfd: int) -> None:
             return
         try:
             if lease.far_w in ready:
-                os.write(lease.far_w, b"+")  # one lies there at a time: the pipe is made so
-                tokens -= 1
+                tokens -= os.write(lease.far_w, b"+" * tokens)
             if lease.far_r in ready:
                 tokens += len(os.read(lease.far_r, 4096))
         except BlockingIOError:
@@ -231,7 +229,7 @@ def main(words: Sequence[str], style: str | None, connect: Any, environ: Mapping
     if inside:
         words = without_jobs(words)
     else:
-        style = style or style_for(words, env)
+        style = style_for(words, env, style)
         for _ in range(2):
             connection = connect()
             try:

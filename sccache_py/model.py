@@ -38,6 +38,7 @@ class Reason(enum.Enum):
     RESPONSE_FILE = "@"
     SYSROOT = "--sysroot"
     FALLBACK_SCRIPT = "script as compiler without observation"
+    FALLBACK_OUTPUTS = "outputs that only observation knows"
     FALLBACK_SEARCH = "libraries found by search without observation"
     FALLBACK_NO_DEP_INFO = "no dep-info without observation"
     FALLBACK_C = "C without observation"
@@ -59,6 +60,7 @@ class Reason(enum.Enum):
     OUTPUT_MISSING = "expected output missing"
     OUTPUT_SPECIAL = "output is not a regular file"
     TOO_LARGE = "outputs too large"
+    NO_ROOM = "cache directory cannot be written"
     TOO_TALKATIVE = "too much on stdout or stderr"
     JOBSERVER_WARNING = "jobserver warning on stderr"
     LEFT_RUNNING = "left a process running"
@@ -124,6 +126,7 @@ class Plan:
     incremental: str | None = None  # the compiler's own cache (absolute): neither input nor output
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
+    leaves_more: bool = False  # other outputs than `must_write`: only observation knows which
     searches: bool = False  # libraries are found by search: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
     chooses_width: bool = False

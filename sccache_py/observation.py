@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sccache_py.errors import FormatError
 from sccache_py.model import Observation, Reason
@@ -65,16 +65,20 @@ def plain(path: str) -> str:
     return path.rstrip("/") or "/"
 
 
-def observe(data: bytes) -> Observation | Reason:
-    """Read a whole record; the Reason says why it cannot be relied on."""
+def observe(data: bytes, places: Sequence[tuple[str, str]] = ()) -> Observation | Reason:
+    """Read a whole record; the Reason says why it cannot be relied on.
+
+    places: directories behind links or dots, (physical path, path as the caller named it).
+    """
     try:
-        return _Reader().run(data)
+        return _Reader(places).run(data)
     except (FormatError, struct.error):
         return Reason.RECORD_LOST
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, places: Sequence[tuple[str, str]]) -> None:
+        self.places = places
         self.read: dict[str, None] = {}
         self.present: dict[str, None] = {}
         self.absent: dict[str, None] = {}
@@ -86,7 +90,7 @@ class _Reader:
         self.made_directories: list[str] = []
         self.images: dict[str, None] = {}
         self.tried: dict[int, str] = {}  # by pid: the exec that has neither failed nor shown its image
-        self.owed: dict[int, int] = {}  # by pid: images that were to begin, less those that did
+        self.owed: dict[tuple[int, str], int] = {}  # by pid and name: images that were to begin, less those that did
 
     def run(self, data: bytes) -> Observation | Reason:
         used_bytes(data)
@@ -98,34 +102,48 @@ class _Reader:
             elif kind in "PXxY":
                 self._process(kind, pid, text1, text2)
             else:
-                self._path(kind, error, plain(text1), text2)
+                self._path(kind, error, self._name(text1), text2)
         if not self.images:
             return Reason.RECORD_LOST
-        # Every exec that was begun must show up as an image that announced itself: what does not is static,
-        # setuid or of another libc, and did things that nobody noted.
-        if any(count > 0 for count in self.owed.values()):
+        # Every exec that was begun must show up as an image that announced itself: what does not is static, setuid or of another libc,
+        # and did things that nobody noted.  And every image was begun by an exec that was seen, or such a one stands in between.
+        if any(self.owed.values()):
             return Reason.RECORD_FOREIGN
         return self._result()
 
     def _process(self, kind: str, pid: int, text1: str, text2: str) -> None:
         if kind == "P":
-            # The first image was started by us, not by an exec that anyone noted.
+            # What an exec named, its image names too; by a descriptor, only the file is known.  The first image was started by us.
+            name = text1 if text2.startswith("/dev/fd/") else text2
             if self.images:
-                self.owed[pid] = self.owed.get(pid, 0) - 1
+                self._owe(pid, name, -1)
             if pid in self.tried:
                 self._input(self.tried.pop(pid))
             self.images[text1] = None
         elif kind == "X":
-            self.owed[pid] = self.owed.get(pid, 0) + 1
+            self._owe(pid, text1, 1)
             self.tried[pid] = plain(text1)
         elif kind == "x":
-            self.owed[pid] = self.owed.get(pid, 0) - 1
+            self._owe(pid, text1, -1)
             self.tried.pop(pid, None)
             self.absent[plain(text1)] = None
         else:
-            child = int(text2)
-            self.owed[child] = self.owed.get(child, 0) + 1
+            self._owe(int(text2), text1, 1)
             self._input(plain(text1))
+
+    def _owe(self, pid: int, path: str, count: int) -> None:
+        key = (pid, os.path.basename(path))
+        self.owed[key] = self.owed.get(key, 0) + count
+
+    def _name(self, text: str) -> str:
+        """One name for what the tree made.  A directory is removed by descriptors, and these are told by their physical paths."""
+        path = plain(text)
+        for physical, named in self.places:
+            if path.startswith(physical + "/"):
+                again = named + path[len(physical) :]
+                if again in self.made or again.startswith(tuple(self.made_directories)):
+                    return again
+        return path
 
     def _input(self, path: str) -> None:
         if path not in self.made:
@@ -154,7 +172,7 @@ class _Reader:
                 self._input(path)
             self._wrote(path)
         elif kind == "M":
-            target = plain(text2)
+            target = self._name(text2)
             self._input(path)
             self._moved(path, target)
         elif kind == "U":

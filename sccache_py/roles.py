@@ -98,22 +98,20 @@ class Roles:
             return None
         return f"{path}/{rest}" if slash else path
 
-    def make_template(self, text: bytes, roles: Iterable[str]) -> bytes:
-        """Replace the paths of these roles, in each spelling that compilers use, by marks."""
+    def make_template(self, text: bytes, roles: Iterable[str], encoding: bytes) -> bytes:
+        """Replace the paths of these roles by marks.
+
+        encoding: how this text writes paths: b"j" (JSON), b"m" (make) or b"r" (as they are; rustc escapes no target of a depfile).
+        It must be said: a path with nothing to escape looks the same in all of them, and the next one may not.
+        """
         text = text.replace(b"\x00", b"\x00\x00")
         for role in roles:
             path = os.fsencode(self._spelled[role])
             if path in (b"", b".", b"/"):
                 continue
-            seen = set()
-            for code, encode in _ENCODINGS.items():
-                needle = encode(path)
-                if needle in seen or needle not in text:
-                    continue
-                seen.add(needle)
-                mark = b"\x00" + role.encode() + b"\x01" + code + b"\x02"
-                # Only where a path begins: "/t/deps" inside "/src/t/deps" is another directory.
-                text = re.sub(rb"(?<![\w./-])" + re.escape(needle) + _BOUNDARY, mark.replace(b"\\", b"\\\\"), text)
+            mark = b"\x00" + role.encode() + b"\x01" + encoding + b"\x02"
+            # Only where a path begins: "/t/deps" inside "/src/t/deps" is another directory.
+            text = re.sub(rb"(?<![\w./-])" + re.escape(_ENCODINGS[encoding](path)) + _BOUNDARY, mark.replace(b"\\", b"\\\\"), text)
         return text
 
     def make_stream_template(self, text: bytes, roles: Iterable[str]) -> bytes:
@@ -123,7 +121,7 @@ class Roles:
         """
         roles = list(roles)
         lines = text.split(b"\n")
-        return b"\n".join(self.make_template(line, roles if line.startswith(_NOTICE) else ()) for line in lines)
+        return b"\n".join(self.make_template(line, roles if line.startswith(_NOTICE) else (), b"j") for line in lines)
 
     def fill_template(self, template: bytes) -> bytes:
         """The inverse, with this call's paths.  Raises KeyError for a role that this call does not have."""

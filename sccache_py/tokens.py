@@ -19,8 +19,9 @@ a *channel* by which it can be offered more.  Of a channel three numbers are kno
 - A build under the wrapper starts its compilers itself, so an offer to it *is* a new job: it takes part in the turns.  Whether it has one
   can only be found out by offering: left unread for 10 ms, the offer goes on to the next, and the build is asked again in 250 ms.
 
-- With nobody waiting: one offer for each, in turn.  Where tokens are scarce an unread offer moves on after 10 ms.  A compiler holds at
-  most ⌈2N/compilers⌉ extra, and rests for 50 ms after three cycles of take and return within 1 ms each, which cost more than they bring.
+- With nobody waiting: one offer for each, in turn, and what is left for builds.  Where tokens are scarce an unread offer
+  moves on after 10 ms.  A compiler holds at most ⌈2N/compilers⌉ extra, and rests for 50 ms after three cycles of take and
+  return within 1 ms each, which cost more than they bring.
 
 - Who already runs under one of our tokens and waits for us while it holds it (cargo under the wrapper, a compiler script that calls us) is
   lent that token.  To charge it twice could leave everybody waiting for everybody (sccache #232).  A lender that ends before its
@@ -83,7 +84,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Read back what lies unread in its channel, all but `keep`, and call `counted`."""
+    """Read back what lies unread in its channel, all but `keep`, and call `counted` or `parted`."""
 
     holder: int
     keep: int = 0
@@ -362,6 +363,9 @@ class Tokens:
 
     def _pump(self, now: float) -> list[Action]:
         actions: list[Action] = []
+        if not self._queues and not self._joined:
+            self.next_tick = None
+            return actions  # nobody waits and nobody could use more: the way of most compiles
         self._look_for_unread(now)
         for holder in [h for h in self._borrowing.values() if h.lender is not None and h.lender.spare > 0]:
             if holder.lender is not None and holder.lender.spare > 0 and self._fits(now, holder):
@@ -371,7 +375,7 @@ class Tokens:
             actions.append(self._offer(now, self._builds[build]) if waiter is None else self._admit(now, waiter, None))
         # The next in turn is worth a revocation only if it is a compile; a build may be asked when there is a token.
         short = any(self._first_fit(now, build) is not None for build in self._queues)
-        if not short:
+        if not short and self.in_use < self.size:
             actions += self._fill(now)
         if (revocation := self._revocation(now, short)) is not None:
             actions.append(revocation)
@@ -388,6 +392,8 @@ class Tokens:
                 holder.hungry = True
 
     def _next_turn(self, now: float) -> str | None:
+        if not self._rotation:
+            return None
         ripe = [b for b in self._rotation if self._first_fit(now, b) is not None or self._asks(now, b)]
         if not ripe:
             return None
@@ -435,8 +441,11 @@ class Tokens:
     def _limit(self, role: Role) -> int:
         return -(-2 * self.size // max(1, sum(1 for h in self._joined if h.role is role)))
 
-    def _may_be_offered(self, now: float, holder: Holder) -> bool:
-        return holder.joined and not holder.unread and now >= holder.paused_until and holder.held < self._limit(holder.role)
+    def _may_be_offered(self, now: float, holder: Holder, more: bool = False) -> bool:
+        """more: beside what lies there already."""
+        if not holder.joined or (holder.unread and not more) or now < holder.paused_until:
+            return False
+        return holder.out < self._limit(holder.role)
 
     def _offer(self, now: float, holder: Holder) -> Action:
         holder.offered += 1
@@ -455,18 +464,26 @@ class Tokens:
                 return
             if self._may_be_offered(now, holder):
                 yield self._offer(now, holder)
+        # A build may take several at once: ninja looks only when one of its jobs ends.
+        builds = [h for h in self._joined if h.role is Role.BUILD]
+        while (builds := [h for h in builds if self._may_be_offered(now, h, more=True)]) and self.in_use < self.size:
+            yield self._offer(now, min(builds, key=lambda h: h.unread))
 
     def _revocation(self, now: float, short: bool) -> Revoke | None:
         """One at a time: what comes of it may make the next one needless."""
         unread = [h for h in self._joined if h.unread]
+        if not unread:
+            return None
         for holder in unread:
             asked = holder.role is Role.BUILD and holder.granted and holder.hungry  # its turn is not over
             if self.in_use > self.size or len(holder.borrowers) > holder.base + holder.held or (short and not asked):
-                return Revoke(holder.id)
-            if holder.unread > 1:
-                return Revoke(holder.id, keep=1)
+                return Revoke(holder.id, holder.unread - 1)
+            if short and holder.unread > 1:
+                return Revoke(holder.id, 1)
         if not short and self.in_use == self.size and any(self._may_be_offered(now, h) for h in self._joined):
             for holder in unread:
+                if holder.unread > 1:
+                    return Revoke(holder.id, holder.unread - 1)
                 if now - holder.offered_at >= OFFER_TURN_S:
                     self._joined.remove(holder)
                     self._joined.append(holder)

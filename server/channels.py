@@ -1,11 +1,11 @@
-"""How tokens reach a holder and come back: a pair of pipes for one process tree, or a FIFO for a whole build.
+"""How tokens reach a holder and come back: a pair of pipes for one compiler, a wider channel for a whole build.
 
-The pair (every compiler's; a build's, if its make is older than 4.4):
+The pair:
 
     A   tokens to the child   pipe2(O_DIRECT), one page: holds one offer, and is writable again when that was read
     B   tokens back           we read it
-    own                       our own reader of A: opened anew by /proc/self/fd, since O_NONBLOCK lives in the description,
-                              which the child shares and expects to block
+    own                       our own reader of A: opened anew by /proc/self/fd, since O_NONBLOCK lives in the
+                              description, which the child shares and expects to block
 
     offer   write(A)          EAGAIN: one is out already
     taken   EPOLLOUT on A, watched only while an offer is out; sure when FIONREAD(own) is 0
@@ -13,12 +13,15 @@ The pair (every compiler's; a build's, if its make is older than 4.4):
 
 Without O_DIRECT a second byte would merge into the first one's page, and the pipe would never be full.
 
-Both of our ends stay open while the child lives: rustc complains ("early EOF on jobserver pipe") otherwise.  The child's linker
-inherits its ends and may outlive it, so an end of file says nothing of death.
+Both of our ends stay open while the child lives: rustc complains ("early EOF on jobserver pipe") otherwise.  The child's
+linker inherits its ends and may outlive it, so an end of file says nothing of death.
 
-The FIFO (make 4.4, ninja 1.13) is one pipe for both ways: what was returned lies where offers lie.  Nothing tells that a FIFO was
-read but inotify.  A build that gives a token back may take it again before we look: fairness is for pairs, a FIFO's build keeps what it
-has as long as it has jobs.  Measured on Linux 6.18: make and close a pair 20 µs, notice of a take 5 µs, offer and revoke 0.7 µs.
+A build's channel is a FIFO (make 4.4, ninja 1.13), one pipe for both ways: what was returned lies where offers lie.  A build
+that gives a token back may take it again before we look; then it keeps what it has as long as it has jobs.  Tools that know no
+FIFOs inherit descriptors: of a pair, for make and cargo, which wait for a token where none is, so that what they return can go
+to others first; of one pipe, for ninja, which looks once when a job ends and would miss what comes a moment later.
+
+Measured on Linux 6.18: make and close a pair 20 µs, notice of a take 5 µs, offer and revoke 0.7 µs.
 """
 
 from __future__ import annotations
@@ -98,20 +101,19 @@ class Pair:
         self._low = low
         self._loop = asyncio.get_running_loop()
         self._watching = False
-        with contextlib.ExitStack() as undo:
-
-            def keep(fd: int) -> int:
-                undo.callback(os.close, fd)
-                return fd
-
-            child_r, self.far_w = map(keep, os.pipe2(os.O_CLOEXEC | os.O_DIRECT))
-            self.far_r, child_w = map(keep, os.pipe2(os.O_CLOEXEC))
+        opened: list[int] = []  # no ExitStack: every compile comes this way
+        try:
+            opened += os.pipe2(os.O_CLOEXEC | os.O_DIRECT)
+            opened += os.pipe2(os.O_CLOEXEC)
+            self.child_r, self.far_w, self.far_r, self.child_w = opened
             for fd in (self.far_w, self.far_r):
                 fcntl.fcntl(fd, _F_SETPIPE_SZ, _PAGE_BYTES)
                 os.set_blocking(fd, False)
-            self._own = keep(os.open(f"/proc/self/fd/{child_r}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-            undo.pop_all()
-        self.child_r, self.child_w = child_r, child_w
+            self._own = os.open(f"/proc/self/fd/{self.child_r}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
         if low is not None:
             self._lower(low)
         self._loop.add_reader(self.far_r, self._returned)
@@ -197,51 +199,84 @@ class Pair:
                 os.close(fd)
 
 
-class Fifo:
-    """A named pipe in a directory of its own, 0700; both are gone when it is closed."""
+class Wide:
+    """A whole build's channel: any number of offers may lie there, since ninja only looks when one of its jobs ends.
 
-    def __init__(self, news: News, directory: str) -> None:
-        """directory: is made, and must not exist.  Raises OSError."""
+    The way there is a FIFO in a directory of its own, 0700, for only of a named pipe can inotify tell that it was read.
+    """
+
+    def __init__(self, news: News, directory: str, style: str) -> None:
+        """directory: is made, and must not exist.  Raises OSError.
+
+        style: `fifo`: the build opens `path`, and gives back to it.  Otherwise the name goes at once, and the build inherits
+        `child_r` and `child_w`; `pipe`: of the same pipe; `pair`: what it gives back comes by another one.
+        """
         self._news = news
         self._loop = asyncio.get_running_loop()
-        self._directory = directory
-        self.path = os.path.join(directory, "tokens")
-        os.mkdir(directory, 0o700)
-        try:
-            os.mkfifo(self.path, 0o600)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            self._remove()
-            raise
+        self.path: str | None = None
         self._inside = 0  # written by us and not read back
         libc = ctypes.CDLL(None, use_errno=True)
-        self._watch: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._watch < 0 or libc.inotify_add_watch(self._watch, os.fsencode(self.path), _IN_ACCESS | _IN_MODIFY) < 0:
-            error = ctypes.get_errno()
-            self._remove()
-            os.close(self._fd)
-            if self._watch >= 0:
-                os.close(self._watch)
-            raise OSError(error, os.strerror(error))
-        self._loop.add_reader(self._watch, self._touched)
+        path = os.path.join(directory, "tokens")
+        os.mkdir(directory, 0o700)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_forget, path, directory)
+
+            def keep(fd: int) -> int:
+                if fd < 0:
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+                undo.callback(os.close, fd)
+                return fd
+
+            os.mkfifo(path, 0o600)
+            self.far_w = keep(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+            self._watch = keep(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+            if libc.inotify_add_watch(self._watch, os.fsencode(path), _IN_ACCESS | _IN_MODIFY) < 0:
+                keep(-1)
+            self.child_r = self.child_w = self.far_r = -1
+            if style == "fifo":
+                self.path = path
+            else:
+                self.child_r = keep(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                os.set_blocking(self.child_r, True)
+                if style == "pair":
+                    self.far_r, self.child_w = map(keep, os.pipe2(os.O_CLOEXEC))
+                    os.set_blocking(self.far_r, False)
+                    self._loop.add_reader(self.far_r, self._returned)
+                else:
+                    self.child_w = keep(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+                _forget(path, directory)
+            self._loop.add_reader(self._watch, self._touched)
+            self._undo = undo.pop_all()
 
     def _touched(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._watch, _PAGE_BYTES * 4)
-        surplus = _unread(self._fd) - self._inside
-        if surplus > 0:
-            # Someone put in what he had not taken: as long as it lies there it would be a token too many.
-            surplus = self._read(surplus)
-            self._news(surplus)
-            return
-        self._news(0)
+            os.read(self._watch, 4 * _PAGE_BYTES)
+        surplus = _unread(self.far_w) - self._inside
+        # Someone put in what he had not taken: as long as it lies there it is a token too many.
+        self._news(self._read(surplus))
+
+    def _returned(self) -> None:
+        came = self.drain()
+        if came:
+            self._news(came)
+        else:
+            self._loop.remove_reader(self.far_r)  # all its writers are gone: nothing will come
+
+    def drain(self) -> int:
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while self.far_r >= 0 and (came := len(os.read(self.far_r, _PAGE_BYTES))):
+                count += came
+        # What comes back so is not inside any more.
+        self._inside = max(_unread(self.far_w), self._inside - count)
+        return count
 
     def unread(self) -> int:
-        return min(_unread(self._fd), self._inside)
+        return min(_unread(self.far_w), self._inside)
 
     def offer(self) -> bool:
         try:
-            os.write(self._fd, _TOKEN)
+            os.write(self.far_w, _TOKEN)
         except OSError:
             return False
         self._inside += 1
@@ -249,7 +284,7 @@ class Fifo:
 
     def _read(self, count: int) -> int:
         try:
-            return len(os.read(self._fd, count)) if count > 0 else 0
+            return len(os.read(self.far_w, count)) if count > 0 else 0
         except BlockingIOError:
             return 0
 
@@ -258,20 +293,18 @@ class Fifo:
         self._inside -= came
         return came
 
-    def drain(self) -> int:
-        return 0
-
-    def _remove(self) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-        with contextlib.suppress(OSError):
-            os.rmdir(self._directory)
-
     def close(self) -> None:
         self._loop.remove_reader(self._watch)
-        os.close(self._watch)
-        os.close(self._fd)
-        self._remove()
+        if self.far_r >= 0:
+            self._loop.remove_reader(self.far_r)
+        self._undo.close()
 
 
-Channel = Pair | Fifo
+def _forget(path: str, directory: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
+
+
+Channel = Pair | Wide

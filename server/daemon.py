@@ -14,7 +14,7 @@ import os
 import resource
 import socket
 
-from sccache_py.wire import runtime_directory, state_stem
+from sccache_py.wire import SUN_PATH_BYTES, runtime_directory, state_stem
 
 # What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
 _KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "PYTHONUTF8", "TMPDIR", "TZ", "XDG_RUNTIME_DIR")
@@ -99,15 +99,18 @@ class Claim:
         directory = os.path.dirname(path) or "."
         os.makedirs(directory, mode=0o700, exist_ok=True)
         # Bound and listening before it has its name: whoever finds the name can connect.  A dead server's name is replaced.
-        temporary = os.path.join(directory, f".{os.getpid()}.sock")
+        temporary = os.path.join(directory, f".{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        # By a short name: this one may be longer than a socket's address, though `path` is not.
-        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self.socket.bind(f"/proc/self/fd/{fd}/{os.path.basename(temporary)}")
-        finally:
-            os.close(fd)
+        if len(os.fsencode(temporary)) < SUN_PATH_BYTES:
+            self.socket.bind(temporary)
+        else:
+            # Longer than a socket's address can be, though `path` is not.
+            fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self.socket.bind(f"/proc/self/fd/{fd}/{os.path.basename(temporary)}")
+            finally:
+                os.close(fd)
         os.chmod(temporary, 0o600)
         self.socket.listen(_BACKLOG)
         self._inode = os.stat(temporary).st_ino

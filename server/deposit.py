@@ -8,6 +8,7 @@ store's scratch space and hashes the copies.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import stat
@@ -19,16 +20,19 @@ from sccache_py.compilers.driver import Driver
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
 from sccache_py.elf import takes_environment
+from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
 from sccache_py.server.compression import compress
-from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, existing, stamp_of
+from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, stamp_of
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
 from sccache_py.server.time_macros import result_tells_time
+
+log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 
@@ -43,6 +47,7 @@ class Opened:
     path: str
     fd: int
     st: os.stat_result
+    began_ns: int  # when the compile began
 
 
 @dataclass(slots=True)
@@ -68,12 +73,10 @@ def draft_observed(
     plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool
 ) -> Draft | Reason:
     """What must hold and what was left, by the record."""
-    seen: Observation | Reason = observe(record)
+    places = [(os.path.realpath(d), d) for d in plan.may_write]
+    seen: Observation | Reason = observe(record, [(physical, d) for physical, d in places if physical != d])
     if isinstance(seen, Reason):
         return seen
-    # Removing a whole directory goes by descriptors, and so by physical paths: behind a link these are not the caller's.
-    places = tuple(os.path.realpath(d) + "/" for d in plan.may_write)
-    seen.removed = [p for p in seen.removed if not p.startswith(places)]
     draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
     if isinstance(draft, Draft) and any(_takes_environment(path) for path in draft.read if path.endswith(".so")):
         draft.asked = asked_by_all(draft.asked, env)
@@ -113,9 +116,11 @@ def draft_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, e
     return driver.draft_from_lists(plan, dep_info, env, cwd, extra_files)
 
 
-def examine(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int) -> Examined | Reason:
-    """Take the conditions down and hold the outputs open."""
-    inputs = take_down(plan, draft, env, memo, began_ns)
+def examine(
+    plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int, before: Mapping[str, bytes | None]
+) -> Examined | Reason:
+    """Take the conditions down and hold the outputs open.  before: digests of inputs from just before the compile began."""
+    inputs = take_down(plan, draft, env, memo, began_ns, before)
     if isinstance(inputs, Reason):
         return inputs
     opened: list[Opened] = []
@@ -126,7 +131,7 @@ def examine(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, be
         except OSError:
             examined.close()
             return Reason.OUTPUT_SPECIAL
-        opened.append(Opened(path, fd, os.fstat(fd)))
+        opened.append(Opened(path, fd, os.fstat(fd), began_ns))
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
@@ -148,8 +153,9 @@ class Depositor:
         files: dict[bytes, str] = {}
         try:
             made = self._make(plan, recipe, examined, ran, files)
-        except OSError:
-            made = Reason.OUTPUT_CHANGED
+        except (OSError, StoreError) as e:
+            log.warning("%s: not stored: %s", plan.source, e)
+            made = Reason.OUTPUT_CHANGED if isinstance(e, FileShrank) else Reason.NO_ROOM
         if isinstance(made, Reason):
             for path in files.values():
                 _unlink(path)
@@ -207,7 +213,7 @@ class Depositor:
                     pinned.update(role for role, _ in plan.roles.spellings() if role != "cwd")
                 data = data if taken_apart is None else taken_apart
             elif is_template:
-                data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"]))
+                data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"], b"r"))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
             if settled:
                 self._memo.remember(opened.path, stamp_of(opened.st), hasher.digest())
@@ -285,8 +291,9 @@ def _hash_and_search(fd: int, movable: list[tuple[str, list[bytes]]]) -> tuple[b
 
 
 def _unchanged(opened: Opened) -> bool:
+    """A write would set the mtime forward.  `cargo check` (1.90, issue 16132) sets it back, to before the compiler was started."""
     now = os.fstat(opened.fd)
-    return (now.st_size, now.st_mtime_ns) == (opened.st.st_size, opened.st.st_mtime_ns)
+    return now.st_size == opened.st.st_size and (now.st_mtime_ns == opened.st.st_mtime_ns or now.st_mtime_ns <= opened.began_ns)
 
 
 def _unlink(path: str) -> None:

@@ -327,6 +327,10 @@ class Sight:
         return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
 
 
+class FileShrank(OSError):
+    """What is copied has become shorter meanwhile."""
+
+
 def copy_descriptor(source: int, target: int, size: int) -> None:
     """Copy a whole file: by reference where the file system can, else inside the kernel, else through us."""
     try:
@@ -339,7 +343,7 @@ def copy_descriptor(source: int, target: int, size: int) -> None:
         while offset < size:
             copied = os.copy_file_range(source, target, size - offset, offset, offset)
             if copied == 0:
-                raise OSError(errno.EIO, "file shrank while it was copied")
+                raise FileShrank(errno.EIO, "file shrank while it was copied")
             offset += copied
         return
     except OSError as e:
@@ -350,7 +354,7 @@ def copy_descriptor(source: int, target: int, size: int) -> None:
     while offset < size:
         chunk = os.pread(source, min(_CHUNK_BYTES, size - offset), offset)
         if not chunk:
-            raise OSError(errno.EIO, "file shrank while it was copied")
+            raise FileShrank(errno.EIO, "file shrank while it was copied")
         write_all(target, chunk)
         offset += len(chunk)
 
@@ -364,9 +368,9 @@ def write_all(fd: int, data: bytes) -> None:
 def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result | None:
     """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all.
 
-    mode: permission bits, exactly (the server's own umask is 0).  A device or FIFO of that name is written through.  Returns
-    what fstat said before
-    the file got its name; None for what is not a regular file.  Raises OSError, and whatever `fill` raises.
+    mode: permission bits, exactly (the server's own umask is 0).  A device of that name is written through.  Returns what fstat
+    said before the file got its name; None for what is not a regular file.  Raises OSError (also for what a compiler would refuse
+    to overwrite, or wait for), and whatever `fill` raises.
     """
     there = True
     try:
@@ -375,8 +379,11 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
             path = os.path.realpath(path)
             st = os.stat(path)
         if not stat.S_ISREG(st.st_mode):
-            _write_through(path, fill)
+            _write_through(path, st, fill)
             return None
+        if not os.access(path, os.W_OK):
+            # We could rename over it; whoever must open it cannot, and rustc refuses beforehand.
+            raise PermissionError(errno.EACCES, "output is read-only", path)
     except FileNotFoundError:
         there = False
     # Beside the target, not in /tmp: rename must not cross a file system.
@@ -399,8 +406,11 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
         raise
 
 
-def _write_through(path: str, fill: Callable[[int], None]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+def _write_through(path: str, st: os.stat_result, fill: Callable[[int], None]) -> None:
+    if not stat.S_ISCHR(st.st_mode):
+        # A FIFO's reader may never come: that is for the compiler to wait for.
+        raise OSError(errno.ENXIO, "output is neither a file nor a character device", path)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         fill(fd)
     finally:

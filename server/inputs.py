@@ -68,11 +68,16 @@ class Inputs:
         self._late.clear()
 
 
-def take_down(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int) -> Inputs | Reason:
-    """The conditions of a draft, folded, if nothing in it moved since the compile began (CLOCK_REALTIME_COARSE, ns)."""
+def take_down(
+    plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, began_ns: int, before: Mapping[str, bytes | None]
+) -> Inputs | Reason:
+    """The conditions of a draft, folded, if nothing in it moved since the compile began (CLOCK_REALTIME_COARSE, ns).
+
+    before: digests of inputs from just before that.
+    """
     inputs = Inputs(Variant([], [], [], [], [(name, env.get(name)) for name in draft.asked], []), tells_time=plan.tells_time)
     try:
-        reason = _take_files(plan, draft, memo, began_ns, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
+        reason = _take_files(plan, draft, memo, began_ns, before, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
     except BaseException:
         inputs.close()
         raise
@@ -82,7 +87,9 @@ def take_down(plan: Plan, draft: Draft, env: Mapping[str, str], memo: FileMemo, 
     return inputs
 
 
-def _take_files(plan: Plan, draft: Draft, memo: FileMemo, began_ns: int, inputs: Inputs) -> Reason | None:
+def _take_files(
+    plan: Plan, draft: Draft, memo: FileMemo, began_ns: int, before: Mapping[str, bytes | None], inputs: Inputs
+) -> Reason | None:
     files = inputs.variant.files
     for path in dict.fromkeys(draft.read):
         now = coarse_ns()
@@ -95,7 +102,8 @@ def _take_files(plan: Plan, draft: Draft, memo: FileMemo, began_ns: int, inputs:
             continue
         if not stat.S_ISREG(st.st_mode):
             return Reason.SPECIAL_FILE
-        if st.st_ctime_ns >= began_ns:
+        # Perhaps only its times were set, as `cargo check` does to a crate while others are compiled that use it.
+        if st.st_ctime_ns >= began_ns and (before.get(path) is None or Sight(memo).hash_now(path) != before[path]):
             log.info("input too new: %s", path)
             return Reason.INPUT_TOO_NEW
         digest = memo.known(path, stamp_of(st))
@@ -162,11 +170,14 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
 
 
 def _first_missing(path: str) -> tuple[str, str] | None:
-    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now."""
+    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now.
+
+    What stands in the place of a directory may be a file or a link to nothing: no name is in it then.
+    """
     if os.path.lexists(path) and os.path.exists(path):
         return None
     while True:
         directory, name = os.path.split(path)
-        if not name or os.path.isdir(directory):
+        if not name or os.path.lexists(directory):
             return directory, name
         path = directory

@@ -31,7 +31,7 @@ returned`, and when it is reaped, the difference goes back to the pool.  Nothing
 
 Who goes first, who lends to whom and how many each may hold is decided in sccache_py/tokens.py; here it is done.  A holder has a name,
 its *lease*, which stands in the environment of all that runs under it (LEASE_VARIABLE): by that a request is known to come from inside.
-A whole build that runs under `sccache-py --jobserver` has a lease, too, and its channel is a pair or a FIFO.
+A whole build that runs under `sccache-py --jobserver` has a lease, too, and a channel of its own kind (channels.Wide).
 
 This module knows no compiler and starts no process.
 """
@@ -50,7 +50,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
 from sccache_py.makeflags import LEASE_VARIABLE
-from sccache_py.server.channels import Channel, Fifo, LowNumbers, Pair
+from sccache_py.server.channels import Channel, LowNumbers, Pair, Wide
 from sccache_py.tokens import Action, Admit, Excess, Need, Offer, Revoke, Role, Tokens
 
 __all__ = ["LEASE_VARIABLE", "Grant", "Need", "Private", "TokenPool", "processors"]
@@ -193,14 +193,13 @@ class TokenPool:
             self._end(id)
 
     @contextlib.asynccontextmanager
-    async def lease(self, fifo: str | None, waits_as: Callable[[int], None] | None = None) -> AsyncIterator[tuple[Grant, Channel]]:
-        """A whole build's: one token for its first job, and a channel for more.
-
-        fifo: the directory to make a FIFO in; None: a pair.  Raises OSError.
-        """
+    async def lease(
+        self, directory: str, style: str, waits_as: Callable[[int], None] | None = None
+    ) -> AsyncIterator[tuple[Grant, Wide]]:
+        """A whole build's: one token for its first job, and a channel for more (channels.Wide).  Raises OSError."""
         id = await self._acquire(f"lease {next(self._serial)}", Role.BUILD, None, None, waits_as)
         try:
-            channel = Fifo(self._news_of(id), fifo) if fifo is not None else Pair(self._news_of(id))
+            channel = Wide(self._news_of(id), directory, style)
             self._channels[id] = channel
             try:
                 self._do(self.policy.joined(time.monotonic(), id))
@@ -221,12 +220,11 @@ class TokenPool:
         id = next(self._serial)
         if waits_as is not None:
             waits_as(id)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns[id] = turn
         if need is not None and need.peak_kib:
             self._look_at_memory()
         self._do(self.policy.wants(time.monotonic(), id, build, role, lender, need))
-        if not turn.done():
+        if not self.policy.holders[id].running:
+            turn = self._turns[id] = asyncio.get_running_loop().create_future()
             try:
                 await turn
             except asyncio.CancelledError:

@@ -8,6 +8,7 @@ store before it calls it a miss.  The store's failures end here: they are counte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -144,7 +145,7 @@ class Keeper:
         def store_all() -> list[Variant]:
             for output in result.outputs:
                 path = files.pop(output.digest, None)
-                if path is not None and not self.store.has(output_key(output)):
+                if path is not None and not self._is_stored(output):
                     self.store.adopt_file(output_key(output), path)
                 elif path is not None:
                     os.unlink(path)
@@ -164,6 +165,9 @@ class Keeper:
 
         variants = await self._ask(store_all, None, "cache_write_errors")
         if variants is None:
+            for path in files.values():
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             return False
         self._manifests.keep(recipe, variants)
         self._results.keep(variant.result, result)
@@ -172,6 +176,12 @@ class Keeper:
         if self._stores % _CULL_EVERY_STORES == 1:
             await self.cull()
         return True
+
+    def _is_stored(self, output: Output) -> bool:
+        try:
+            return self.store.file_path(output_key(output)) is not None
+        except StoreError:
+            return False  # a damaged row: it is replaced
 
     async def forget(self, recipe: bytes, key: bytes) -> None:
         """A result that cannot be replayed: drop it, its files and what leads to it, so that the next store repairs it."""

@@ -13,7 +13,6 @@ import os
 import secrets
 from typing import Any, Protocol
 
-from sccache_py.server.channels import Fifo, Pair
 from sccache_py.server.jobs import BUILDING, WAITING_FOR_TOKEN, Jobs, Seen
 from sccache_py.server.jobserver import TokenPool
 
@@ -43,24 +42,23 @@ class Leases:
         command = [w.decode("utf-8", "surrogateescape") for w in arguments.get("command", []) if isinstance(w, bytes)]
         cwd = arguments.get("cwd", b"")
         words = command or ["?"]
-        fifo = None
-        if arguments.get("style") == "fifo":
-            fifo = os.path.join(self._runtime, f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}")
+        directory = os.path.join(self._runtime, f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}")
+        style = str(arguments.get("style"))
         name = f"{os.path.basename(words[0])} {wrapper.pid}"
         seen = Seen(wrapper.pid, lambda: name, words[0], " ".join(words[1:]), os.fsdecode(cwd), WAITING_FOR_TOKEN)
         task = asyncio.current_task()
         self._tasks.add(task)
         try:
             with self._jobs.watch(seen):
-                async with self._pool.lease(fifo, seen.waits_as) as (grant, channel):
+                async with self._pool.lease(directory, style, seen.waits_as) as (grant, channel):
                     seen.turns_to(BUILDING, grant.id)
                     answer: dict[str, Any] = {"lease": grant.lease, "size": self._pool.size}
-                    if isinstance(channel, Fifo):
+                    if channel.path is not None:
                         answer["fifo"] = os.fsencode(channel.path)
                         wrapper.leased(answer, ())
                     else:
-                        assert isinstance(channel, Pair)
-                        wrapper.leased(answer, (channel.child_r, channel.child_w, channel.far_r, channel.far_w))
+                        ends = (channel.child_r, channel.child_w, channel.far_w, channel.far_r)
+                        wrapper.leased(answer, tuple(fd for fd in ends if fd >= 0))
                     await asyncio.get_running_loop().create_future()
         finally:
             self._tasks.discard(task)

@@ -57,10 +57,8 @@ class Memory:
         return self._seen[1]
 
     def _machine(self) -> int | None:
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"{self._proc}/meminfo", encoding="ascii") as f:
-            for line in f:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1])
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"{self._proc}/meminfo", "rb", buffering=0) as f:
+            return int(f.read(400).partition(b"MemAvailable:")[2].split(None, 1)[0])  # its third line
         return None
 
     def _cgroup_levels(self) -> list[str]:

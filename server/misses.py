@@ -21,7 +21,7 @@ from sccache_py.model import Plan, Reason, Result
 from sccache_py.observation import plain
 from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
-from sccache_py.server.files import coarse_ns
+from sccache_py.server.files import Sight, coarse_ns
 from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import COMPILING, FINISHING
 from sccache_py.server.jobserver import Grant, Need, TokenPool
@@ -41,6 +41,9 @@ _JOBSERVER_TROUBLE = re.compile(
     rb"failed to connect to jobserver|early EOF on jobserver|failed to (acquire|release) jobserver token"
     rb"|jobserver (is not available|unavailable|mode not supported|tokens)|--jobserver-auth|resetting jobserver mode"
 )
+
+# cargo starts dependents on a notice, and sets the times of what was noticed when that compiler has ended.
+_YOUNG_NS = 2_000_000_000
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Misses:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
         await self._let_inputs_age(plan)
+        before = await self._digests_of_young(job)
         trace.mark("clock")
         record = self.observer.begin() if job.observed else None
         if job.observed and record is None:
@@ -87,7 +91,7 @@ class Misses:
                 data = await self.threads.run(record.take)
                 used, whole = len(data), not ran.left_running
                 trace.mark("record")
-            examined = await self._examine(job, ran, ours, data)
+            examined = await self._examine(job, ran, ours, data, before)
             trace.mark("examine")
         except SpawnError as e:
             log.warning("%s: %s", job.compiler.program, e)
@@ -148,7 +152,21 @@ class Misses:
                 return
             await asyncio.sleep(0.001)
 
-    async def _examine(self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes) -> deposit.Examined | Reason | None:
+    async def _digests_of_young(self, job: Job) -> dict[str, bytes | None]:
+        """What was made a moment ago may still have its times set, by whoever made it; then only its content shows that it is as it was."""
+        young = []
+        for path in job.plan.known_inputs:
+            with contextlib.suppress(OSError):
+                if coarse_ns() - os.stat(path).st_ctime_ns < _YOUNG_NS:
+                    young.append(path)
+        if not young:
+            return {}
+        sight = Sight(job.sight.memo)
+        return await self.threads.run(lambda: {path: sight.hash_now(path) for path in young})
+
+    async def _examine(
+        self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes, before: dict[str, bytes | None]
+    ) -> deposit.Examined | Reason | None:
         """None: the compile failed."""
         succeeded = ran.killed_by is None and ran.status == 0
         if ran.killed_by is not None or not (succeeded or _may_fail(job)):
@@ -171,7 +189,7 @@ class Misses:
             if isinstance(draft, Reason):
                 return draft
             try:
-                return deposit.examine(plan, draft, request.env, job.sight.memo, ran.began_ns)
+                return deposit.examine(plan, draft, request.env, job.sight.memo, ran.began_ns, before)
             except OSError as e:
                 log.warning("%s: what it read cannot be looked at: %s", plan.source, e)
                 return Reason.INPUT_VANISHED

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sccache_py import config
 from sccache_py.model import Reason, Refusal, Request, Result, Variant
-from sccache_py.server import lookup, trace
+from sccache_py.server import lookup, permits, trace
 from sccache_py.server.answers import Answer, Client, Pass, Replay
 from sccache_py.server.files import FileMemo, Sight
 from sccache_py.server.flights import Flights, Landing
@@ -69,7 +69,7 @@ class Pipeline:
         if result is None or paths is None or sum(o.size for o in result.outputs) > _INLINE_RESTORE_BYTES:
             return None
         try:
-            self.restorer.restore(job.plan, result, paths, request.umask)
+            self.restorer.restore(job.plan, result, paths, request)
         except (Damaged, OSError):
             return None
         trace.mark("write")
@@ -156,7 +156,7 @@ class Pipeline:
                 paths[output.digest] = path
         trace.mark("store")
         try:
-            await self.threads.run(lambda: self.restorer.restore(job.plan, result, paths, job.request.umask))
+            await self.threads.run(lambda: self.restorer.restore(job.plan, result, paths, job.request))
         except Damaged as e:
             self.stats.count("cache_read_errors")
             log.warning("store: %s is damaged: dropped", e)
@@ -186,6 +186,8 @@ class Pipeline:
         return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)
 
     async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Result | None = None) -> Answer:
+        if not permits.allows(job.request):
+            return self._pass(Reason.OTHER_LIMITS)
         answer = await self.misses.compile(job, client, flight, verify)
         return self._pass(answer) if isinstance(answer, Reason) else answer
 

@@ -104,6 +104,8 @@ class Planner:
                 return Reason.INCREMENTAL
             if plan.linked:
                 return Reason.NOT_COMPILING if plan.asks else Reason.STDIN if plan.reads_stdin else Reason.CRATE_TYPE
+            if plan.leaves_more:
+                return Reason.FALLBACK_OUTPUTS
             if plan.searches:
                 return Reason.FALLBACK_SEARCH
             if plan.dep_info is None:

@@ -7,11 +7,14 @@ Every output gets the current time: with any other, cargo's next run rebuilds.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from dataclasses import dataclass
 
 from sccache_py import make_rule
-from sccache_py.model import Output, Plan, Result
+from sccache_py.model import Output, Plan, Request, Result
+from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, decompress
 from sccache_py.server.files import FileMemo, copy_descriptor, hash_descriptor, publish, stamp_of, write_all
 
@@ -29,37 +32,52 @@ class Restorer:
 
     memo: FileMemo
 
-    def restore(self, plan: Plan, result: Result, paths: dict[bytes, str], umask: int) -> None:
+    def restore(self, plan: Plan, result: Result, paths: dict[bytes, str], caller: Request) -> None:
         """paths: where the store keeps each file, by digest.
 
         Raises Damaged if a stored file is not usable (no output is then incomplete, but some may be there), OSError if an output
         cannot be written.
         """
+        if not permits.may_write(caller, result):
+            raise OSError(errno.EFBIG, "larger than the caller may write")
         sources: dict[bytes, int] = {}
         try:
             for output in result.outputs:
                 if output.inline is None and output.digest not in sources:
                     sources[output.digest] = self._open_stored(output, paths[output.digest])
             for output in result.outputs:
-                self._write(plan, output, sources.get(output.digest), umask)
+                self._write(plan, output, sources.get(output.digest), caller.umask)
         finally:
             for fd in sources.values():
                 os.close(fd)
 
     def _open_stored(self, output: Output, path: str) -> int:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # O_NONBLOCK: what lies there may be a FIFO by now.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as e:
             raise Damaged(path) from e
+        try:
+            self._check(output, path, fd)
+        except OSError as e:
+            os.close(fd)
+            raise Damaged(path) from e
+        except Damaged:
+            os.close(fd)
+            raise
+        return fd
+
+    def _check(self, output: Output, path: str, fd: int) -> None:
+        st = os.fstat(fd)
+        if not stat.S_ISREG(st.st_mode):
+            raise Damaged(path)
         if output.zstd:
-            return fd  # its frame carries a checksum
-        stamp = stamp_of(os.fstat(fd))
+            return  # its frame carries a checksum
+        stamp = stamp_of(st)
         if self.memo.known(path, stamp) != output.digest:
             if stamp[2] != output.size or hash_descriptor(fd) != output.digest:
-                os.close(fd)
                 raise Damaged(path)
             self.memo.remember(path, stamp, output.digest)
-        return fd
 
     def _write(self, plan: Plan, output: Output, source: int | None, umask: int) -> None:
         target = plan.roles.unfold(output.path)

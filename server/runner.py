@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
+import struct
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +108,10 @@ class Runner:
 
     def _spawn(self, command: Command, out: int, err: int) -> subprocess.Popen[bytes]:
         caller = command.caller
-        source = subprocess.DEVNULL if command.stdin is None else _held(command.stdin)
+        try:
+            source = subprocess.DEVNULL if command.stdin is None else _held(command.stdin)
+        except OSError as e:
+            raise SpawnError(str(e)) from e
         if self._native is not None:
             argv = [self._native, "--child", child_spec(caller), command.program, *command.argv]
             umask = -1
@@ -133,8 +139,7 @@ class Runner:
     async def run(self, command: Command, audience: Audience) -> Ran:
         """Raises SpawnError.  Cancelling kills the process group and returns only when it is reaped."""
         loop = asyncio.get_running_loop()
-        out_r, out_w = os.pipe2(os.O_CLOEXEC)
-        err_r, err_w = os.pipe2(os.O_CLOEXEC)
+        (out_r, out_w), (err_r, err_w) = _two_pipes()
         began_ns, began = coarse_ns(), time.monotonic_ns()
         try:
             child = self._spawn(command, out_w, err_w)
@@ -160,7 +165,7 @@ class Runner:
             if os.WIFSIGNALED(reaped.status):
                 # Its linker or assembler would go on alone, for nobody.
                 send_signal(child.pid, signal.SIGTERM)
-            _, lingering = await asyncio.wait(relays, timeout=None if not _group_lives(child.pid) else _LINGER_S)
+            lingering = await _hear_out(relays, (out, err))
         except asyncio.CancelledError:
             await asyncio.shield(loop.create_task(stop_group(child.pid, reaped)))
             raise
@@ -181,11 +186,39 @@ class Runner:
             stdout=bytes(out.kept),
             stderr=bytes(err.kept),
             talked_too_much=out.overflowed or err.overflowed,
-            left_running=bool(lingering) or await _lingers(child.pid),
+            left_running=lingering or await _lingers(child.pid),
             began_ns=began_ns,
             took_ns=took_ns,
             peak_rss_kib=reaped.peak_rss_kib,
         )
+
+
+def _two_pipes() -> tuple[tuple[int, int], tuple[int, int]]:
+    try:
+        first = os.pipe2(os.O_CLOEXEC)
+        try:
+            return first, os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(first[0])
+            os.close(first[1])
+            raise
+    except OSError as e:
+        raise SpawnError(str(e)) from e
+
+
+async def _hear_out(relays: Sequence[asyncio.Task[None]], streams: Sequence[_Stream]) -> bool:
+    """Relay the last words of a compiler that is reaped.  Whether something that it left behind keeps its pipes open.
+
+    What it wrote itself is in the pipes by now, and is relayed however slow the client reads.
+    """
+    due = [stream.heard + stream.unread() for stream in streams]
+    while True:
+        _, still_open = await asyncio.wait(relays, timeout=_LINGER_S)
+        for task in relays:
+            if task.done():
+                task.result()
+        if all(r.done() or s.heard >= d for r, s, d in zip(relays, streams, due, strict=True)):
+            return bool(still_open)
 
 
 def _group_lives(group: int) -> bool:
@@ -288,6 +321,7 @@ class _Stream:
         self._fd = fd
         self._tell = tell
         self.kept = bytearray()
+        self.heard = 0  # bytes
         self.overflowed = False
 
     async def relay(self, audience: Audience) -> None:
@@ -299,12 +333,17 @@ class _Stream:
                 continue
             if not data:
                 return
+            self.heard += len(data)
             self._tell(data)
             if len(self.kept) + len(data) > KEPT_STREAM_BYTES:
                 self.overflowed = True
             else:
                 self.kept += data
             await audience.room()
+
+    def unread(self) -> int:
+        """Bytes in the pipe."""
+        return int(struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))[0])
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()

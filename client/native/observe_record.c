@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -150,7 +151,7 @@ record_image(void)
 {
 	char exe[PATH_MAX];
 	long n = raw(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)exe, sizeof(exe));
-	const char *name = program_invocation_name;
+	const char *name = (const char *)getauxval(AT_EXECFN);
 	struct text text1 = {{exe}, {n > 0 ? (size_t)n : 0}};
 	struct text text2 = {{name}, {name ? strlen(name) : 0}};
 

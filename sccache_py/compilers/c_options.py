@@ -56,6 +56,7 @@ class Option:
 _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EITHER
 
 COMMON_OPTIONS = (
+    Option("-###", _NO, Does.NOT_COMPILING),
     Option("--coverage", _NO, Does.SHOWS_NAMES),
     Option("--help", _JOINED, Does.NOT_COMPILING),
     Option("--param", _NEXT),
@@ -65,7 +66,6 @@ COMMON_OPTIONS = (
     Option("--sysroot=", _JOINED),
     Option("--target-help", _NO, Does.NOT_COMPILING),
     Option("--version", _NO, Does.NOT_COMPILING),
-    Option("-###", _NO, Does.NOT_COMPILING),
     Option("-A", _EITHER),
     Option("-B", _EITHER, Does.SEARCHES_PROGRAMS),
     Option("-C", _NO),

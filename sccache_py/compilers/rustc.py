@@ -41,6 +41,9 @@ _CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
 # `-Z` options that write profiles of this very run.
 _UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes")
 
+# `--emit` kinds whose files have one name each; the others are called after the code generation units.
+_LISTED_EMITS = {"dep-info", "link", "metadata"}
+
 # `--print` kinds that a compile says in passing.
 _PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
 
@@ -78,6 +81,7 @@ class _Parsed:
     test: bool = False
     incremental: str | None = None
     asks: bool = False  # for information, not (only) for a crate
+    leaves_more: bool = False  # may write files that no rule here names
     links: bool = False  # names a native library
     refused: Reason | None = None
 
@@ -194,6 +198,8 @@ def _codegen(parsed: _Parsed, name: str, value: str) -> None:
         parsed.extra_filename = setting
     elif key in ("target-cpu", "tune-cpu") and setting == "native":
         parsed.native_cpu = True
+    elif key in ("llvm-args", "passes"):
+        parsed.leaves_more = True
     elif key in _CODEGEN_NAMES_OUT_DIR and setting != "off":
         parsed.literal = True
     parsed.arguments += ["-C", value]
@@ -392,7 +398,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         arguments=tuple(arguments),
         roles=Roles(roles),
         known_inputs=tuple(known_inputs),
-        must_write=tuple(must),
+        must_write=tuple(dict.fromkeys(must)),
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own_output_prefixes=tuple(own),
@@ -406,6 +412,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         searches=parsed.links
         or any(kind not in _EXACT_KINDS for kind, _ in parsed.searches)
         or any(file is None for _, file in parsed.externs),
+        leaves_more=parsed.literal or parsed.leaves_more or not _LISTED_EMITS.issuperset(kinds),
         chooses_color=parsed.error_format != "json" and parsed.color in (None, "auto"),
         chooses_width=parsed.error_format != "json" and parsed.width is None,
     )

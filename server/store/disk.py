@@ -84,7 +84,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         if mode == MODE_RAW and isinstance(value, bytes):
             return value
         if mode == MODE_BINARY and read and self._is_ours(filename):
-            return open(os.path.join(self._directory, filename), "rb")
+            return open(os.path.join(self._directory, filename), "rb", opener=_open_file)
         raise StoreError("a row that we did not write")
 
     def remove(self, file_path: Any) -> None:
@@ -94,6 +94,11 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
     @staticmethod
     def _is_ours(filename: Any) -> bool:
         return isinstance(filename, str) and _VALUE_FILE.fullmatch(filename) is not None
+
+
+def _open_file(path: str, flags: int) -> int:
+    # A FIFO in the place of one of our files would hold the store's only thread.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
@@ -112,13 +117,13 @@ class DiskStore:
     def __init__(self, directory: str, limit_bytes: int) -> None:
         self.location = directory
         self.limit_bytes = limit_bytes
+        self._database = os.path.join(directory, "cache.db")
         self._serial = itertools.count()
         kind = file_system_kind(directory)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise StoreError(f"{directory} is on a network file system ({kind}); set SCCACHE_DIR to a local directory")
         with _translated():
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            os.makedirs(os.path.join(directory, _SCRATCH), mode=0o700, exist_ok=True)
+            self._make_directories()
             # `access` lies to root and to read-only mounts alike; making a file does not.
             probe = self.scratch_path()
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -132,6 +137,23 @@ class DiskStore:
             with _translated():
                 self._move_aside()
                 self._cache = self._open()
+
+    def _make_directories(self) -> None:
+        os.makedirs(self.location, mode=0o700, exist_ok=True)
+        os.makedirs(os.path.join(self.location, _SCRATCH), mode=0o700, exist_ok=True)
+
+    def _return_if_removed(self) -> None:
+        """`rm -rf` of the directory, or another server that moved a damaged database aside: SQLite would go on with the deleted file."""
+        try:
+            if os.stat(self._database).st_ino == self._inode:
+                return
+        except FileNotFoundError:
+            pass
+        log.warning("the cache in %s was removed: starting anew", self.location)
+        with contextlib.suppress(sqlite3.Error):
+            self._cache.close()
+        self._make_directories()
+        self._cache = self._open()
 
     def _open(self) -> Any:
         try:
@@ -152,6 +174,7 @@ class DiskStore:
             raise StoreError("the database was busy") from e
         # Reads a page of the table: a header that is whole does not say that the rest is.
         cache._sql("SELECT key, filename FROM Cache ORDER BY rowid DESC LIMIT 1").fetchall()
+        self._inode = os.stat(self._database).st_ino
         return cache
 
     def _move_aside(self) -> None:
@@ -172,9 +195,12 @@ class DiskStore:
 
     def put(self, key: bytes, value: bytes) -> None:
         with _translated():
+            self._return_if_removed()
             self._cache.set(key, digest(value) + value)
 
     def update(self, key: bytes, change: Change) -> None:
+        with _translated():
+            self._return_if_removed()
         with _translated(), self._cache.transact():
             try:
                 old = self.get(key)
@@ -188,6 +214,7 @@ class DiskStore:
 
     def file_path(self, key: bytes) -> str | None:
         with _translated():
+            self._return_if_removed()
             handle = self._cache.get(key, read=True)
             if handle is None:
                 return None
@@ -201,10 +228,13 @@ class DiskStore:
             return key in self._cache
 
     def scratch_path(self) -> str:
+        with _translated():
+            self._make_directories()
         return os.path.join(self.location, _SCRATCH, f"{os.getpid()}-{next(self._serial)}")
 
     def adopt_file(self, key: bytes, path: str) -> None:
         with _translated():
+            self._return_if_removed()
             self._cache.set(key, _Scratch(path), read=True)
 
     def mark_used(self, keys: Iterable[bytes]) -> None:

@@ -6,7 +6,9 @@ Driven without a server: the pool, a private jobserver, the runner.  The only op
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import inspect
 import logging
 import os
 import resource
@@ -15,7 +17,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sccache_py import makeflags
 from sccache_py.model import Request
 from sccache_py.server.jobserver import Grant, TokenPool
 from sccache_py.server.runner import Command, Ran, Runner
+from sccache_py.tokens import Need
 
 PATIENCE_S = 60.0
 
@@ -124,8 +126,6 @@ def in_a_loop(size: int) -> Callable[[Callable[..., Awaitable[None]]], Callable[
             assert set(os.listdir("/proc/self/fd")) == before, "descriptors were left open"
 
         del test.__wrapped__
-        import inspect
-
         parameters = list(inspect.signature(body).parameters.values())[1:]
         test.__signature__ = inspect.Signature(parameters)
         return test
@@ -355,7 +355,7 @@ async def test_a_compiler_that_runs_make_uses_the_whole_pool_and_no_more(pool: W
     await run_a_make_of_eight(pool, tmp_path)
 
 
-@contextmanager
+@contextlib.contextmanager
 def descriptors_to_spare(count: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count + 100:
@@ -449,3 +449,42 @@ async def test_a_compiler_for_which_no_pipes_are_left_gets_an_empty_jobserver(po
         done = subprocess.run([ask], env=env, pass_fds=(private.child_r, private.child_w), check=False)
         assert done.returncode == 0
         private.close()
+
+
+def test_a_compile_that_is_known_to_be_large_waits_for_memory_and_starts_when_there_is_some() -> None:
+    """The pool looks at the machine's memory whenever something may have changed."""
+    left = 1_000_000
+
+    async def run() -> None:
+        nonlocal left
+        pool = TokenPool(4, lambda: left)
+        large = Need(800_000, 10.0)
+        async with contextlib.AsyncExitStack() as second:
+            async with pool.token("a", need=large):
+                waiter = asyncio.ensure_future(second.enter_async_context(pool.token("b", need=large)))
+                await asyncio.sleep(0)
+                assert pool.waiting == 1
+                async with pool.token("c"):  # whose memory nobody knows
+                    assert pool.in_use == 2
+                left = 4_000_000
+                async with asyncio.timeout(PATIENCE_S):
+                    await waiter
+            assert pool.in_use == 1
+        assert pool.free == 4
+        pool.close()
+
+    asyncio.run(run())
+
+
+def test_a_large_compile_starts_when_nothing_else_runs() -> None:
+    """Whatever the prediction says: it may be wrong, and waiting would not end."""
+
+    async def run() -> None:
+        pool = TokenPool(2, lambda: 0)
+        async with asyncio.timeout(PATIENCE_S):
+            for _ in range(2):
+                async with pool.token("a", need=Need(1 << 30, 10.0)):
+                    pass
+        pool.close()
+
+    asyncio.run(run())

@@ -6,8 +6,14 @@ Each test compiles, changes one thing and must see a miss with the compiler's ow
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -150,8 +156,9 @@ def test_an_include_directory_behind_a_link_that_is_retargeted_misses(c):
         link.symlink_to(to)
 
     point("v1")
-    c.changes(lambda: point("v2"), lambda: point("v1"), "-isystem", "current", "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o",
-    c.object())
+    c.changes(
+        lambda: point("v2"), lambda: point("v1"), "-isystem", "current", "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o", c.object()
+    )
 
 
 def test_a_precompiled_header_that_appears_beside_its_header_misses(c):
@@ -197,7 +204,7 @@ def test_a_file_that_the_assembler_includes_counts(c):
 @pytest.mark.parametrize("variable", ["CPATH", "C_INCLUDE_PATH"])
 def test_a_variable_that_names_include_directories_counts(c, variable):
     """They are -I by other means."""
-    c.write("x.c", INCLUDES.replace('"', "<").replace('a.h<', "a.h>"))
+    c.write("x.c", INCLUDES.replace('"', "<").replace("a.h<", "a.h>"))
     c.write("one/a.h", "#define A 1\n")
     c.write("two/a.h", "#define A 2\n")
     args = ("-c", "x.c", "-o", c.object())

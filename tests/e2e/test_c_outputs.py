@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.slow
 
@@ -121,17 +128,23 @@ def test_a_profile_that_is_used_counts(c):
     """-fprofile-use reads what an earlier run wrote."""
     c.write("x.c", "int f(int x) { return x > 3 ? x * 7 : x / 5; }\nint main(int n, char **v) { return f(n) == 99; }\n")
     if c.is_gcc:
+
         def run(*words):
             subprocess.run(words, cwd=c.p, env=c.world.env, check=True, timeout=60)
 
-        run("gcc", "-fprofile-generate", "-c", "x.c", "-o", "prof.o")
+        run("gcc", "-O2", "-fprofile-generate", "-c", "x.c", "-o", "prof.o")
         run("gcc", "-fprofile-generate", "prof.o", "-o", "prog")
-        run("./prog")
+        subprocess.run(["./prog"], cwd=c.p, check=False, timeout=60)
         made = next(p for p in c.p.iterdir() if p.suffix == ".gcda")
-        args = ("-O2", f"-fprofile-use={made.name}", "-Wno-missing-profile", "-c", "x.c", "-o", c.object())
-        c.compile_twice(*args)
-        made.rename(c.p / "gone")
-        c.expect("miss", *args)
+        args = ("-O2", "-fprofile-use=profiles", "-Wmissing-profile", "-c", "x.c", "-o", c.object())
+        without = c.compile_twice(*args)
+        (wanted,) = re.findall(r"(profiles/\S+gcda)", without.stderr.decode())
+        (c.p / wanted).parent.mkdir(parents=True)
+        made.rename(c.p / wanted)
+        used = c.compile_twice(*args)
+        assert used.file("x.o") != without.file("x.o")
+        shutil.rmtree(c.p / "profiles")
+        c.expect("hit", *args)
         return
     profdata = shutil.which("llvm-profdata") or shutil.which("llvm-profdata-14")
     if profdata is None:
@@ -147,7 +160,7 @@ def test_a_profile_that_is_used_counts(c):
 
 def test_assembler_and_preprocessed_sources_are_cached(c):
     """.s, .S, .i and -S, and -x for names that say nothing."""
-    c.write("x.S", "#include \"a.h\"\n.globl f\nf: ret\n")
+    c.write("x.S", '#include "a.h"\n.globl f\nf: ret\n')
     c.write("a.h", "\n")
     c.write("y.s", ".globl f\nf: ret\n")
     c.write("z.i", '# 1 "z.c"\nint f(void) { return 1; }\n')
@@ -252,10 +265,10 @@ def test_questions_and_links_are_no_compilations(c):
 def test_a_shell_script_that_calls_the_compiler_is_cached(c):
     """Many a build has one; what it adds to the command line is unknown, so names count."""
     c.write("x.c", ONE)
-    script = c.write("my-cc", f"#!/bin/sh\nexec {c.name} -DA=1 \"$@\"\n")
+    script = c.write("my-cc", f'#!/bin/sh\nexec {c.name} -DA=1 "$@"\n')
     script.chmod(0o755)
     c.compile_twice("-g", "-c", "x.c", "-o", c.object(), rustc=str(script))
-    script.write_text(f"#!/bin/sh\nexec {c.name} -O2 \"$@\"\n")
+    script.write_text(f'#!/bin/sh\nexec {c.name} -O2 "$@"\n')
     c.expect("miss", "-g", "-c", "x.c", "-o", c.object(), rustc=str(script))
 
 

@@ -30,7 +30,7 @@ def running(policy: Tokens, *ids: int, channel: bool = True, build: str = "b") -
         policy.joined(0.0, id)
 
 
-def test_builds_that_always_wait_are_served_in_turn():
+def test_builds_that_always_wait_are_served_in_turn() -> None:
     """A big build's hundred compiles must not stand before a small one's two."""
     rng = random.Random(1)
     policy = Tokens(3)
@@ -59,7 +59,7 @@ def test_builds_that_always_wait_are_served_in_turn():
         assert len(set(order[start : start + 8])) == 5, "one of five builds had no turn in eight"
 
 
-def test_a_newcomer_is_admitted_at_the_next_compiles_end_but_not_two_in_a_row():
+def test_a_newcomer_is_admitted_at_the_next_compiles_end_but_not_two_in_a_row() -> None:
     """An editor's check answers while a big build runs; a flood of checks does not stop the build."""
     policy = Tokens(2)
     running(policy, 1, 2, channel=False, build="big")
@@ -73,7 +73,7 @@ def test_a_newcomer_is_admitted_at_the_next_compiles_end_but_not_two_in_a_row():
     assert policy.gone(0.5, 6) == [Admit(4)]
 
 
-def test_an_offer_goes_back_before_a_new_compile_has_to_wait():
+def test_an_offer_goes_back_before_a_new_compile_has_to_wait() -> None:
     """A new compile brings more than another thread of an old one."""
     policy = Tokens(2)
     running(policy, 1)
@@ -82,7 +82,7 @@ def test_an_offer_goes_back_before_a_new_compile_has_to_wait():
     assert policy.counted(0.0, 1, unread=0, revoked=1)[0] == Admit(2)
 
 
-def test_while_a_compile_waits_nothing_is_offered():
+def test_while_a_compile_waits_nothing_is_offered() -> None:
     """cargo's rule: spawn first, then fill."""
     policy = Tokens(2)
     running(policy, 1, 2)
@@ -93,7 +93,7 @@ def test_while_a_compile_waits_nothing_is_offered():
     assert policy.gone(0.3, 4) == [Offer(1)]
 
 
-def test_a_compiler_that_only_juggles_tokens_rests_for_a_while():
+def test_a_compiler_that_only_juggles_tokens_rests_for_a_while() -> None:
     """rustc took and returned 32 tokens within milliseconds for 16 units: that costs more than it brings."""
     policy = Tokens(2)
     running(policy, 1)
@@ -111,7 +111,7 @@ def test_a_compiler_that_only_juggles_tokens_rests_for_a_while():
     assert policy.tick(end) == [Offer(1)]
 
 
-def test_slow_cycles_are_no_juggling():
+def test_slow_cycles_are_no_juggling() -> None:
     """A codegen thread that ran for five milliseconds was worth its token."""
     policy = Tokens(2)
     running(policy, 1)
@@ -120,7 +120,7 @@ def test_slow_cycles_are_no_juggling():
         assert policy.counted(cycle + 0.005, 1, unread=0, returned=1) == [Offer(1)]
 
 
-def test_one_compiler_holds_no_more_than_its_share():
+def test_one_compiler_holds_no_more_than_its_share() -> None:
     """The first rustc of a build would otherwise sit on all tokens when the second one looks for codegen threads."""
     policy = Tokens(16)
     running(policy, 1, 2, 3, 4)
@@ -130,7 +130,7 @@ def test_one_compiler_holds_no_more_than_its_share():
     assert policy.free == 1
 
 
-def test_where_tokens_are_scarce_an_unread_offer_moves_on():
+def test_where_tokens_are_scarce_an_unread_offer_moves_on() -> None:
     """It might lie for seconds before a compiler that is still parsing, while another one could use it."""
     policy = Tokens(4)
     running(policy, 1, 2, 3)
@@ -142,7 +142,7 @@ def test_where_tokens_are_scarce_an_unread_offer_moves_on():
     assert policy.counted(2 * OFFER_TURN_S, 2, unread=0, revoked=1) == [Offer(3)]
 
 
-def test_what_is_returned_without_having_been_taken_does_not_make_the_pool_grow():
+def test_what_is_returned_without_having_been_taken_does_not_make_the_pool_grow() -> None:
     """One program that miscounts must not put the machine into swap; it is said once."""
     policy = Tokens(3)
     running(policy, 1)
@@ -155,7 +155,7 @@ def test_what_is_returned_without_having_been_taken_does_not_make_the_pool_grow(
     assert (policy.in_use, policy.free) == (0, 3)
 
 
-def test_the_dead_give_everything_back():
+def test_the_dead_give_everything_back() -> None:
     """make's own pool is narrower by each process that was killed (cargo issue #14102)."""
     policy = Tokens(4)
     running(policy, 1)
@@ -168,7 +168,7 @@ def test_the_dead_give_everything_back():
     assert policy.reclaimed == 3
 
 
-def test_a_smaller_pool_takes_offers_back_and_waits_for_the_rest():
+def test_a_smaller_pool_takes_offers_back_and_waits_for_the_rest() -> None:
     """--jobs N during a build must neither kill nor cheat."""
     policy = Tokens(4)
     running(policy, 1, 2)
@@ -183,7 +183,7 @@ def test_a_smaller_pool_takes_offers_back_and_waits_for_the_rest():
     assert policy.gone(0.0, 2) == [Admit(3)]
 
 
-def test_a_compile_from_inside_a_build_runs_on_the_builds_own_token():
+def test_a_compile_from_inside_a_build_runs_on_the_builds_own_token() -> None:
     """cargo holds the token while it waits for us: to ask for a second one is how sccache #232 deadlocked."""
     policy = Tokens(2)
     assert policy.wants(0.0, 1, "lease", Role.BUILD) == [Admit(1)]
@@ -197,7 +197,7 @@ def test_a_compile_from_inside_a_build_runs_on_the_builds_own_token():
     assert policy.in_use == 2
 
 
-def test_a_compile_that_calls_us_while_it_holds_the_last_token_is_let_in():
+def test_a_compile_that_calls_us_while_it_holds_the_last_token_is_let_in() -> None:
     """A compiler that is a script around us, with N=1, would wait for itself."""
     policy = Tokens(1)
     running(policy, 1, channel=False)
@@ -205,12 +205,12 @@ def test_a_compile_that_calls_us_while_it_holds_the_last_token_is_let_in():
     assert policy.in_use == 1
 
 
-def test_a_token_is_lent_as_soon_as_its_taking_is_known():
+def test_a_token_is_lent_as_soon_as_its_taking_is_known() -> None:
     """cargo reads a token and starts a rustc; that rustc's request may come before the news of the read."""
     policy = Tokens(4)
     policy.wants(0.0, 1, "lease", Role.BUILD)
-    assert policy.joined(0.0, 1) == [Offer(1)]
     running(policy, 2, 3, channel=False)
+    assert policy.joined(0.0, 1) == [Offer(1)]
     assert policy.wants(0.0, 4, "lease", lender=1) == [Admit(4)]
     policy.wants(0.0, 5, "lease", lender=1)
     assert not policy.holders[5].running
@@ -218,7 +218,7 @@ def test_a_token_is_lent_as_soon_as_its_taking_is_known():
     assert policy.in_use == 4
 
 
-def test_a_dead_wrapper_leaves_the_tokens_of_what_still_compiles():
+def test_a_dead_wrapper_leaves_the_tokens_of_what_still_compiles() -> None:
     """Its compiles may run for a second; their tokens must not be given to others meanwhile."""
     policy = Tokens(2)
     policy.wants(0.0, 1, "lease", Role.BUILD)
@@ -229,7 +229,7 @@ def test_a_dead_wrapper_leaves_the_tokens_of_what_still_compiles():
     assert policy.in_use == 0
 
 
-def test_builds_never_hold_every_token():
+def test_builds_never_hold_every_token() -> None:
     """They keep their first one until they end: an editor's check would wait for a whole build."""
     policy = Tokens(2)
     assert policy.wants(0.0, 1, "lease 1", Role.BUILD) == [Admit(1)]
@@ -238,7 +238,7 @@ def test_builds_never_hold_every_token():
     assert policy.in_use == 2
 
 
-def test_a_build_under_the_wrapper_takes_part_in_the_turns():
+def test_a_build_under_the_wrapper_takes_part_in_the_turns() -> None:
     """While an unwrapped build has a hundred compiles waiting, a wrapped one would otherwise run on one job."""
     policy = Tokens(3)
     policy.wants(0.0, 1, "lease", Role.BUILD)
@@ -252,12 +252,23 @@ def test_a_build_under_the_wrapper_takes_part_in_the_turns():
     assert policy.gone(0.3, 4) == [Offer(1)]
 
 
-def test_a_build_that_does_not_want_more_jobs_costs_the_waiting_little():
+def test_a_build_may_take_several_at_once_and_gives_them_up_one_by_one() -> None:
+    """ninja looks for tokens only when one of its jobs ends: then all it may have must lie there."""
+    policy = Tokens(5)
+    policy.wants(0.0, 1, "lease", Role.BUILD)
+    assert policy.joined(0.0, 1) == [Offer(1)] * 4
+    assert policy.wants(0.02, 2, "check") == [Revoke(1, keep=3)]
+    assert policy.counted(0.02, 1, unread=3, revoked=1) == [Admit(2)]
+    assert policy.joined(0.02, 2) == [Revoke(1, keep=2)]
+    assert policy.counted(0.02, 1, unread=2, revoked=1) == [Offer(2)]
+
+
+def test_a_build_that_does_not_want_more_jobs_costs_the_waiting_little() -> None:
     """Whether it does shows only by offering; ten milliseconds in each quarter of a second."""
     policy = Tokens(3)
     policy.wants(0.0, 1, "lease", Role.BUILD)
-    policy.joined(0.0, 1)
     running(policy, 2, channel=False, build="big")
+    policy.joined(0.0, 1)
     assert policy.holders[1].unread == 1
     policy.wants(0.001, 3, "big")
     assert policy.next_tick == OFFER_TURN_S
@@ -271,7 +282,7 @@ def test_a_build_that_does_not_want_more_jobs_costs_the_waiting_little():
     assert Offer(1) in policy.gone(later, 4) + policy.gone(later, 2)
 
 
-def test_a_compile_that_would_swap_waits_while_others_run_and_one_always_runs():
+def test_a_compile_that_would_swap_waits_while_others_run_and_one_always_runs() -> None:
     """Four links of 6 GB on 16 GB took twenty minutes instead of two."""
     policy = Tokens(4)
     policy.available_kib = 10_000_000
@@ -284,7 +295,7 @@ def test_a_compile_that_would_swap_waits_while_others_run_and_one_always_runs():
     assert policy.gone(60.0, 1) == [Admit(2)]
 
 
-def test_small_compiles_overtake_one_that_waits_for_memory_but_not_for_ever():
+def test_small_compiles_overtake_one_that_waits_for_memory_but_not_for_ever() -> None:
     """Neither shall seven processors idle, nor the large one starve."""
     policy = Tokens(4)
     policy.available_kib = 1_000_000
@@ -296,7 +307,7 @@ def test_small_compiles_overtake_one_that_waits_for_memory_but_not_for_ever():
     assert policy.gone(3.1, 1) == [Admit(2), Admit(4)]
 
 
-def test_a_compile_whose_memory_is_unknown_never_waits_for_it():
+def test_a_compile_whose_memory_is_unknown_never_waits_for_it() -> None:
     """The prediction holds back what it knows to be large; it does not guess."""
     policy = Tokens(2)
     policy.available_kib = 0

@@ -45,6 +45,7 @@ class World:
         self.policy = Tokens(rng.choice((1, 2, 3, 4, 8)))
         self.processes: dict[int, Process] = {}
         self.serial = 0
+        self.refused: dict[int, float] = {}
         self.highest = self.policy.size  # what may still be out after N was made smaller
 
     # -- what the server does ------------------------------------------------------------------------------------
@@ -85,10 +86,11 @@ class World:
     def offered(self, id: int, queue: deque[tokens.Action]) -> None:
         process, holder = self.processes[id], self.policy.holders[id]
         if self.rng.random() < 0.02:
+            self.refused[id] = self.now
             queue.extend(self.policy.refused(self.now, id))
             return
         process.lying += 1
-        assert self.now >= holder.paused_until, "offered during a pause"
+        assert self.now >= holder.paused_until or self.refused.get(id) == self.now, "offered during a pause"
         others = sum(1 for h in self.policy.holders.values() if h.joined and h.role is holder.role)
         assert holder.held < -(-2 * self.policy.size // others), "offered above the cap"
 

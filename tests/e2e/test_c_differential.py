@@ -1,0 +1,175 @@
+"""Random programs and edits: each compiled once through the cache and once without it, and all that is left and said compared.
+
+Nobody thinks of every way in which a compile can depend on its surroundings; this finds the ones nobody thought of.  It prints its seed.
+SCCACHE_TEST_SEED=N replays a run, SCCACHE_TEST_STEPS=N makes it longer; what failed is told with its step, its edits and its command.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
+
+# For each compiler; 1,000 take gcc some 40 s, of which the cache's share is small.
+STEPS = int(os.environ.get("SCCACHE_TEST_STEPS", "500"))
+
+# Of so many steps at least one hits: otherwise nothing is tested.
+LEAST_HITS = 8
+
+CHECKOUTS = ("a", "b")
+HEADERS = ("one.h", "two.h", "opt.h")
+PLACES = ("inc", "alt", "src", "build")
+
+HEADER_TEXTS = (
+    "#define {name} {n}\n",
+    "/* comment {n} */\n#define {name} 1\n",
+    "#pragma once\n#define {name} {n}\nstatic inline int in_{name}(int x) {{ return x + {name} + __LINE__; }}\n",
+    '#if __has_include("opt.h")\n#include "opt.h"\n#endif\n#define {name} {n}\n',
+    '#include "two.h"\n#define {name} {n}\nstatic const char *const where_{name} = __FILE__;\n',
+    "#define {name} {n}\n#warning in {name}\n",
+    "\n\n#define {name} {n}\n",
+    "#include_next <{file}>\n",
+)
+SOURCE_TEXTS = (
+    '#include "one.h"\nint f(void) {{ return ONE_H + {n}; }}\n',
+    "#include <one.h>\n#include <two.h>\nint f(int x) {{ return x * ONE_H + TWO_H; }}\n",
+    '#include <stddef.h>\n#include "two.h"\nsize_t f(void) {{ return TWO_H + {n}; }}\n',
+    '#ifdef OPT_H\nint opt;\n#endif\n#include "one.h"\nconst char *f(void) {{ return __FILE__; }} int g(void) {{ return __LINE__ + ONE_H; }}\n',
+    "#if __has_include(<opt.h>)\nint f(void) {{ return 1; }}\n#else\nint f(void) {{ return 2; }}\n#endif\n",
+    '__asm__(".section .rodata\\n.incbin \\"../src/blob\\"\\n.text\\n");\nint f(void) {{ int unused; return {n}; }}\n',
+    "int f(void) {{ return }}\n",
+)
+FLAGS = (
+    ("-I../inc",), ("-I../alt", "-I../inc"), ("-I../link",), ("-isystem", "../link"), ("-iquote", "../alt", "-I../inc"), ("-idirafter", "../alt"),
+    ("-I{top}/inc",), ("-I{top}/link", "-I{top}/inc"), ("-I../nowhere", "-I../inc"), ("-include", "../inc/two.h"),
+)  # fmt: skip
+MORE_FLAGS = (
+    (), (), (), ("-O2",), ("-Wall",), ("-DOPT_H",), ("-fPIC",), ("-S",), ("-g",), ("-g", "-O1"), ("-g", "-fdebug-prefix-map={top}=."),
+    ("-ffile-prefix-map={cwd}=/x", "-g"), ("-g3",), ("-fstack-usage",), ("--coverage", "-frandom-seed=1"), ("-g", "-gsplit-dwarf"),
+    ("-flto", "-frandom-seed=1"), ("-fsyntax-only",), ("-pthread",), ("-H",), ("-w",),
+)  # fmt: skip
+DEPFILE_FLAGS = (
+    (),
+    (),
+    (),
+    ("-MD",),
+    ("-MMD", "-MP"),
+    ("-MD", "-MF", "out/own.d"),
+    ("-MMD", "-MT", "a target"),
+    ("-Wp,-MD,out/wp.d",),
+    ("-MD", "-MQ", "x$y"),
+)
+OUTPUTS = ((), ("-o", "out/x.o"), ("-o", "out/x.o"), ("-o", "{top}/build/out/y.o"), ("-o", "out/z"))
+
+
+class Tree:
+    """Two checkouts with sources, headers in several places, a link among them, and a random hand that edits them."""
+
+    def __init__(self, root: Path, hand: random.Random) -> None:
+        self.root = root
+        self.hand = hand
+        self.env: dict[str, str] = {}
+        self.outs = [root / checkout / "build" / "out" for checkout in CHECKOUTS]
+        for checkout in CHECKOUTS:
+            for place in PLACES:
+                (root / checkout / place).mkdir(parents=True)
+            (root / checkout / "link").symlink_to("inc")
+            (root / checkout / "src" / "blob").write_text("blob")
+            for name in ("one.h", "two.h"):
+                (root / checkout / "inc" / name).write_text(self.header(name, HEADER_TEXTS[0], 1))
+            for name in ("x.c", "y.c"):
+                (root / checkout / "src" / name).write_text(SOURCE_TEXTS[0].format(n=1))
+
+    def header(self, name: str, text: str, n: int) -> str:
+        return text.format(name=name.upper().replace(".", "_"), n=n, file=name)
+
+    def edit(self) -> str:
+        """Change one thing; what it was, to read."""
+        hand = self.hand
+        top = self.root / hand.choice(CHECKOUTS)
+        kind = hand.choice(("header", "header", "header", "remove", "link", "touch", "rename", "source", "source", "blob", "env"))
+        n = hand.randrange(3)
+        if kind == "source":
+            path = top / "src" / hand.choice(("x.c", "y.c"))
+            path.write_text(hand.choice(SOURCE_TEXTS).format(n=n))
+        elif kind in ("header", "rename"):
+            name = hand.choice(HEADERS)
+            path = top / hand.choice(PLACES) / name
+            text = self.header(name, hand.choice(HEADER_TEXTS), n)
+            if kind == "header":
+                path.write_text(text)
+            else:
+                # As an unpacker does: another file, with an old time.
+                beside = path.with_suffix(".new")
+                beside.write_text(text)
+                os.utime(beside, (1e9, 1e9))
+                beside.rename(path)
+        elif kind == "remove":
+            path = top / hand.choice(PLACES) / hand.choice(HEADERS)
+            path.unlink(missing_ok=True)
+        elif kind == "link":
+            path = top / "link"
+            path.unlink()
+            path.symlink_to(hand.choice(("inc", "alt", "nowhere")))
+        elif kind == "touch":
+            path = hand.choice([p for p in sorted(top.rglob("*.[ch]")) if p.is_file()])
+            os.utime(path)
+        elif kind == "blob":
+            path = top / "src" / "blob"
+            path.write_text(f"blob {n}")
+        else:
+            self.env = hand.choice(({}, {"CPATH": "../alt"}, {"C_INCLUDE_PATH": str(top / "alt")}, {"LC_ALL": "C"}, {"X": str(n)}))
+            return f"env {self.env}"
+        return f"{kind} {path.relative_to(self.root)}"
+
+    def command(self) -> tuple[Path, list[str], dict[str, str]]:
+        """(cwd, words, environment)"""
+        hand = self.hand
+        top = self.root / hand.choice(CHECKOUTS)
+        cwd = top / "build"
+        words = [*hand.choice(FLAGS), *hand.choice(MORE_FLAGS), *hand.choice(DEPFILE_FLAGS), *hand.choice(OUTPUTS)]
+        if "-o" not in words:
+            words += ["-o", "out/default.o"]
+        if "-S" not in words and "-fsyntax-only" not in words:
+            words.append("-c")
+        words.append(hand.choice(("../src/x.c", "../src/x.c", "../src/y.c", "{top}/src/x.c")))
+        env = dict(self.env)
+        if hand.random() < 0.1:
+            env["PWD"] = str(cwd)
+        return cwd, [w.format(top=top, cwd=cwd) for w in words], env
+
+
+def test_random_edits_and_commands_give_what_the_compiler_gives(c):
+    """One seed, one compiler, many small projects' worth of mornings."""
+    seed = int(os.environ.get("SCCACHE_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"SCCACHE_TEST_SEED={seed} SCCACHE_TEST_STEPS={STEPS}")
+    hand = random.Random(seed)
+    tree = Tree(c.p, hand)
+    c.world.outs[:] = tree.outs
+    commands = [tree.command() for _ in range(6)]
+    edits: list[str] = []
+    for step in range(STEPS):
+        if hand.random() < 0.35:
+            edits.append(tree.edit())
+        if hand.random() < 0.15:
+            commands[hand.randrange(len(commands))] = tree.command()
+        cwd, words, env = hand.choice(commands)
+        env = {**tree.env, **({"PWD": env["PWD"]} if "PWD" in env else {})}
+        cached = c.world.cached(*words, cwd=cwd, env=env, rustc=c.name)
+        uncached = c.world.uncached(*words, cwd=cwd, env=env, rustc=c.name)
+        told = f"seed {seed}, step {step}, in {cwd}, {env}: {c.name} {' '.join(words)}; edits: {', '.join(edits[-8:])}"
+        assert cached.status == uncached.status, told
+        assert cached.files == uncached.files, told
+        assert (cached.stdout, cached.stderr) == (uncached.stdout, uncached.stderr), told
+    counts = c.world.counts()
+    print({name: counts.get(name) for name in ("cache_hits", "cache_misses", "cache_writes", "compile_fails", "requests_not_cacheable")})
+    assert counts["cache_hits"] * LEAST_HITS >= STEPS

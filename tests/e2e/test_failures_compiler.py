@@ -1,0 +1,650 @@
+"""What a compile does to its surroundings and they to it: the same with the cache as without.
+
+`World.same_as_plain` runs each line without the cache, then as a miss, then as a hit, and compares exit status, stdout, stderr and
+every output with its mode.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pty
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from stage import PATIENCE_S, Outcome, World, finish, open_world, rustc, tree, wait_until
+
+pytestmark = pytest.mark.slow
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can do that")
+
+# Answers what the server asks of a rustc, does something of its own, and compiles.
+SCRIPT = """\
+#!/bin/sh
+case "$*" in *--print*|*-vV*) exec {rustc} "$@";; esac
+%s
+exec {rustc} "$@"
+"""
+
+# Some 100 bytes of stderr for each.
+UNUSED = "fn unused_%d() {}\n"
+
+
+@pytest.fixture
+def world(native: Any) -> Iterator[World]:
+    with open_world(native.client) as world:
+        yield world
+        assert "Traceback" not in world.log()
+
+
+def script(world: World, text: str, name: str = "rustc-script") -> str:
+    return str(world.program(name, SCRIPT % text))
+
+
+def warnings(count: int) -> str:
+    return "".join(UNUSED % i for i in range(count))
+
+
+# --- outputs ---
+
+
+def test_an_output_directory_that_is_missing_is_the_compilers_to_complain_of(world: World) -> None:
+    """What rustc makes it makes, what it refuses it refuses, in its own words."""
+    line = world.crate()
+    assert world.same_as_plain(*line).returncode == 0
+    for out in (world.cwd / "missing", world.cwd / "missing" / "deeply", world.cwd / "unit.rs"):
+        moved = [f"--out-dir={out}" if a.startswith("--out-dir") else a for a in line]
+        plain = world.run_plain(*moved)
+        subprocess.run(["rm", "-rf", world.cwd / "missing"], check=True)
+        assert world.run(*moved) == plain
+        subprocess.run(["rm", "-rf", world.cwd / "missing"], check=True)
+
+
+@pytest.fixture
+def unwritable(world: World) -> Iterator[Callable[[], None]]:
+    """Makes the output directory unwritable, for root, too."""
+
+    def make() -> None:
+        if os.getuid() != 0:
+            world.out.chmod(0o555)
+        elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", world.out], stderr=subprocess.DEVNULL, check=False).returncode:
+            pytest.skip("no mounts here")
+
+    yield make
+    if os.getuid() != 0:
+        world.out.chmod(0o755)
+    else:
+        subprocess.run(["umount", "-l", world.out], stderr=subprocess.DEVNULL, check=False)
+
+
+def test_an_output_directory_that_is_not_writable_is_the_compilers_to_complain_of(world: World, unwritable: Callable[[], None]) -> None:
+    """Also where we know the result."""
+    line = world.crate()
+    assert world.same_as_plain(*line).returncode == 0
+    unwritable()
+    plain = world.run_plain(*line)
+    assert plain.returncode == 1
+    assert world.run(*line) == plain
+    unknown = world.crate("unknown")
+    plain = world.run_plain(*unknown)
+    assert world.run(*unknown) == plain
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root writes into everything")
+def test_an_output_that_is_read_only_is_the_compilers_to_complain_of(world: World) -> None:
+    """We could rename over it; rustc says "output file … is not writeable"."""
+    line = world.crate()
+    assert world.same_as_plain(*line).returncode == 0
+    for name in tree(world.out):
+        (world.out / name).chmod(0o444)
+    plain = world.run_plain(*line)
+    assert world.run(*line) == plain
+
+
+@as_root
+def test_an_output_that_is_read_only_to_a_user_is_the_compilers_to_complain_of(native: Any, tmp_path_factory: Any) -> None:
+    """The same as an ordinary user, for whom CI does not run."""
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if subprocess.run([*user, rustc(), "-V"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("an ordinary user cannot run this rustc")
+    if subprocess.run([*user, native.client, "-V"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        pytest.skip("an ordinary user cannot run what we compiled")
+    with open_world(native.client) as world:
+        line = world.crate()
+        subprocess.run(["chown", "-R", "65534", world.directory], check=True)
+        assert world.run_plain(*user, world.client, *line).returncode == 0
+        for name in tree(world.out):
+            (world.out / name).chmod(0o444)
+        plain = world.run_plain(*user, *line)
+        assert world.run_plain(*user, world.client, *line) == plain
+
+
+def test_an_output_that_is_a_directory_is_the_compilers_to_complain_of(world: World) -> None:
+    """Nothing is renamed over, nothing removed."""
+    line = world.crate()
+    assert world.same_as_plain(*line).returncode == 0
+    (world.out / "libunit.rlib").unlink()
+    (world.out / "libunit.rlib").mkdir()
+    plain = world.run_plain(*line)
+    assert world.run(*line) == plain
+    assert (world.out / "libunit.rlib").is_dir()
+
+
+def test_an_output_that_is_a_fifo_holds_up_nobody_else(world: World) -> None:
+    """Its reader may never come; the compiler waits for it, the server serves the others."""
+    line = world.crate()
+    assert world.same_as_plain(*line).returncode == 0
+    (world.out / "unit.d").unlink()
+    os.mkfifo(world.out / "unit.d")
+    stuck = world.start(*line)
+    others = [world.start(*world.crate(f"other{i}")) for i in range(6)]
+    assert [finish(c) for c in others] == [Outcome(0, b"", b"")] * 6
+    assert world.ask("ping")
+    reader = os.open(world.out / "unit.d", os.O_RDONLY)
+    said = b""
+    while part := os.read(reader, 1 << 16):
+        said += part
+    os.close(reader)
+    assert b"unit.rs" in said
+    assert finish(stuck) == Outcome(0, b"", b"")
+
+
+def test_outputs_go_through_symbolic_links_as_the_compilers_do(world: World) -> None:
+    """Some build systems link their output directories into a cache of their own."""
+    line = world.crate()
+    trees = []
+    for run in (world.run_plain, world.run, world.run):
+        world.wipe()
+        (world.out / "elsewhere").mkdir()
+        (world.out / "unit.d").symlink_to(world.out / "elsewhere" / "unit.d")
+        assert run(*line) == Outcome(0, b"", b"")
+        trees.append((tree(world.out), (world.out / "unit.d").is_symlink()))
+        if run == world.run:
+            world.settle()
+    assert trees[0] == trees[1] == trees[2]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o000, 0o222])
+def test_the_umask_is_the_callers(world: World, mask: int) -> None:
+    """Also where the result is another's, who had another umask."""
+    line = world.crate()
+    assert world.same_as_plain(*line, umask=0o022).returncode == 0
+    assert world.same_as_plain(*line, umask=mask).returncode == 0
+    program = world.crate("program", "fn main() {}\n")
+    program = [a for a in program if not a.startswith(("--crate-type", "--emit"))]
+    assert world.same_as_plain(*program, umask=0o022).returncode == 0
+    assert world.same_as_plain(*program, umask=mask).returncode == (1 if mask == 0o222 and os.getuid() != 0 else 0)
+
+
+# --- what is said ---
+
+
+def test_errors_are_the_compilers_byte_for_byte(world: World) -> None:
+    """Syntax errors, unknown options, missing sources, missing crates."""
+    good = world.crate()
+    for line in (
+        world.crate("broken", "fn f( {\n"),
+        world.crate("missing", "extern crate no_such_crate;\n"),
+        [*good, "--no-such-option"],
+        [*good, "-C", "opt-level=9"],
+        [*good[:-1], "no-such-file.rs"],
+        [rustc(), "--crate-type"],
+        [rustc(), "/"],
+        [rustc()],
+    ):
+        world.same_as_plain(*line)
+
+
+def test_a_source_of_bytes_that_are_no_text_is_named_as_the_compiler_names_it(world: World) -> None:
+    """File names are bytes; so are arguments."""
+    name = b"s\xff\xfe.rs"
+    Path(os.fsdecode(os.fsencode(world.cwd) + b"/" + name)).write_text("pub fn f() {}\n")
+    line = [os.fsencode(a) for a in world.crate()[:-1]]
+    for argv in ([*line, name], [*line, b"--cfg", b"x=\"\xff\"", b"unit.rs"], [*line, b"\xff\xff"], [*line, b"--cfg", b"a\nb", b"unit.rs"]):
+        world.same_as_plain(*argv)
+
+
+def test_an_out_dir_of_bytes_that_are_no_text_is_served(world: World) -> None:
+    """The same for where outputs go."""
+    world.out = Path(os.fsdecode(os.fsencode(world.cwd) + b"/o\xff t"))
+    world.out.mkdir()
+    assert world.same_as_plain(*world.crate()).returncode in (0, 1)
+
+
+def test_two_megabytes_of_arguments_arrive(world: World) -> None:
+    """Linkers' and code generators' command lines; the system's own limit is about there."""
+    many = [w for i in range(15000) for w in ("--cfg", f'feature_number_{i}="{"x" * 60}"')]
+    assert world.same_as_plain(*world.crate(), *many).returncode == 0
+
+
+def test_what_does_not_fit_into_a_command_line_fits_into_a_response_file(world: World) -> None:
+    """rustc's @path."""
+    line = world.crate()
+    (world.cwd / "arguments").write_text("\n".join(w for i in range(50000) for w in ("--cfg", f'f{i}="{"x" * 60}"')))
+    assert world.same_as_plain(*line, "@arguments").returncode == 0
+
+
+def test_an_environment_of_odd_strings_arrives_or_harms_nothing(world: World) -> None:
+    """Newlines, bytes that are no text, empty names, strings without '=', the same name twice: all of it was seen in the wild."""
+    line = world.crate("unit", 'pub const A: &str = env!("A"); pub const T: Option<&str> = option_env!("TWICE");\n')
+    odd = [b"A=one\ntwo\n", b"TWICE=1", b"TWICE=2", b"NOTHING", b"", b"=x", b"B=\xff\xfe", b"C==", b"D="]
+    environ = [*(os.fsencode(f"{n}={v}") for n, v in world.env.items()), *odd]
+
+    def execute(*argv: str) -> Outcome:
+        words = (ctypes.c_char_p * (len(argv) + 1))(*map(os.fsencode, argv), None)
+        variables = (ctypes.c_char_p * (len(environ) + 1))(*environ, None)
+        libc = ctypes.CDLL(None)
+        return world.run_plain("/bin/false", preexec_fn=lambda: libc.execve(words[0], words, variables))
+
+    results = []
+    for argv in (line, [str(world.client), *line], [str(world.client), *line]):
+        world.wipe()
+        results.append((execute(*argv), tree(world.out)))
+        if argv is not line:
+            world.settle()
+    assert results[0] == results[1] == results[2]
+    assert results[0][0].returncode == 0
+
+
+def test_a_loud_compiler_is_relayed_whole_in_bounded_memory(world: World) -> None:
+    """Generated code has warnings by the ten thousand; a server that keeps them all for all clients is killed."""
+    line = world.crate("loud", warnings(80000))
+    world.run(*world.crate("before"))
+    pid = world.server_pid()
+    before = peak_kib(pid)
+    plain = world.run_plain(*line)
+    assert len(plain.stderr) > 9_000_000
+    world.wipe()
+    client = world.start(*line)
+    assert client.stderr is not None
+    # A slow reader: everything that can fill up does.
+    wait_until(lambda: unread(client.stderr.fileno()) > 60_000)  # type: ignore[union-attr]
+    assert finish(client) == plain
+    assert peak_kib(pid) - before < 64 * 1024
+    assert world.counts().reasons() == {"too much on stdout or stderr": 1}
+
+
+def peak_kib(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0])
+
+
+def unread(fd: int) -> int:
+    return int(struct.unpack("i", ioctl(fd, termios.FIONREAD, bytes(4)))[0])
+
+
+def test_both_streams_may_be_loud_at_once(world: World) -> None:
+    """Each waits until there is room; neither may wait for ever."""
+    line = [script(world, "yes out | head -c 6000000 &\nyes error | head -c 6000000 >&2\nwait"), *world.crate()[1:]]
+    plain = world.run_plain(*line)
+    world.wipe()
+    client = world.start(*line)
+    assert client.stdout is not None
+    assert client.stderr is not None
+    wait_until(lambda: unread(client.stdout.fileno()) > 60_000 and unread(client.stderr.fileno()) > 60_000)  # type: ignore[union-attr]
+    said = finish(client)
+    assert (len(said.stdout), len(said.stderr)) == (len(plain.stdout), len(plain.stderr)) == (6_000_000, 6_000_000)
+    assert said == plain
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_left_ends_the_compile_as_without_the_cache(world: World, stream: str) -> None:
+    """`cargo build 2>&1 | head`: killed by SIGPIPE or not, the same as before; as a miss and as a hit."""
+    text = warnings(300)
+    line = world.crate("loud", text)
+    if stream == "stdout":
+        line = [script(world, "trap '' PIPE; yes | head -c 300000"), *line[1:]]
+    outcomes = []
+    for start in (world.start_plain, world.start, world.start):
+        process = start(*line)
+        pipe = getattr(process, stream)
+        pipe.close()
+        setattr(process, stream, None)
+        outcomes.append(finish(process))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert world.run(*line).returncode == 0
+    world.settle()
+    process = world.start(*line)
+    pipe = getattr(process, stream)
+    pipe.close()
+    setattr(process, stream, None)
+    hit = finish(process)
+    assert hit.returncode == outcomes[0].returncode
+
+
+def test_a_reader_that_left_while_sigpipe_is_ignored_is_borne(world: World) -> None:
+    """Python's subprocess and some shells leave SIGPIPE ignored."""
+
+    def ignore() -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    line = world.crate("loud", warnings(300))
+    outcomes = []
+    for start in (world.start_plain, world.start, world.start):
+        process = start(*line, preexec_fn=ignore, restore_signals=False)
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stderr = None
+        outcomes.append(finish(process).returncode)
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (1, 2)], ids=lambda fds: "-".join(map(str, fds)))
+def test_closed_descriptors_are_borne(world: World, closed: tuple[int, ...]) -> None:
+    """Daemons start builds with 0, 1 or 2 closed; an open() then gets that number, and a compiler's warnings land in a file."""
+
+    def close() -> None:
+        for fd in closed:
+            os.close(fd)
+
+    line = world.crate("loud", warnings(3))
+    plain = world.run_plain(*line, preexec_fn=close)
+    plain_tree = tree(world.out)
+    for _ in range(3):
+        world.wipe()
+        assert world.run(*line, preexec_fn=close) == plain
+        assert tree(world.out) == plain_tree
+        if world.sockets():
+            world.settle()
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_on_a_terminal_it_looks_as_without_the_cache(world: World, columns: int) -> None:
+    """Colours and line widths: the compiler's stderr is our pipe, and it must not show."""
+    line = world.crate("loud", "fn unused_with_a_name_that_is_not_short(_: Vec<Vec<Vec<String>>>) {} fn other() { let x: u32 = 0; }\n")
+    world.env["TERM"] = "xterm-256color"
+    plain = on_terminal(world, columns, *line)
+    assert b"\x1b[" in plain
+    for _ in range(2):
+        assert on_terminal(world, columns, str(world.client), *line) == plain
+        world.settle()
+    assert world.counts().total("cache_hits") == 1
+    world.env["NO_COLOR"] = "1"
+    assert on_terminal(world, columns, str(world.client), *line) == on_terminal(world, columns, *line)
+    piped = world.run_plain(*line)
+    assert world.run(*line) == piped
+
+
+def on_terminal(world: World, columns: int, *argv: str) -> bytes:
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    process = world.start_plain(*argv, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while True:
+        readable, _, _ = select.select([ours], [], [], PATIENCE_S)
+        assert readable
+        try:
+            part = os.read(ours, 1 << 16)
+        except OSError:  # EIO: the other side is closed
+            break
+        if not part:
+            break
+        said += part
+    os.close(ours)
+    assert process.wait(PATIENCE_S) == 0
+    return said
+
+
+# --- what it may ---
+
+
+def test_limits_niceness_umask_and_processors_are_the_callers(world: World) -> None:
+    """A build under `nice`, `ulimit` and `taskset` stays there, though its compilers are children of a server that is not."""
+    shows = "ulimit -a >&2; ulimit -Ha >&2; nice >&2; umask >&2; grep -E 'Cpus_allowed_list|SigBlk|SigIgn|SigCgt' /proc/self/status >&2"
+    line = [script(world, shows), *world.crate()[1:]]
+    assert world.run(*world.crate("first")).returncode == 0
+
+    def confine() -> None:
+        os.nice(7)
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        resource.setrlimit(resource.RLIMIT_CPU, (100, 200))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 60_000_000))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+
+    plain = world.same_as_plain(*line, times=1, preexec_fn=confine)
+    assert b"7\n" in plain.stderr
+    assert world.counts().total("compilations") == 2
+    assert b"\n0\n" in world.same_as_plain(*line, times=1).stderr
+
+
+def test_a_limit_on_file_sizes_ends_a_compile_as_without_the_cache(world: World) -> None:
+    """`ulimit -f`: also where the result is there, and only needed to be written."""
+    line = world.crate("unit", "pub static BIG: [u8; 300000] = [7; 300000];\n")
+    assert world.same_as_plain(*line).returncode == 0
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    world.wipe()
+    plain = world.run_plain(*line, preexec_fn=limit)
+    assert plain.returncode != 0
+    world.wipe()
+    assert world.run(*line, preexec_fn=limit).returncode == plain.returncode
+
+
+def test_a_limit_on_processor_time_ends_a_compile_as_without_the_cache(world: World) -> None:
+    """`ulimit -t`: the compiler is killed, not the server, and the client says how."""
+    line = [script(world, "while :; do :; done"), *world.crate()[1:]]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (1, 2))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    plain = world.run_plain(*line, preexec_fn=limit)
+    assert plain.returncode == -signal.SIGXCPU
+    assert world.run(*line, preexec_fn=limit) == plain
+    assert world.ask("ping")
+
+
+def weak_server(world: World, prepare: Callable[[], None]) -> None:
+    """Starts a server that may not raise what `prepare` has lowered."""
+    command = [str(world.client), "--start-server"]
+    if os.getuid() == 0:
+        command = ["setpriv", "--bounding-set=-sys_nice,-sys_resource", *command]
+    started = world.run_plain(*command, preexec_fn=prepare)
+    if started.returncode != 0:
+        pytest.skip(f"cannot do without capabilities here: {started.stderr!r}")
+
+
+def test_a_caller_that_is_more_urgent_than_the_server_compiles_by_itself(world: World) -> None:
+    """The first client was under `nice make`: an ordinary user's server stays as nice as that, and must not pass it on."""
+    weak_server(world, lambda: os.nice(5) and None)
+    line = [script(world, "nice >&2"), *world.crate()[1:]]
+    assert world.same_as_plain(*line).stderr == b"0\n"
+    assert world.counts().reasons() == {"caller may do more than the server": 2}
+    assert world.counts().total("compilations") == 0
+    assert world.same_as_plain(*line, preexec_fn=lambda: os.nice(5)).stderr == b"5\n"
+    assert world.counts().total("compilations") == 1
+
+
+@pytest.mark.parametrize("number", [resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_STACK])
+def test_a_caller_that_may_use_more_than_the_server_compiles_by_itself(world: World, number: int) -> None:
+    """The first client was under a hard limit, from which there is no way back."""
+    low = {resource.RLIMIT_NOFILE: 500, resource.RLIMIT_AS: 8 << 30, resource.RLIMIT_STACK: 4 << 20}[number]
+    weak_server(world, lambda: resource.setrlimit(number, (low, low)))
+    assert world.same_as_plain(*world.crate()).returncode == 0
+    assert world.counts().reasons() == {"caller may do more than the server": 2}
+    assert world.same_as_plain(*world.crate(), preexec_fn=lambda: resource.setrlimit(number, (low, low))).returncode == 0
+    assert world.counts().total("compilations") == 1
+
+
+# --- libraries of the caller's ---
+
+
+def test_preloaded_libraries_of_the_caller_work_and_stay_his(world: World) -> None:
+    """fakeroot, faketime, a profiler: in his compiles, and in nobody else's."""
+    library = world.directory / "libhello.so"
+    source = """
+        #define _GNU_SOURCE
+        #include <errno.h>
+        #include <string.h>
+        #include <unistd.h>
+        __attribute__((constructor)) static void hello(void)
+        {
+            if (strcmp(program_invocation_short_name, "rustc") == 0 && write(2, "hello\\n", 6) < 0)
+                _exit(1);
+        }
+    """
+    (world.directory / "hello.c").write_text(source)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, world.directory / "hello.c"], check=True)
+    line = world.crate()
+    assert world.same_as_plain(*line).stderr == b""
+    preloaded = {**world.env, "LD_PRELOAD": str(library)}
+    assert world.same_as_plain(*line, env=preloaded).stderr == b"hello\n"
+    assert world.same_as_plain(*line).stderr == b""
+
+
+def test_library_paths_of_the_caller_reach_the_compiler(world: World) -> None:
+    """cargo sets LD_LIBRARY_PATH for every rustc."""
+    line = [script(world, 'echo "$LD_LIBRARY_PATH" >&2'), *world.crate()[1:]]
+    assert world.same_as_plain(*line, env={**world.env, "LD_LIBRARY_PATH": "/one:/two"}).stderr == b"/one:/two\n"
+    assert world.same_as_plain(*line).stderr == b"\n"
+
+
+# --- where it stands ---
+
+
+def test_a_working_directory_that_is_gone_is_the_compilers_to_complain_of(world: World) -> None:
+    """`rm -rf` of a checkout in which a build still runs."""
+    gone = world.directory / "gone"
+    line = [*world.crate()[:-1], str(world.cwd / "unit.rs")]
+
+    def leave() -> None:
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+
+    world.same_as_plain(*line, preexec_fn=leave)
+
+
+@pytest.mark.parametrize("length", [300, 3000, 5000])
+def test_very_long_paths_are_served_or_left_to_the_compiler(world: World, length: int) -> None:
+    """Beyond PATH_MAX there is no name for where one stands."""
+    (world.cwd / "unit.rs").write_text("pub fn f() {}\n")
+    depth = length // 200
+
+    def descend() -> None:
+        for _ in range(depth):
+            if not os.path.isdir("d" * 199):
+                os.mkdir("d" * 199)
+            os.chdir("d" * 199)
+
+    line = [rustc(), "--crate-type=lib", "--emit=metadata", "-o", str(world.out / "libunit.rmeta"), str(world.cwd / "unit.rs")]
+    assert world.same_as_plain(*line, preexec_fn=descend).returncode in (0, 1)
+
+
+# --- wrappers ---
+
+
+def test_wrappers_around_wrappers_end_at_the_compiler(world: World, tmp_path: Path) -> None:
+    """RUSTC_WRAPPER and RUSTC_WORKSPACE_WRAPPER, a link in PATH, both: never a loop, never an error."""
+    line = world.crate()
+    plain = world.run_plain(*line)
+    links = world.directory / "links"
+    links.mkdir()
+    (links / "rustc").symlink_to(world.client)
+    os.link(world.client, links / "hard")
+    (links / "sccache-py").symlink_to(world.client)
+    env = {**world.env, "PATH": f"{links}:{world.env['PATH']}"}
+    client = str(world.client)
+    for argv in (
+        [client, client, *line],
+        [client, client, client, *line],
+        [client, str(links / "sccache-py"), *line],
+        ["rustc", *line[1:]],
+        [str(links / "rustc"), *line[1:]],
+        [client, "rustc", *line[1:]],
+        [client, str(links / "rustc"), *line[1:]],
+        ["sccache-py", "sccache-py", "rustc", *line[1:]],
+    ):
+        world.wipe()
+        command = [client if argv[0] == client else str(links / Path(argv[0]).name), *argv[1:]]
+        assert world.run_plain(*command, env=env) == plain, argv
+        assert len(tree(world.out)) == 3
+
+
+def test_two_copies_in_path_do_not_call_each_other_for_ever(world: World) -> None:
+    """A distribution's and one's own, each with a directory of links before /usr/bin."""
+    line = world.crate()
+    plain = world.run_plain(*line)
+    path = []
+    for i in range(2):
+        directory = world.directory / f"copy{i}"
+        directory.mkdir()
+        copy = directory / "sccache-py"
+        copy.write_bytes(world.client.read_bytes())
+        copy.chmod(0o755)
+        (directory / "rustc").symlink_to("sccache-py")
+        path.append(str(directory))
+    env = {**world.env, "PATH": ":".join([*path, world.env["PATH"]])}
+    world.wipe()
+    assert world.run_plain(f"{path[0]}/rustc", *line[1:], env=env) == plain
+    assert len(tree(world.out)) == 3
+
+
+def test_a_compiler_of_a_wrappers_name_that_is_not_there_says_so(world: World) -> None:
+    """127, as a shell."""
+    said = world.run("no-such-rustc", "--crate-type=lib", "unit.rs")
+    assert said.returncode == 127
+    assert b"no-such-rustc" in said.stderr
+
+
+# --- what stays ---
+
+
+def test_what_a_compiler_leaves_running_does_not_hold_up_its_caller(world: World) -> None:
+    """A wrapper that starts a daemon of its own, which inherits our pipes: the compile is over when the compiler is."""
+    pids = world.directory / "left"
+    line = [script(world, f"sleep 1000 & echo $! >>{pids}"), *world.crate("loud", warnings(300))[1:]]
+    said = []
+    try:
+        for start in (world.start_plain, world.start):
+            world.wipe()
+            with (world.directory / "stderr").open("wb") as f:
+                assert start(*line, stdout=f, stderr=f).wait(PATIENCE_S) == 0
+            said.append(((world.directory / "stderr").read_bytes(), tree(world.out)))
+    finally:
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+    assert said[0] == said[1]
+    assert world.counts().reasons() == {"left a process running": 1}
+
+
+def test_last_words_to_a_slow_reader_are_whole_whatever_was_left_running(world: World) -> None:
+    """Its pipe is kept open by somebody else; that must not cut what the compiler itself has said."""
+    pids = world.directory / "left"
+    text = f"sleep 1000 & echo $! >>{pids}\nyes | head -c 3000000 >&2"
+    line = [script(world, text), *world.crate()[1:]]
+    r, w = os.pipe()
+    client = world.start(*line, stderr=w)
+    os.close(w)
+    try:
+        wait_until(lambda: unread(r) > 60_000)
+        # Everything is full now; the compiler ends only when somebody reads.
+        heard = 0
+        while part := os.read(r, 1 << 16):
+            heard += len(part)
+        assert finish(client).returncode == 0
+        assert heard == 3_000_000
+    finally:
+        os.close(r)
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)

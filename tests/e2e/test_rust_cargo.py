@@ -1,0 +1,215 @@
+"""cargo with the cache as its wrapper, on a small workspace without the network: a build script, a macro, two libraries, a program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FILES = {
+    "Cargo.toml": '[workspace]\nmembers = ["base", "shapes", "tool"]\nresolver = "2"\n',
+    "base/Cargo.toml": '[package]\nname = "base"\nversion = "1.2.3"\nedition = "2021"\nauthors = ["A. Uthor"]\n[features]\nloud = []\n',
+    "base/build.rs": r"""
+fn main() {
+    let out = std::env::var("OUT_DIR").unwrap();
+    std::fs::write(format!("{out}/made.rs"), "pub const MADE: &str = \"by a build script\";\n").unwrap();
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=FROM_SCRIPT=value");
+    println!("cargo:rustc-cfg=scripted");
+    println!("cargo:rustc-check-cfg=cfg(scripted)");
+    println!("cargo:rustc-check-cfg=cfg(flagged)");
+}
+""",
+    "base/src/lib.rs": r"""
+include!(concat!(env!("OUT_DIR"), "/made.rs"));
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const SCRIPT: &str = env!("FROM_SCRIPT");
+#[cfg(feature = "loud")] pub fn loud() {}
+#[cfg(flagged)] pub fn flagged() {}
+#[cfg(scripted)] pub fn largest<T: PartialOrd + Copy>(of: &[T]) -> Option<T> {
+    let unused = 1;
+    of.iter().copied().fold(None, |m, x| match m { Some(y) if y > x => m, _ => Some(x) })
+}
+""",
+    "shapes/Cargo.toml": '[package]\nname = "shapes"\nversion = "0.1.0"\nedition = "2021"\n[lib]\nproc-macro = true\n',
+    "shapes/src/lib.rs": r"""
+use proc_macro::TokenStream;
+#[proc_macro] pub fn corners(_: TokenStream) -> TokenStream { std::fs::read_to_string("tool/corners.txt")
+    .or_else(|_| std::fs::read_to_string("corners.txt")).unwrap().trim().parse().unwrap() }
+""",
+    "tool/Cargo.toml": '[package]\nname = "tool"\nversion = "0.1.0"\nedition = "2021"\n[dependencies]\nbase = { path = "../base" }\n'
+    'shapes = { path = "../shapes" }\n',
+    "tool/corners.txt": "4\n",
+    "tool/src/lib.rs": "pub mod deep;\npub const CORNERS: u32 = shapes::corners!();\n",
+    "tool/src/deep.rs": "pub fn answer() -> u32 { if base::largest(&[1, 2]) == Some(2) { return 42; } else { return 0; } }\n",
+    "tool/src/main.rs": 'fn main() { println!("{} {} {}", tool::deep::answer(), tool::CORNERS, base::VERSION); }\n',
+}
+
+
+@pytest.fixture
+def workspace(world):
+    for name, text in FILES.items():
+        world.write(name, text)
+    world.target = world.p / "target"
+    return world
+
+
+def cargo(world, *words: str, env: dict[str, str] | None = None, wrapped: bool = True) -> subprocess.CompletedProcess[str]:
+    """One run of cargo; it must succeed."""
+    wrappers = {"RUSTC_WRAPPER": str(world.client)} if wrapped else {}
+    done = subprocess.run(
+        [world.sysroot / "bin" / "cargo", *words],
+        cwd=world.p,
+        env={**world.env, **world.server_env, "CARGO_INCREMENTAL": "0", **wrappers, **(env or {})},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    if wrapped or env:
+        world.note_server()
+    return done
+
+
+def grown(world, before: dict[str, int]) -> tuple[int, int]:
+    """(hits, compilations) since `before`."""
+    after = world.counts()
+    return tuple(after.get(n, 0) - before.get(n, 0) for n in ("cache_hits", "compilations"))
+
+
+def tree(target: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(target)): p.read_bytes() for p in sorted(target.rglob("*")) if p.is_file() and not p.is_symlink()}
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What cargo said, less how long it took and what depends on which of two crates ended first, in an order of its own."""
+    left_out = ("Finished", "Blocking", "generated")
+    return sorted(line for line in done.stderr.splitlines() if not any(word in line for word in left_out))
+
+
+@pytest.mark.parametrize("command", [["build"], ["build", "--release"], ["check"], ["clippy"], ["test", "--no-run"]])
+def test_a_clean_build_is_answered_from_the_cache_and_the_next_run_is_fresh(workspace, command):
+    """What cargo finds after a warm build must satisfy it: sccache once left files that were older than their sources."""
+    world = workspace
+    if command[0] == "clippy" and not (world.sysroot / "bin" / "cargo-clippy").exists():
+        pytest.skip("no clippy in this toolchain")
+    cold = cargo(world, *command)
+    before = world.counts()
+    shutil.rmtree(world.target)
+    warm = cargo(world, *command)
+    hits, compilations = grown(world, before)
+    assert hits >= 3 if world.observed else hits >= 1
+    if world.observed:
+        assert compilations == 0
+    assert lines(warm) == lines(cold)
+    before = world.counts()
+    third = cargo(world, *command)
+    assert grown(world, before) == (0, 0)
+    assert "Compiling" not in third.stderr
+    assert "Checking" not in third.stderr
+
+
+# What two plain builds of one workspace do not have in common, even in one place: moments in time.
+NOT_REPRODUCED = ("invoked.timestamp", "root-output", ".cargo-lock", ".rustc_info.json")
+
+
+def test_a_target_directory_is_byte_for_byte_what_it_is_without_the_cache(workspace):
+    """Uncached, cold and warm: three builds in one place, file by file."""
+    world = workspace
+    cargo(world, "build", wrapped=False)
+    plain = tree(world.target)
+    shutil.rmtree(world.target)
+    cargo(world, "build", wrapped=False)
+    again = tree(world.target)
+    unstable = {name for name in plain.keys() | again.keys() if plain.get(name) != again.get(name)}
+    assert all(os.path.basename(name) in NOT_REPRODUCED or name.startswith("debug/.fingerprint/") for name in unstable), unstable
+
+    def compared(found: dict[str, bytes]) -> dict[str, bytes]:
+        # cargo's own notes of how it built name the wrapper: they are about rustc's command, not from rustc.
+        return {n: c for n, c in found.items() if ".fingerprint/" not in n and os.path.basename(n) not in NOT_REPRODUCED}
+
+    for _ in range(2):
+        shutil.rmtree(world.target)
+        cargo(world, "build")
+        found, expected = compared(tree(world.target)), compared(plain)
+        assert found.keys() == expected.keys()
+        assert [name for name in found if found[name] != expected[name]] == []
+
+
+def test_wrappers_in_any_combination_are_one_cache(workspace):
+    """RUSTC_WRAPPER, RUSTC_WORKSPACE_WRAPPER, both: cargo then runs `sccache-py sccache-py rustc`, which must not loop."""
+    world = workspace
+    client = str(world.client)
+    output = set()
+    for wrappers in (
+        {"RUSTC_WRAPPER": client},
+        {"RUSTC_WORKSPACE_WRAPPER": client},
+        {"RUSTC_WRAPPER": client, "RUSTC_WORKSPACE_WRAPPER": client},
+    ):
+        cargo(world, "build", env=wrappers, wrapped=False)
+        ran = subprocess.run([world.target / "debug" / "tool"], capture_output=True, text=True, check=True)
+        output.add(ran.stdout)
+        shutil.rmtree(world.target)
+    assert output == {"42 4 1.2.3\n"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"env": {"RUSTFLAGS": "--cfg flagged"}},
+        {"words": ["--features", "base/loud"]},
+        {"file": ("base/src/lib.rs", "1.iter", "2.iter")},
+        {"file": ("base/Cargo.toml", "1.2.3", "1.2.4")},
+        {"file": ("base/build.rs", "by a build", "from a build")},
+        {"file": ("base/build.rs", "FROM_SCRIPT=value", "FROM_SCRIPT=other")},
+        {"file": ("tool/src/deep.rs", "42", "43")},
+    ],
+)
+def test_a_change_that_cargo_sees_is_built_and_its_undoing_hits(make_world, change):
+    """Flags, features, versions, build scripts, sources: after each the program is the one that an uncached build makes."""
+    world = make_world()
+    for name, text in FILES.items():
+        world.write(name, text)
+    world.target = world.p / "target"
+    world.write("base/src/lib.rs", FILES["base/src/lib.rs"].replace("let unused = 1;", "let _ = [1u8].iter(); // 1.iter"))
+    words = ["build", *change.get("words", [])]
+    env = change.get("env", {})
+
+    def program(wrapped: bool, changed: bool) -> bytes:
+        shutil.rmtree(world.target, ignore_errors=True)
+        cargo(world, *(words if changed else ["build"]), env=env if changed else None, wrapped=wrapped)
+        return (world.target / "debug" / "tool").read_bytes()
+
+    first = program(True, False)
+    if "file" in change:
+        name, old, new = change["file"]
+        text = (world.p / name).read_text()
+        assert old in text
+        (world.p / name).write_text(text.replace(old, new))
+    before = world.counts()
+    second = program(True, True)
+    assert grown(world, before)[1] > 0
+    assert second == program(False, True)
+    if "file" in change:
+        (world.p / name).write_text(text)
+    before = world.counts()
+    assert program(True, False) == first
+    assert grown(world, before)[1] == 0
+
+
+def test_a_macros_file_that_cargo_does_not_know_of_is_still_right_after_a_clean_build(make_world):
+    """cargo does not see tool/corners.txt change; a clean build does, and the cache must not bring the old one back."""
+    world = make_world()
+    for name, text in FILES.items():
+        world.write(name, text)
+    world.target = world.p / "target"
+    said = []
+    for corners in ("4", "5", "4"):
+        world.write("tool/corners.txt", corners)
+        shutil.rmtree(world.target, ignore_errors=True)
+        cargo(world, "build")
+        said.append(subprocess.run([world.target / "debug" / "tool"], capture_output=True, text=True, check=True).stdout)
+    assert said == ["42 4 1.2.3\n", "42 5 1.2.3\n", "42 4 1.2.3\n"]
