@@ -6,7 +6,6 @@ the image and not from its name.  Source: System V ABI, "Object Files" and "Prog
 
 from __future__ import annotations
 
-import mmap
 import struct
 from typing import NamedTuple
 
@@ -55,13 +54,13 @@ def read_image(head: bytes) -> Image:
     return Image(64 if is_64 else 32, "", "")
 
 
-def takes_environment(library: bytes | mmap.mmap) -> bool:
+def takes_environment(library: memoryview) -> bool:
     """Whether a crate that is a shared library (a proc-macro) can walk the whole environment: then it asks for no variable by name.
 
     It does that by libc's `environ`, which is among the symbols that it imports only if std::env::vars or std::process::Command is
     linked in.  What is not a 64-bit ELF file with a `.rustc` section is no crate: False.
     """
-    if len(library) < 64 or library[:5] != b"\x7fELF\x02":
+    if len(library) < 64 or bytes(library[:5]) != b"\x7fELF\x02":
         return False
     order = "<" if library[5] == 1 else ">"
     try:
@@ -69,7 +68,7 @@ def takes_environment(library: bytes | mmap.mmap) -> bool:
         count, names_at = struct.unpack_from(order + "HH", library, 60)
         sections = [struct.unpack_from(order + "IIQQQQIIQQ", library, table + i * _SECTION_BYTES) for i in range(count)]
         names = sections[names_at][4]
-        if not any(library[names + s[0] : names + s[0] + 7] == b".rustc\0" for s in sections):
+        if not any(bytes(library[names + s[0] : names + s[0] + 7]) == b".rustc\0" for s in sections):
             return False
         for section in sections:
             if section[1] != _SHT_DYNSYM:
@@ -77,7 +76,7 @@ def takes_environment(library: bytes | mmap.mmap) -> bool:
             strings = sections[section[6]][4]
             for at in range(section[4], section[4] + section[5], _SYMBOL_BYTES):
                 name, _, _, defined_in = struct.unpack_from(order + "IBBH", library, at)
-                if defined_in == 0 and library[strings + name : strings + name + 8] == b"environ\0":
+                if defined_in == 0 and bytes(library[strings + name : strings + name + 8]) == b"environ\0":
                     return True
     except (struct.error, IndexError):
         return True

@@ -97,6 +97,7 @@ class Connection:
         self._room = asyncio.Event()  # both of the compiler's streams may wait for it
         self._room.set()
         self._group = 0
+        self._ended: Finished | None = None
         self._stdin = bytearray()
         self._stdin_end: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -147,7 +148,7 @@ class Connection:
         if kind is Kind.SIGNAL and self.task is not None and len(payload) == 1:
             if self._group:
                 send_signal(self._group, payload[0])
-            else:
+            elif self._ended is None:
                 self._client_gone()
         elif kind is Kind.STDIN and self.task is not None:
             self._take_stdin(payload)
@@ -213,7 +214,11 @@ class Connection:
             self.close()
         except Exception:
             log.exception("request failed")
-            self.close()
+            if self._ended is not None:
+                # The compile itself is done and told: to close now would make the client say it all again.
+                self._answer(self._ended)
+            else:
+                self.close()
 
     def _answer(self, answer: Answer) -> None:
         if isinstance(answer, Pass):
@@ -297,6 +302,10 @@ class Connection:
     def started(self, process_group: int) -> None:
         self._group = process_group
         self._send(encode_frame(Kind.STARTED, process_group.to_bytes(4, "little")))
+
+    def ended(self, killed_by: int | None, status: int) -> None:
+        self._group = 0  # the number may become another's
+        self._ended = Finished(killed_by, status)
 
     def stdout(self, data: bytes) -> None:
         self._send(encode_frame(Kind.STDOUT, data))

@@ -41,7 +41,8 @@ def drop_surroundings() -> dict[str, str]:
     environment = dict(os.environ)
     for name in environment:
         if name not in _KEPT:
-            del os.environ[name]
+            with contextlib.suppress(OSError):  # "=x" has no name to be removed by
+                del os.environ[name]
     os.chdir("/")
     os.umask(0)  # every file is made with its exact mode
     with contextlib.suppress(OSError):

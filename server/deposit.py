@@ -98,8 +98,8 @@ def _named_variables(plan: Plan) -> frozenset[str] | None:
 
 def _takes_environment(path: str) -> bool:
     try:
-        with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
-            return takes_environment(library)
+        with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library, memoryview(library) as view:
+            return takes_environment(view)
     except (OSError, ValueError):
         return False
 

@@ -381,11 +381,13 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
         if not stat.S_ISREG(st.st_mode):
             _write_through(path, st, fill)
             return None
-        if not os.access(path, os.W_OK):
-            # We could rename over it; whoever must open it cannot, and rustc refuses beforehand.
+        if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
+            # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
             raise PermissionError(errno.EACCES, "output is read-only", path)
     except FileNotFoundError:
         there = False
+    if not mode & 0o222:
+        raise PermissionError(errno.EACCES, "output would be read-only", path)
     # Beside the target, not in /tmp: rename must not cross a file system.
     temporary = f"{os.path.dirname(path)}/.sccache-{os.getpid()}-{next(_serial)}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

@@ -194,7 +194,12 @@ class Misses:
                 log.warning("%s: what it read cannot be looked at: %s", plan.source, e)
                 return Reason.INPUT_VANISHED
 
-        return await self.threads.run(examine)
+        work = asyncio.ensure_future(self.threads.run(examine))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(_give_back)  # it holds outputs open
+            raise
 
     async def _store(
         self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Result | None
@@ -235,6 +240,11 @@ class Misses:
     def _not_stored(self, reason: Reason) -> None:
         self.stats.count("non_cacheable_compilations")
         self.stats.not_cached(reason.value)
+
+
+def _give_back(work: asyncio.Future[deposit.Examined | Reason]) -> None:
+    if not work.cancelled() and work.exception() is None and isinstance(examined := work.result(), deposit.Examined):
+        examined.close()
 
 
 def _told_elsewhere(job: Job) -> tuple[str, ...]:

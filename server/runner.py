@@ -48,6 +48,10 @@ class Audience(Protocol):
     def started(self, process_group: int) -> None: ...
     def stdout(self, data: bytes) -> None: ...
     def stderr(self, data: bytes) -> None: ...
+    def ended(self, killed_by: int | None, status: int) -> None:
+        """The compiler is reaped, and everything that it said has been told."""
+        ...
+
     async def room(self) -> None:
         """Wait until what is on its way to the client is below the limit."""
         ...
@@ -180,9 +184,12 @@ class Runner:
         status = reaped.status
         if os.WIFSIGNALED(status):
             send_signal(child.pid, signal.SIGKILL)
+        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        exit_status = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128
+        audience.ended(killed_by, exit_status)
         return Ran(
-            killed_by=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-            status=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128,
+            killed_by=killed_by,
+            status=exit_status,
             stdout=bytes(out.kept),
             stderr=bytes(err.kept),
             talked_too_much=out.overflowed or err.overflowed,

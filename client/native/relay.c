@@ -190,6 +190,8 @@ pass_on(struct talk *t, int fd, size_t n)
 		if (written < 0) {
 			if (errno != EAGAIN && errno != EINTR)
 				t->gone |= 1u << fd;
+			if (errno == EPIPE && t->signals >= 0)
+				take_signal(t); /* before an EXIT that may be here already */
 			continue;
 		}
 		t->begin += (size_t)written;

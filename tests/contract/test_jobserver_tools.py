@@ -74,6 +74,9 @@ class Quiet:
     def stderr(self, data: bytes) -> None:
         self.said += data
 
+    def ended(self, killed_by: int | None, status: int) -> None:
+        pass
+
     async def room(self) -> None:
         pass
 

@@ -43,10 +43,9 @@ SOURCE_TEXTS = (
     '#include "one.h"\nint f(void) {{ return ONE_H + {n}; }}\n',
     "#include <one.h>\n#include <two.h>\nint f(int x) {{ return x * ONE_H + TWO_H; }}\n",
     '#include <stddef.h>\n#include "two.h"\nsize_t f(void) {{ return TWO_H + {n}; }}\n',
-    '#ifdef OPT_H\nint opt;\n#endif\n#include "one.h"\nconst char *f(void) {{ return __FILE__; }} int g(void) {{ return __LINE__ + ONE_H; }}\n',
+    '#ifdef OPT_H\nint opt;\n#endif\n#include "one.h"\nconst char *f(void) {{ return __FILE__; }}\nint g(void) {{ return __LINE__ + ONE_H; }}\n',
     "#if __has_include(<opt.h>)\nint f(void) {{ return 1; }}\n#else\nint f(void) {{ return 2; }}\n#endif\n",
     '__asm__(".section .rodata\\n.incbin \\"../src/blob\\"\\n.text\\n");\nint f(void) {{ int unused; return {n}; }}\n',
-    "int f(void) {{ return }}\n",
 )
 FLAGS = (
     ("-I../inc",), ("-I../alt", "-I../inc"), ("-I../link",), ("-isystem", "../link"), ("-iquote", "../alt", "-I../inc"), ("-idirafter", "../alt"),
@@ -58,16 +57,9 @@ MORE_FLAGS = (
     ("-flto", "-frandom-seed=1"), ("-fsyntax-only",), ("-pthread",), ("-H",), ("-w",),
 )  # fmt: skip
 DEPFILE_FLAGS = (
-    (),
-    (),
-    (),
-    ("-MD",),
-    ("-MMD", "-MP"),
-    ("-MD", "-MF", "out/own.d"),
-    ("-MMD", "-MT", "a target"),
-    ("-Wp,-MD,out/wp.d",),
+    (), (), (), ("-MD",), ("-MMD", "-MP"), ("-MD", "-MF", "out/own.d"), ("-MMD", "-MT", "a target"), ("-Wp,-MD,out/wp.d",),
     ("-MD", "-MQ", "x$y"),
-)
+)  # fmt: skip
 OUTPUTS = ((), ("-o", "out/x.o"), ("-o", "out/x.o"), ("-o", "{top}/build/out/y.o"), ("-o", "out/z"))
 
 
@@ -95,8 +87,17 @@ class Tree:
     def edit(self) -> str:
         """Change one thing; what it was, to read."""
         hand = self.hand
-        top = self.root / hand.choice(CHECKOUTS)
         kind = hand.choice(("header", "header", "header", "remove", "link", "touch", "rename", "source", "source", "blob", "env"))
+        tops = hand.choice((CHECKOUTS, CHECKOUTS[:1], CHECKOUTS[1:]))
+        random_so_far = hand.getstate()
+        for name in tops:
+            # In both checkouts the same: they are to share results.
+            hand.setstate(random_so_far)
+            told = self._edit(kind, self.root / name)
+        return f"{told} in {' and '.join(tops)}"
+
+    def _edit(self, kind: str, top: Path) -> str:
+        hand = self.hand
         n = hand.randrange(3)
         if kind == "source":
             path = top / "src" / hand.choice(("x.c", "y.c"))
@@ -114,12 +115,12 @@ class Tree:
                 os.utime(beside, (1e9, 1e9))
                 beside.rename(path)
         elif kind == "remove":
-            path = top / hand.choice(PLACES) / hand.choice(HEADERS)
+            path = top / hand.choice(("alt", "alt", "src", "build", "inc")) / hand.choice(HEADERS)
             path.unlink(missing_ok=True)
         elif kind == "link":
             path = top / "link"
             path.unlink()
-            path.symlink_to(hand.choice(("inc", "alt", "nowhere")))
+            path.symlink_to(hand.choice(("inc", "inc", "alt", "nowhere")))
         elif kind == "touch":
             path = hand.choice([p for p in sorted(top.rglob("*.[ch]")) if p.is_file()])
             os.utime(path)
@@ -129,7 +130,15 @@ class Tree:
         else:
             self.env = hand.choice(({}, {"CPATH": "../alt"}, {"C_INCLUDE_PATH": str(top / "alt")}, {"LC_ALL": "C"}, {"X": str(n)}))
             return f"env {self.env}"
-        return f"{kind} {path.relative_to(self.root)}"
+        return f"{kind} {path.relative_to(top)}"
+
+    def state(self) -> tuple[object, ...]:
+        """All that a compile can depend on here, times aside."""
+        found = []
+        for path in sorted(self.root.rglob("*")):
+            if "out" not in path.parts:
+                found.append((str(path), os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None))
+        return tuple(found)
 
     def command(self) -> tuple[Path, list[str], dict[str, str]]:
         """(cwd, words, environment)"""
@@ -157,15 +166,21 @@ def test_random_edits_and_commands_give_what_the_compiler_gives(c):
     c.world.outs[:] = tree.outs
     commands = [tree.command() for _ in range(6)]
     edits: list[str] = []
+    state, known = tree.state(), {}
     for step in range(STEPS):
         if hand.random() < 0.35:
             edits.append(tree.edit())
+            state = tree.state()
         if hand.random() < 0.15:
             commands[hand.randrange(len(commands))] = tree.command()
         cwd, words, env = hand.choice(commands)
         env = {**tree.env, **({"PWD": env["PWD"]} if "PWD" in env else {})}
         cached = c.world.cached(*words, cwd=cwd, env=env, rustc=c.name)
-        uncached = c.world.uncached(*words, cwd=cwd, env=env, rustc=c.name)
+        # The compiler itself is asked once for each state that things were in.
+        question = (cwd, tuple(words), tuple(env.items()), state)
+        if question not in known:
+            known[question] = c.world.uncached(*words, cwd=cwd, env=env, rustc=c.name)
+        uncached = known[question]
         told = f"seed {seed}, step {step}, in {cwd}, {env}: {c.name} {' '.join(words)}; edits: {', '.join(edits[-8:])}"
         assert cached.status == uncached.status, told
         assert cached.files == uncached.files, told
