@@ -49,7 +49,7 @@ def read_image(head: bytes) -> Image:
                 )
                 name = head[offset : offset + length].rstrip(b"\0")
                 return Image(64 if is_64 else 32, name.decode("utf-8", "surrogateescape"), "")
-    except struct.error:
+    except (struct.error, OverflowError):
         pass
     return Image(64 if is_64 else 32, "", "")
 
@@ -78,6 +78,6 @@ def takes_environment(library: memoryview) -> bool:
                 name, _, _, defined_in = struct.unpack_from(order + "IBBH", library, at)
                 if defined_in == 0 and bytes(library[strings + name : strings + name + 8]) == b"environ\0":
                     return True
-    except (struct.error, IndexError):
+    except (struct.error, OverflowError, IndexError):
         return True
     return False

@@ -36,6 +36,7 @@ class Reason(enum.Enum):
     SAVE_TEMPS = "save-temps"
     SELF_PROFILE = "self-profile"
     RESPONSE_FILE = "@"
+    DESCRIPTOR = "names a descriptor of the caller"
     SYSROOT = "--sysroot"
     FALLBACK_SCRIPT = "script as compiler without observation"
     FALLBACK_OUTPUTS = "outputs that only observation knows"

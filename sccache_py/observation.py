@@ -41,7 +41,7 @@ def used_bytes(header: bytes) -> int:
 def records(data: bytes) -> Iterator[tuple[str, int, int, str, str]]:
     """(kind, errno, pid, text1, text2) in order.  Raises FormatError where the record is not whole."""
     _, _, size, position, lost = _HEADER.unpack_from(data)
-    if lost or position > size:
+    if lost or position > min(size, len(data)):
         raise FormatError(f"{lost} records did not fit")
     at = HEADER_BYTES
     end = position

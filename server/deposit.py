@@ -26,7 +26,7 @@ from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
 from sccache_py.server.compression import compress
-from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, stamp_of
+from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, open_regular, stamp_of
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
@@ -90,7 +90,7 @@ def _named_variables(plan: Plan) -> frozenset[str] | None:
     if plan.dep_info is None:
         return None
     try:
-        with open(plan.dep_info, "rb") as f:
+        with open_regular(plan.dep_info) as f:
             return frozenset(os.fsdecode(name) for name in parse_dep_info(f.read())[1])
     except OSError:
         return None
@@ -98,7 +98,7 @@ def _named_variables(plan: Plan) -> frozenset[str] | None:
 
 def _takes_environment(path: str) -> bool:
     try:
-        with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library, memoryview(library) as view:
+        with open_regular(path) as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library, memoryview(library) as view:
             return takes_environment(view)
     except (OSError, ValueError):
         return False
@@ -109,7 +109,7 @@ def draft_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, e
     if plan.dep_info is None:
         return Reason.FALLBACK_NO_DEP_INFO
     try:
-        with open(plan.dep_info, "rb") as f:
+        with open_regular(plan.dep_info) as f:
             dep_info = f.read()
     except OSError:
         return Reason.OUTPUT_MISSING

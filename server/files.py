@@ -18,7 +18,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from sccache_py.keys import Hasher, names_digest
 from sccache_py.server.time_macros import TimeMacros
@@ -72,6 +72,15 @@ def hash_descriptor(fd: int) -> bytes:
         hasher.update(chunk)
         offset += len(chunk)
     return hasher.digest()
+
+
+def open_regular(path: str) -> BinaryIO:
+    """A file to read.  Raises OSError, also for what is no regular file: a FIFO would wait for a writer that never comes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.ENXIO, "not a regular file", path)
+    return os.fdopen(fd, "rb")
 
 
 def hash_path(path: str) -> tuple[Stamp, bytes, bool] | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Variant
-from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, stamp_of
+from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, open_regular, stamp_of
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _time_macros(path: str, digest: bytes, memo: FileMemo) -> tuple[bytes, ...] 
     """None: the file is not what it was when it was hashed.  Raises OSError."""
     used = memo.time_macros.known(digest)
     if used is None:
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             data = f.read()
         if digest_of(data) != digest:
             return None

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from sccache_py import observation
 from sccache_py.elf import HEAD_BYTES, Image, read_image
 from sccache_py.errors import FormatError
+from sccache_py.server.files import open_regular
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _LIBRARY = "libsccache-observe.so"
 
 def image_of(path: str) -> Image:
     """Raises OSError."""
-    with open(path, "rb") as f:
+    with open_regular(path) as f:
         return read_image(f.read(HEAD_BYTES))
 
 

@@ -16,7 +16,7 @@ from sccache_py.model import Plan, Reason, Refusal, Request
 from sccache_py.server import trace
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
-from sccache_py.server.files import FileMemo, Sight
+from sccache_py.server.files import FileMemo, Sight, open_regular
 from sccache_py.server.jobs import Seen, unseen
 from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
@@ -146,6 +146,8 @@ class Planner:
             return compiler
         driver = compiler.driver
         argv: Sequence[str] = request.argv[1:]
+        if any(_CALLERS_OWN.search(word) for word in argv):
+            return Reason.DESCRIPTOR
         if any(word.startswith("@") for word in argv):
             if not driver.expands_response_files:
                 return Reason.RESPONSE_FILE
@@ -153,6 +155,8 @@ class Planner:
             if expanded is None:
                 return Reason.RESPONSE_FILE
             argv = expanded
+            if any(_CALLERS_OWN.search(word) for word in argv):
+                return Reason.DESCRIPTOR
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
         call = (driver.name, request.cwd, pwd, *argv)
         plan = self._plans.get(call)
@@ -179,7 +183,7 @@ def _pwd(request: Request) -> str:
 def _text(path: str) -> str | None:
     """A response file; None: there is none."""
     try:
-        with open(path, "rb") as f:
+        with open_regular(path) as f:
             return os.fsdecode(f.read())
     except (OSError, ValueError):
         return None

@@ -37,7 +37,7 @@ HEADER_TEXTS = (
     '#include "two.h"\n#define {name} {n}\nstatic const char *const where_{name} = __FILE__;\n',
     "#define {name} {n}\n#warning in {name}\n",
     "\n\n#define {name} {n}\n",
-    "#include_next <{file}>\n",
+    "#if __has_include_next(<{file}>)\n#include_next <{file}>\n#else\n#define {name} {n}\n#endif\n",
 )
 SOURCE_TEXTS = (
     '#include "one.h"\nint f(void) {{ return ONE_H + {n}; }}\n',
@@ -45,11 +45,13 @@ SOURCE_TEXTS = (
     '#include <stddef.h>\n#include "two.h"\nsize_t f(void) {{ return TWO_H + {n}; }}\n',
     '#ifdef OPT_H\nint opt;\n#endif\n#include "one.h"\nconst char *f(void) {{ return __FILE__; }}\nint g(void) {{ return __LINE__ + ONE_H; }}\n',
     "#if __has_include(<opt.h>)\nint f(void) {{ return 1; }}\n#else\nint f(void) {{ return 2; }}\n#endif\n",
+    # The path is relative to the cwd.
     '__asm__(".section .rodata\\n.incbin \\"../src/blob\\"\\n.text\\n");\nint f(void) {{ int unused; return {n}; }}\n',
 )
 FLAGS = (
-    ("-I../inc",), ("-I../alt", "-I../inc"), ("-I../link",), ("-isystem", "../link"), ("-iquote", "../alt", "-I../inc"), ("-idirafter", "../alt"),
-    ("-I{top}/inc",), ("-I{top}/link", "-I{top}/inc"), ("-I../nowhere", "-I../inc"), ("-include", "../inc/two.h"),
+    ("-I../inc",), ("-I../alt", "-I../inc"), ("-I../link",), ("-isystem", "../link"), ("-iquote", "../alt", "-I../inc"),
+    ("-idirafter", "../alt", "-idirafter", "../inc"), ("-I{top}/inc",), ("-I{top}/link", "-I{top}/inc"), ("-I../nowhere", "-I../inc"),
+    ("-I../inc", "-include", "../inc/two.h"),
 )  # fmt: skip
 MORE_FLAGS = (
     (), (), (), ("-O2",), ("-Wall",), ("-DOPT_H",), ("-fPIC",), ("-S",), ("-g",), ("-g", "-O1"), ("-g", "-fdebug-prefix-map={top}=."),
@@ -77,11 +79,14 @@ class Tree:
             (root / checkout / "link").symlink_to("inc")
             (root / checkout / "src" / "blob").write_text("blob")
             for name in ("one.h", "two.h"):
-                (root / checkout / "inc" / name).write_text(self.header(name, HEADER_TEXTS[0], 1))
+                for place in ("inc", "alt"):
+                    (root / checkout / place / name).write_text(self.header(name, HEADER_TEXTS[0], 1))
             for name in ("x.c", "y.c"):
                 (root / checkout / "src" / name).write_text(SOURCE_TEXTS[0].format(n=1))
 
     def header(self, name: str, text: str, n: int) -> str:
+        if f'include "{name}"' in text:
+            text = HEADER_TEXTS[0]  # it would include itself for ever
         return text.format(name=name.upper().replace(".", "_"), n=n, file=name)
 
     def edit(self) -> str:
@@ -115,12 +120,12 @@ class Tree:
                 os.utime(beside, (1e9, 1e9))
                 beside.rename(path)
         elif kind == "remove":
-            path = top / hand.choice(("alt", "alt", "src", "build", "inc")) / hand.choice(HEADERS)
+            path = top / hand.choice(("alt", "alt", "src", "build")) / hand.choice(HEADERS)
             path.unlink(missing_ok=True)
         elif kind == "link":
             path = top / "link"
             path.unlink()
-            path.symlink_to(hand.choice(("inc", "inc", "alt", "nowhere")))
+            path.symlink_to(hand.choice(("inc", "inc", "inc", "alt", "alt", "nowhere")))
         elif kind == "touch":
             path = hand.choice([p for p in sorted(top.rglob("*.[ch]")) if p.is_file()])
             os.utime(path)

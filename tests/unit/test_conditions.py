@@ -1,0 +1,115 @@
+"""From what was seen to what must hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from sccache_py.compilers.rustc import Rustc
+from sccache_py.conditions import IGNORED_PATHS, IGNORED_VARIABLES, Draft, asked_by_all, judge
+from sccache_py.model import Observation, Plan, Reason
+
+OUTPUTS = ["/t/deps/x.d", "/t/deps/libx.rmeta"]
+COVERED = ("/opt/rust/lib/rustlib/host/", "/opt/rust/bin/rustc")
+
+
+def plan() -> Plan:
+    argv = ["--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata", "--out-dir", "/t/deps", "-L", "dependency=/t/deps"]
+    found = Rustc().parse([*argv, "src/lib.rs"], "/p", "/p")
+    assert isinstance(found, Plan)
+    return found
+
+
+def decide(seen: Observation, left: list[str] | None = None, env: tuple[str, ...] = (), **how) -> Draft | Reason:
+    seen.written = seen.written or OUTPUTS
+    return judge(plan(), seen, COVERED, ["/dev/fd/9"], seen.written if left is None else left, env, **how)
+
+
+def draft(seen: Observation, **how) -> Draft:
+    found = decide(seen, **how)
+    assert isinstance(found, Draft), found
+    return found
+
+
+def test_every_exception_has_its_reason():
+    """A name that is left out is a promise."""
+    assert all(IGNORED_PATHS.values())
+    assert all(IGNORED_VARIABLES.values())
+    assert list(IGNORED_PATHS) == sorted(IGNORED_PATHS)
+    assert list(IGNORED_VARIABLES) == sorted(IGNORED_VARIABLES)
+
+
+def test_what_the_identity_stands_for_is_no_condition():
+    """The toolchain was hashed once; only that, and not all below its prefix."""
+    found = draft(Observation(read=["/opt/rust/lib/rustlib/host/lib/libstd.rlib", "/opt/rust/bin/rustc", "/opt/rust/src/app/a.rs"]))
+    assert found.read == ["/opt/rust/src/app/a.rs"]
+
+
+def test_the_kernels_own_files_are_no_conditions():
+    """They differ from process to process."""
+    found = draft(Observation(read=["/proc/self/maps", "/dev/fd/9", "/sys/fs/cgroup/cpu.max"], absent=["/proc/self/nope"]))
+    assert (found.read, found.absent) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["/proc/self/environ", "/proc/1/cmdline", "/dev/stdin", "/dev/fd/3", "/sys/class/net/eth0/address"])
+def test_a_special_file_as_input_prevents_storing(path):
+    """It is not the same file for the next process that names it."""
+    assert decide(Observation(read=[path])) is Reason.SPECIAL_FILE
+
+
+def test_a_file_written_elsewhere_prevents_storing():
+    """A hit would not write it."""
+    assert decide(Observation(written=[*OUTPUTS, "/home/me/.cache/x"])) is Reason.WROTE_ELSEWHERE
+
+
+def test_a_file_written_elsewhere_and_gone_again_does_not():
+    """Temporary files."""
+    assert isinstance(decide(Observation(written=[*OUTPUTS, "/tmp/x"]), left=OUTPUTS), Draft)
+
+
+def test_a_file_removed_elsewhere_prevents_storing():
+    """A hit would not remove it."""
+    assert decide(Observation(removed=["/p/old"])) is Reason.WROTE_ELSEWHERE
+
+
+def test_a_missing_output_prevents_storing():
+    """rustc ended well and something is not there: then we do not understand what it did."""
+    assert decide(Observation(), left=OUTPUTS[:1]) is Reason.OUTPUT_MISSING
+
+
+def test_everything_left_in_the_output_directory_is_an_output():
+    """No table says what a macro writes there."""
+    assert draft(Observation(written=[*OUTPUTS, "/t/deps/extra"])).outputs == [*OUTPUTS, "/t/deps/extra"]
+
+
+def test_this_units_own_outputs_are_no_conditions():
+    """They are there or not, depending on what ran before."""
+    found = draft(Observation(absent=["/t/deps/libx.rlib"], present=["/t/deps/libx.rmeta", "/t/deps/liby.rmeta"]))
+    assert (found.absent, found.present) == ([], ["/t/deps/liby.rmeta"])
+
+
+def test_names_in_a_dependency_directory_decide_nothing():
+    """It gets a file with every crate; rustc looks for names that it knows whole."""
+    assert draft(Observation(listed=["/t/deps", "/p/assets"])).listed == ["/p/assets"]
+
+
+def test_variables_that_are_asked_for_count_less_those_with_a_reason():
+    """RUST_BACKTRACE differs from terminal to terminal."""
+    assert draft(Observation(asked=["HOME", "RUST_BACKTRACE", "MAKEFLAGS"])).asked == ["HOME"]
+
+
+def test_a_variable_that_the_source_asks_for_counts_whatever_it_is():
+    """option_env!("TERM") puts it into the crate."""
+    assert draft(Observation(asked=["RUST_BACKTRACE", "TERM"]), named=frozenset(["TERM"])).asked == ["TERM"]
+    assert draft(Observation(asked=["RUST_BACKTRACE", "MAKEFLAGS"]), named=None).asked == ["RUST_BACKTRACE"]
+
+
+@pytest.mark.parametrize("image", ["/bin/sh", "/bin/bash", "/usr/bin/python3.11", "/usr/bin/env", "/bin/busybox"])
+def test_all_variables_count_under_a_program_that_takes_all(image):
+    """Shells make variables of their whole environment without asking."""
+    found = draft(Observation(asked=["HOME"], images=["/opt/rust/bin/rustc", image]), env=("FOO", "PWD", "TERM"))
+    assert found.asked == ["FOO", "HOME"]
+
+
+def test_all_variables_less_those_with_a_reason_count_where_anything_may_have_looked():
+    """A macro with env::vars()."""
+    assert asked_by_all(["A"], ["B", "TERM", "_", "OLDPWD", "PWD"]) == ["A", "B", "PWD"]

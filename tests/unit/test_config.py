@@ -1,0 +1,82 @@
+"""Settings as sccache's users write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sccache_py import config
+from sccache_py.config import ConfigError, Wishes, settings, wishes
+
+HOME = {"HOME": "/h"}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10G", 10 << 30), ("512M", 512 << 20), ("1048576", 1 << 20), (" 2 k ", 2048), ("1TiB", 1 << 40), ("5MB", 5 << 20)]
+)
+def test_sizes_are_written_in_many_ways(text, size):
+    """sccache takes them with and without a unit."""
+    assert config.parse_size(text, "X") == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "10X", "-1", "1.5G", "ten"])
+def test_what_is_no_size_is_named(text):
+    """A cache of the wrong size would fill a disk, or never hit."""
+    with pytest.raises(ConfigError, match="SCCACHE_CACHE_SIZE"):
+        settings({**HOME, "SCCACHE_CACHE_SIZE": text or " "})
+
+
+def test_the_environment_wins_over_the_file():
+    """As everywhere."""
+    toml = '[cache.disk]\ndir = "/file"\nsize = "1M"\nrw_mode = "READ_ONLY"\n'
+    found = settings(HOME, toml)
+    assert (found.directory, found.size_bytes, found.read_only) == ("/file", 1 << 20, True)
+    found = settings({**HOME, "SCCACHE_DIR": "/env", "SCCACHE_CACHE_SIZE": "2M", "SCCACHE_LOCAL_RW_MODE": "READ_WRITE"}, toml)
+    assert (found.directory, found.size_bytes, found.read_only) == ("/env", 2 << 20, False)
+
+
+@pytest.mark.parametrize(
+    ("env", "directory"),
+    [
+        (HOME, "/h/.cache/sccache-py"),
+        ({**HOME, "XDG_CACHE_HOME": "/x"}, "/x/sccache-py"),
+        ({**HOME, "SCCACHE_DIR": "/s"}, "/s"),
+    ],
+)
+def test_the_cache_is_where_it_is_looked_for(env, directory):
+    """Never sccache's own directory."""
+    assert settings(env).directory == directory
+
+
+@pytest.mark.parametrize(
+    ("env", "toml"),
+    [
+        ({}, None),
+        (HOME, "not toml ["),
+        (HOME, "[cache]\ndisk = 1\n"),
+        ({**HOME, "SCCACHE_LOCAL_RW_MODE": "SOMETIMES"}, None),
+        ({**HOME, "SCCACHE_IDLE_TIMEOUT": "soon"}, None),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_an_error(env, toml):
+    """The server says so when it starts, not at the first compile."""
+    with pytest.raises(ConfigError):
+        settings(env, toml)
+
+
+@pytest.mark.parametrize(("value", "observe"), [("1", False), ("true", False), ("0", True), ("", True), ("no", True)])
+def test_observation_is_on_unless_it_is_turned_off(value, observe):
+    """It is what makes hits right."""
+    assert settings({**HOME, "SCCACHE_NO_OBSERVE": value}).observe == observe
+
+
+def test_wishes_belong_to_one_call():
+    """Read from each request's environment."""
+    env = {"SCCACHE_RECACHE": "1", "SCCACHE_NO_CACHE": "1", "SCCACHE_EXTRAFILES": "/a::/b", "SCCACHE_VERIFY": "3"}
+    found = wishes(env)
+    assert (found.recache, found.no_cache, found.extra_files, found.verify_every) == (True, True, ("/a", "/b"), 3)
+    assert wishes({"PATH": "/bin"}) == Wishes()
+
+
+def test_a_malformed_wish_is_none():
+    """A build never fails by a wish."""
+    assert wishes({"SCCACHE_VERIFY": "often", "SCCACHE_NO_CACHE": "maybe"}) == Wishes()

@@ -1,0 +1,69 @@
+"""What a program file is, judged from real ones."""
+
+from __future__ import annotations
+
+import mmap
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sccache_py.elf import HEAD_BYTES, Image, read_image, takes_environment
+
+
+def head(path: str | Path) -> Image:
+    return read_image(Path(path).read_bytes()[:HEAD_BYTES])
+
+
+def test_a_dynamic_program_names_its_interpreter():
+    """It decides whether our library can be preloaded."""
+    image = head("/bin/sh")
+    assert image.elf_class in (32, 64)
+    assert "ld" in image.interpreter
+    assert image.script == ""
+
+
+def test_a_static_program_names_none(tmp_path):
+    """ld.so never runs for it, so nothing is preloaded."""
+    (tmp_path / "x.c").write_text("int main(void) { return 0; }\n")
+    if subprocess.run(["cc", "-static", tmp_path / "x.c", "-o", tmp_path / "x"], capture_output=True, check=False).returncode:
+        pytest.skip("no static C library")
+    assert head(tmp_path / "x").interpreter == ""
+
+
+@pytest.mark.parametrize(("text", "script"), [(b"#!/bin/sh -e\n", "/bin/sh"), (b"#! /usr/bin/env python\n", "/usr/bin/env"), (b"#!\n", "")])
+def test_a_script_names_its_program(text, script):
+    """Its bytes are not ELF; who runs it may be."""
+    assert read_image(text) == Image(0, "", script)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(100), b"\x7fELF\x02\x01" + b"\xff" * 100, b"MZ" + bytes(100)])
+def test_garbage_is_no_program_and_no_error(data):
+    """A file that is being written may have any length."""
+    assert read_image(data).interpreter == ""
+    assert not takes_environment(data) or data[4:5] == b"\x02"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "takes"), [("1", False), ("std::env::vars().count()", True), ('std::env::var("A").is_ok() as usize', False)]
+)
+def test_a_macro_library_tells_whether_it_can_see_all_variables(tmp_path, body, takes):
+    """It imports libc's `environ`, or it does not."""
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        pytest.skip("no rustc")
+    code = 'extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n'
+    (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
+    subprocess.run([rustc, "--crate-type", "proc-macro", "m.rs"], cwd=tmp_path, check=True)
+    with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
+        assert takes_environment(library) == takes
+
+
+def test_a_library_that_is_no_crate_does_not_count():
+    """The linker reads libc.so, which has `environ`, for another purpose."""
+    libc = next(iter(Path("/lib").glob("*-linux-gnu/libc.so.6")), None)
+    if libc is None:
+        pytest.skip("libc is elsewhere")
+    assert not takes_environment(libc.read_bytes())
