@@ -70,4 +70,6 @@ def decode_request(payload: bytes) -> Request | OtherVersion:
         raise FormatError(f"not a request: {e}") from e
     if not request.argv or not request.program or not request.cwd.startswith("/"):
         raise FormatError("a request without argv, program or cwd")
+    if "\0" in request.program or "\0" in request.cwd:
+        raise FormatError("a path with NUL")
     return request

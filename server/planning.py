@@ -6,6 +6,7 @@ Nothing is looked up or run here.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
 
 _PLANS = 4000
+
+_DESCRIPTOR = re.compile(r"/dev/(fd/|std(in|out|err)\b|tty\b)|/proc/(self|thread-self|\d+)/fd/")
 
 
 @dataclass(slots=True)
@@ -146,26 +149,29 @@ class Planner:
             return compiler
         driver = compiler.driver
         argv: Sequence[str] = request.argv[1:]
-        if any(_CALLERS_OWN.search(word) for word in argv):
-            return Reason.DESCRIPTOR
         if any(word.startswith("@") for word in argv):
             if not driver.expands_response_files:
                 return Reason.RESPONSE_FILE
+            if _name_a_descriptor(argv):
+                return Reason.DESCRIPTOR
             expanded = response_files.expand(argv, lambda name: _text(os.path.join(request.cwd, name)))
             if expanded is None:
                 return Reason.RESPONSE_FILE
             argv = expanded
-            if any(_CALLERS_OWN.search(word) for word in argv):
-                return Reason.DESCRIPTOR
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
         call = (driver.name, request.cwd, pwd, *argv)
         plan = self._plans.get(call)
         if plan is None:
-            plan = driver.parse(argv, request.cwd, pwd)
+            plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[call] = plan
         return plan
+
+
+def _name_a_descriptor(words: Sequence[str]) -> bool:
+    """Bash's <(…), /dev/stdin and the like: what is open there for the caller is not open for the server and its children."""
+    return any(_DESCRIPTOR.search(word) for word in words)
 
 
 def _pwd(request: Request) -> str:

@@ -65,12 +65,13 @@ class Done(NamedTuple):
 
 
 def wait_for_a_tick() -> None:
-    """Until a file made now has a later timestamp than any made before: what is younger than that is never stored."""
-    # Two: Linux moves that clock by whole ticks and may be one behind, and from 6.13 on gives some files the fine clock's time.
-    for _ in range(2):
-        now = coarse_ns()
-        while coarse_ns() <= now:
-            os.sched_yield()
+    """Until the clock that the server compares with has passed now: what is younger than that is never stored.
+
+    Files may have timestamps of the fine clock (Linux 6.13), which is ahead of the coarse one, by more than a tick on a busy machine.
+    """
+    now = time.time_ns()
+    while coarse_ns() <= now:
+        os.sched_yield()
 
 
 def snapshot(directories: Sequence[Path]) -> dict[str, tuple[int, bytes]]:

@@ -377,10 +377,10 @@ def test_a_build_outlives_its_server(world: World, style: str, turnstile: Any) -
 def test_a_killed_wrapper_takes_its_build_along(world: World, turnstile: Any) -> None:
     """Its tokens are another's from that moment."""
     stops = turnstile("make")
-    directory = makefile(world.directory / "m", f"echo $$PPID >{world.directory}/make.pid; {stops.recipe}", 4)
+    directory = makefile(world.directory / "m", f"echo $$PPID >>{world.directory}/make.pid; {stops.recipe}", 4)
     wrapper = world.start("--jobserver", "--", "make", cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stops.has(1)
-    make_pid = int((world.directory / "make.pid").read_text())
+    make_pid = int((world.directory / "make.pid").read_text().split()[0])
     wrapper.kill()
     wrapper.wait(PATIENCE_S)
     wait_until(lambda: pool(world)["in_use"] == 0, 1.0)

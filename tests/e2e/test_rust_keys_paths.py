@@ -33,19 +33,19 @@ def test_two_output_directories_share_an_entry_and_each_gets_its_own_names(world
     assert str(other / "libx.rmeta") in [n.get("artifact") for n in notices]
 
 
-@pytest.mark.parametrize(
-    "name", ["with space", 'quo"te', "apos'trophe", "ünïcödé", "colon:colon", "dollar$out", "back\\slash", "percent%41", "hash#", "a=b"]
-)
-def test_any_name_of_an_output_directory_is_written_as_rustc_writes_it(world, name):
-    """Spaces are escaped in depfiles, quotes and others in JSON."""
-    world.write("src/lib.rs", WARNS)
-    strange, plain = world.root / name, world.root / "plain"
-    world.outs += [strange, plain]
-    for one, other in ((plain, strange), (strange, plain)):
-        world.write("src/lib.rs", WARNS + f"// {one}\n")
-        world.expect("miss", *lib("--out-dir", str(one), *JSON))
-        world.expect("hit", *lib("--out-dir", str(other), *JSON))
-        world.expect("hit", *lib("--out-dir", str(one), *JSON))
+STRANGE = ["with space", 'quo"te', "apos'trophe", "ünïcödé", "colon:colon", "dollar$out", "back\\slash", "percent%41", "hash#", "a=b"]
+
+
+def test_any_name_of_an_output_directory_is_written_as_rustc_writes_it(world):
+    """Quotes are escaped in JSON, spaces in one half of a depfile; a name with nothing to escape looks the same everywhere."""
+    plain = world.root / "plain"
+    for name in STRANGE:
+        strange = world.root / name
+        world.outs[:] = [strange, plain]
+        for one, other in ((plain, strange), (strange, plain)):
+            world.write("src/lib.rs", WARNS + f"// {name} after {one.name}\n")
+            world.expect("miss", *lib("--out-dir", str(one), *JSON))
+            world.expect("hit", *lib("--out-dir", str(other), *JSON))
 
 
 def test_a_newline_in_an_output_directory_is_no_ones_undoing(make_world):

@@ -56,9 +56,8 @@ def test_garbage_is_a_format_error_and_nothing_else(data):
             pass
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.binary(max_size=4) | st.text(max_size=4), lambda v: st.lists(v, max_size=7), max_leaves=12
-)
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.binary(max_size=4) | st.text(max_size=4)
+VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=7), max_leaves=12)
 
 
 @given(VALUES)

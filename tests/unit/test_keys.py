@@ -94,7 +94,8 @@ def test_names_of_a_directory_have_one_digest_in_any_order():
 
 def test_the_fallback_takes_cargos_variables_and_those_of_macros():
     """Without observation nobody knows what a macro asked for."""
-    env = dict.fromkeys(("CARGO_MANIFEST_DIR", "CARGO_MAKEFLAGS", "OUT_DIR", "DATABASE_URL", "SQLX_OFFLINE", "HOME", "CARGO_TERM_COLOR"), "")
+    cargos = ("CARGO_MANIFEST_DIR", "CARGO_MAKEFLAGS", "CARGO_TERM_COLOR", "OUT_DIR")
+    env = dict.fromkeys((*cargos, "DATABASE_URL", "SQLX_OFFLINE", "HOME"), "")
     names = keys.fallback_environment(env, keys.EXTRA_ENV_DEFAULT)
     assert names == ["CARGO_MANIFEST_DIR", "DATABASE_URL", "OUT_DIR", "SQLX_OFFLINE"]
     assert keys.fallback_environment(env, "HO*") == ["CARGO_MANIFEST_DIR", "HOME", "OUT_DIR"]

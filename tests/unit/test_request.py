@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sccache_py import __version__
 from sccache_py.codec import pack
 from sccache_py.errors import FormatError
-from sccache_py.request import decode_request
+from sccache_py.request import OtherVersion, decode_request
 from sccache_py.wire import PROTOCOL
 
 FIELDS = [
@@ -22,7 +22,7 @@ def decode(*changes: tuple[int, object]):
     fields = list(FIELDS)
     for index, value in changes:
         fields[index] = value
-    return decode_request(pack(fields))[-1]
+    return decode_request(pack(fields))
 
 
 def test_a_request_is_what_was_sent():
@@ -48,6 +48,13 @@ def test_a_request_with_more_or_fewer_fields_is_a_format_error():
     for fields in (FIELDS[:-1], [*FIELDS, 0]):
         with pytest.raises(FormatError):
             decode_request(pack(fields))
+
+
+def test_another_version_is_told_apart_before_anything_else_is_read():
+    """Its request may have another shape; all that matters is that it is to be served by another server."""
+    found = decode_request(pack([PROTOCOL + 1, b"9.9", "whatever"]))
+    assert isinstance(found, OtherVersion)
+    assert (found.protocol, found.version) == (PROTOCOL + 1, "9.9")
 
 
 @given(st.binary(max_size=80))
