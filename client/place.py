@@ -70,10 +70,18 @@ class Place:
         return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
+def _is_ours_to_use(directory: bytes) -> bool:
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def find_place(environ: Environment) -> Place | None:
     """The server's place for this environment, or None if its name is too long for a socket's address."""
     given = environ.get(b"SCCACHE_SERVER_UDS", b"")
-    runtime = wire.runtime_directory(os.geteuid(), environ)
+    runtime = wire.runtime_directory(os.geteuid(), environ, _is_ours_to_use(environ.get(b"XDG_RUNTIME_DIR", b"")))
     if given:
         abstract = given.startswith(rb"\x00")
         place = Place(given, wire.state_stem(given, runtime), runtime if abstract else None)

@@ -131,11 +131,13 @@ class Plan:
     searches: bool = False  # libraries are found by search: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
     chooses_width: bool = False
+    chooses_links: bool = False  # the compiler would look whether its messages may have links in them
     depfile: Depfile | None = None  # gcc's and clang's, which is one of `templates`
     exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
+    resolves_names: bool = False  # outputs may say where a file really is, not where it was found (gcc's system headers)
     tells_time: bool = False  # __DATE__ and kin may be in what is read
 
 

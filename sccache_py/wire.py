@@ -128,11 +128,14 @@ def socket_identity(
     return b"\0".join([b"%d" % uid, cache, *(b"%d" % n for n in numbers)])
 
 
-def runtime_directory(uid: int, environ: Mapping[bytes, bytes]) -> bytes:
-    """The directory that holds the user's sockets; whether it is fit for that is for the caller to see."""
+def runtime_directory(uid: int, environ: Mapping[bytes, bytes], xdg_is_ours: bool = True) -> bytes:
+    """The directory that holds the user's sockets; whether it is fit for that is for the caller to see.
+
+    `xdg_is_ours`: whether $XDG_RUNTIME_DIR is a directory and belongs to `uid` (after `su` or `sudo -E` it does not).
+    """
     xdg = environ.get(b"XDG_RUNTIME_DIR", b"")
     directory = xdg + b"/sccache-py"
-    if xdg.startswith(b"/") and len(directory) + len("/0123456789abcdef.sock") < SUN_PATH_BYTES:
+    if xdg_is_ours and xdg.startswith(b"/") and len(directory) + len("/0123456789abcdef.sock") < SUN_PATH_BYTES:
         return directory
     return b"/tmp/sccache-py-%d" % uid
 

@@ -101,8 +101,10 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
 
 
 def _driver(request: Request, program: str, is_script: bool) -> C | None:
-    macros = {line.split(" ")[1] for line in ask(request, program, ["-dM", "-E", "-x", "c", "/dev/null"]).splitlines() if line.count(" ")}
+    defines = (line.split(" ", 2) for line in ask(request, program, ["-dM", "-E", "-x", "c", "/dev/null"]).splitlines())
+    macros = {words[1]: words[2] for words in defines if len(words) == 3}
     if "__GNUC__" not in macros or any(m.startswith(_OTHERS) for m in macros):
         return None
     plus = "++" in os.path.basename(request.argv[0])
-    return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_script)
+    version = int(macros["__GNUC__"]) if macros["__GNUC__"].isdigit() else 0
+    return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_script, version=version)

@@ -153,7 +153,11 @@ def announce(ready_fd: int | None) -> None:
 
 def take_uncounted(socket_path: str) -> int:
     """How many compiles ran without a server since the last one (X.uncounted, one byte each)."""
-    runtime = runtime_directory(os.getuid(), os.environb)
+    try:
+        xdg_is_ours = os.stat(os.environ.get("XDG_RUNTIME_DIR", "")).st_uid == os.getuid()
+    except OSError:
+        xdg_is_ours = False
+    runtime = runtime_directory(os.getuid(), os.environb, xdg_is_ours)
     path = os.fsdecode(state_stem(os.fsencode(socket_path), runtime)) + ".uncounted"
     try:
         count = os.path.getsize(path)

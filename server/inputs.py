@@ -140,7 +140,7 @@ def _time_macros(path: str, digest: bytes, memo: FileMemo) -> tuple[bytes, ...] 
 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
     fold = plan.roles.fold
-    for path in draft.present:
+    for path in (*draft.present, *_behind_links(draft.read)) if plan.resolves_names else draft.present:
         state = sight.state(path, fold)
         if state is None:
             log.info("input gone: %s", path)
@@ -167,6 +167,16 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
             return Reason.INPUT_VANISHED
         variant.listed.append((fold(path), names))
     return None
+
+
+def _behind_links(files: list[str]) -> list[str]:
+    """Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
+
+    A directory that becomes a link after this is not noticed, unless what is read through it differs.
+    """
+    directories = dict.fromkeys(os.path.dirname(path) for path in files)
+    through = [d for d in directories if os.path.realpath(d) != os.path.normpath(d)]
+    return through + [path for path in files if os.path.islink(path)]
 
 
 def _first_missing(path: str) -> tuple[str, str] | None:

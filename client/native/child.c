@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -87,6 +88,9 @@ run_child(char **argv)
 {
 	if (!argv[0] || !argv[1] || !argv[2])
 		cannot_become("--child", EINVAL);
+	/* The client ends us if the server dies; if both are killed, this does.
+	 * Nobody would know of us, and the next compile would write the same files. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	char *state = NULL;
 	for (char *item = strtok_r(argv[0], ";", &state); item; item = strtok_r(NULL, ";", &state)) {
 		char *equals = strchr(item, '=');

@@ -80,8 +80,11 @@ find_runtime(struct place *place)
 {
 	const size_t tail = strlen("/0123456789abcdef.sock");
 	const char *xdg = getenv("XDG_RUNTIME_DIR");
-	/* 108 bytes on Linux, 104 on macOS: deep temp directories do get there */
-	if (xdg && xdg[0] == '/' &&
+	struct stat st;
+	/* After su it is missing, after sudo -E another user's, whose it must stay.
+	 * 108 bytes on Linux, 104 on macOS: deep temp directories do get there */
+	if (xdg && xdg[0] == '/' && stat(xdg, &st) == 0 && S_ISDIR(st.st_mode) &&
+	    st.st_uid == geteuid() &&
 	    format(place->runtime, sizeof(place->runtime), "%s/sccache-py", xdg) == 0 &&
 	    strlen(place->runtime) + tail < sizeof(place->address.sun_path))
 		return;

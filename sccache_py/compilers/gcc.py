@@ -43,6 +43,9 @@ CLANG = Dialect("clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnost
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 
+_GCC_WITH_COLORS = 5
+_GCC_WITH_URLS = 10
+
 # Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
 _TOLD = ("PWD", "PATH")
 
@@ -72,13 +75,17 @@ class _Parsed:
 
 
 class C:
-    """Driver for one dialect.  opaque: a script that may add options of its own: names are then always in the key."""
+    """Driver for one dialect.
+
+    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says.
+    """
 
     uses_pwd = True
     expands_response_files = True
 
-    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False) -> None:
+    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False, version: int = 12) -> None:
         self.dialect = dialect
+        self._version = version
         self.name = dialect.name + "+" * plus + "?" * opaque
         self._plus = plus
         self._opaque = opaque
@@ -95,10 +102,13 @@ class C:
 
     def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
         extra = []
-        if plan.chooses_color and env.get("TERM", "dumb") != "dumb":
+        is_gcc = self.dialect is GCC
+        if plan.chooses_color and env.get("TERM", "dumb") != "dumb" and not (is_gcc and self._version < _GCC_WITH_COLORS):
             extra.append(self.dialect.color)
         if plan.chooses_width and self.dialect.width and columns:
             extra.append(f"{self.dialect.width}{columns}")
+        if plan.chooses_links and self._version >= _GCC_WITH_URLS and _shows_urls(env):
+            extra.append("-fdiagnostics-urls=always")
         return tuple(extra)
 
     def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
@@ -238,12 +248,17 @@ class C:
             cwd_in_key=cwd_in_key,
             native_cpu=parsed.native_cpu,
             chooses_color=not parsed.records and parsed.color in (None, "auto"),
+            # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
+            chooses_links=self.dialect is GCC
+            and not (parsed.records or parsed.shows_names or parsed.shows_cwd)
+            and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
             exact_outputs=not shows_names,
             moves_text=False,
             told_variables=() if self._opaque or parsed.other_programs else _TOLD,
             mapped_prefixes=mapped,
+            resolves_names=True,
             tells_time=True,
         )
 
@@ -274,6 +289,16 @@ class C:
             name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
             names = [quote(os.fsencode(name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _shows_urls(env: Mapping[str, str]) -> bool:
+    """Whether gcc would make a link of each option's name on this terminal (gcc/diagnostic-color.cc, auto_enable_urls)."""
+    term, color_term = env.get("TERM"), env.get("COLORTERM")
+    if term in (None, "dumb") or color_term in ("xfce4-terminal", "gnome-terminal"):
+        return False
+    if "GCC_URLS" in env or "TERM_URLS" in env:
+        return True
+    return color_term is not None or term not in ("xterm", "linux")
 
 
 def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...]]:

@@ -5,8 +5,15 @@ Each test compiles, changes one thing and must see a miss with the compiler's ow
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
+import struct
+import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -161,6 +168,22 @@ def test_an_include_directory_behind_a_link_that_is_retargeted_misses(c):
     )
 
 
+def test_a_retargeted_link_to_the_same_header_misses_where_outputs_may_name_it(c):
+    """gcc writes where a system header really is into depfile and debug information; every file that was read is the same."""
+    c.write("x.c", INCLUDES)
+    for place in ("v1", "v2"):
+        c.write(f"{place}/a.h", "#define A 1\n")
+    link = c.p / "current-include-directory"
+
+    def point(to):
+        link.unlink(missing_ok=True)
+        link.symlink_to(to)
+
+    point("v1")
+    args = ("-g", "-isystem", link.name, "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o", c.object())
+    c.changes(lambda: point("v2"), lambda: point("v1"), *args, visible=c.is_gcc)
+
+
 def test_a_precompiled_header_that_appears_beside_its_header_misses(c):
     """gcc takes a.h.gch where it stands beside a.h, whatever is in it."""
     if not c.is_gcc:
@@ -298,6 +321,42 @@ def test_the_colour_of_messages_is_as_the_callers_terminal_has_it(c):
     assert plain.stderr
     assert b"\x1b[" in coloured.stderr
     assert b"\x1b[" not in plain.stderr
+
+
+def test_a_terminal_sees_what_the_compiler_would_show_it(c):
+    """Behind the cache the compiler's stderr is a pipe; colours are asked for by argument, and kept apart from plain messages.
+
+    With -g gcc's messages lose their links: asked for by argument, they would show in the object.
+    """
+    c.write("x.c", "int f(void) { int unused; return 1; }\n")
+    env = {**c.world.env, **c.world.server_env, "TERM": "xterm-256color"}
+
+    def on_a_terminal(*command):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        ran = subprocess.run(command, cwd=c.p, env=env, stdin=subprocess.DEVNULL, stderr=theirs, timeout=60, check=True)
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # EIO: the end of a terminal
+            while data := os.read(ours, 1 << 16):
+                said += data
+        os.close(ours)
+        return ran.returncode, said, Path(c.object()).read_bytes()
+
+    def without_links(answer):
+        status, said, made = answer
+        return status, re.sub(rb"\x1b\]8;;[^\x1b]*\x1b\\|\x1b\]8;;[^\a]*\a", b"", said), made
+
+    for option in ("-O1", "-g"):
+        words = (c.name, "-Wall", option, "-c", "x.c", "-o", c.object())
+        plain = on_a_terminal(*words)
+        assert b"\x1b[" in plain[1]
+        if option == "-g":
+            plain = without_links(plain)
+        for _ in range(2):
+            assert on_a_terminal(str(c.world.client), *words) == plain
+        assert b"\x1b[" not in c.expect("miss", *words[1:]).stderr
+    assert c.world.counts()["cache_hits"] == 2
 
 
 def test_warnings_are_replayed_only_where_they_name_the_same_paths(c):

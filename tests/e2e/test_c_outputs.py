@@ -300,3 +300,44 @@ def test_a_launcher_between_us_and_the_compiler_is_left_alone(c):
     (c.p / "bin").mkdir()
     (c.p / "bin" / c.name).symlink_to(shutil.which("ccache"))
     c.expect("pass", "-c", "x.c", "-o", c.object(), rustc=str(c.p / "bin" / c.name), env=env)
+
+
+def test_cmake_builds_through_a_launcher_and_again_from_the_cache(c):
+    """CMAKE_C_COMPILER_LAUNCHER, ninja, -MD -MT -MF as CMake says them; the second build directory gets it all from the first's."""
+    if shutil.which("cmake") is None or shutil.which("ninja") is None:
+        pytest.skip("no cmake or no ninja")
+    c.write("CMakeLists.txt", "cmake_minimum_required(VERSION 3.13)\nproject(p C)\nadd_library(one x.c y.c)\nadd_library(two x.c)\n")
+    for name in ("x.c", "y.c"):
+        c.write(name, '#include "h.h"\n' + ONE.replace("f(", f"{name[0]}("))
+    c.write("h.h", "#include <stdio.h>\n")
+    launcher = f"-DCMAKE_C_COMPILER_LAUNCHER={c.world.client}"
+    before = c.world.counts().get("cache_hits", 0)
+
+    def build(place, *words):
+        env = {**c.world.server_env, "PATH": os.environ["PATH"]}
+        for command in (
+            ["cmake", "-G", "Ninja", "-B", place, f"-DCMAKE_C_COMPILER={shutil.which(c.name)}", *words],
+            ["ninja", "-C", place],
+        ):
+            ran = c.world.run(command, c.p, env)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+        objects = [p for p in (c.p / place).rglob("*.o") if "CMakeFiles/CMake" not in str(p) and "CompilerId" not in str(p)]
+        return {str(p.relative_to(c.p / place)): p.read_bytes() for p in objects}
+
+    plain = build("plain")
+    assert len(plain) == 3
+    assert build("first", launcher) == plain
+    hits = c.world.counts()["cache_hits"] - before
+    assert build("second", launcher) == plain
+    assert c.world.counts()["cache_hits"] - before - hits >= 3
+
+
+def test_a_link_named_like_the_compiler_stands_for_it_on_path(c):
+    """For build systems that know no launcher: a directory of links to us, first on PATH."""
+    (c.p / "links").mkdir()
+    (c.p / "links" / c.name).symlink_to(c.world.client)
+    c.write("x.c", ONE)
+    env = {**c.world.server_env, "PATH": f"{c.p}/links:{c.world.env['PATH']}"}
+    for _ in range(2):
+        assert c.world.run([c.name, "-c", "x.c", "-o", c.object()], c.p, env).returncode == 0
+    assert c.world.counts()["cache_hits"] == 1

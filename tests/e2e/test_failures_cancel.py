@@ -260,6 +260,18 @@ def test_a_dead_server_leaves_one_compiler_and_right_outputs(world: World, gate:
     assert (finish(client), tree(world.out)) == expected
 
 
+def test_a_compiler_whose_client_and_server_are_both_killed_ends(world: World, gate: Gate) -> None:
+    """A container's memory limit takes them together; the next build must not find a second writer of its files."""
+    client = world.start(*world.gated(gate))
+    compiler = gate.arrived()
+    server = world.server_pid()
+    client.send_signal(signal.SIGSTOP)  # so that it does not see the server's end
+    os.kill(server, signal.SIGKILL)
+    client.kill()
+    finish(client)
+    wait_until(lambda: not is_alive(compiler))
+
+
 def test_a_compile_after_the_servers_death_starts_a_new_one(world: World) -> None:
     """Its socket is still there, and leads nowhere."""
     assert world.run(*world.crate()).returncode == 0

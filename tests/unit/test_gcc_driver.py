@@ -186,6 +186,8 @@ def test_only_a_command_line_that_leaves_it_open_is_coloured_for_a_terminal():
     driver = C(GCC, False)
     terminal = {"TERM": "xterm"}
     assert driver.terminal_arguments(plan("-c", "x.c"), terminal, 80) == ("-fdiagnostics-color=always",)
+    assert driver.terminal_arguments(plan("-c", "x.c"), {"TERM": "xterm-256color"}, 80)[1:] == ("-fdiagnostics-urls=always",)
+    assert C(GCC, False, version=9).terminal_arguments(plan("-c", "x.c"), {"TERM": "xterm-256color"}, 80)[1:] == ()
     assert driver.terminal_arguments(plan("-c", "x.c"), {"TERM": "dumb"}, 80) == ()
     for option in ("-fdiagnostics-color=never", "-fno-diagnostics-color", "-frecord-gcc-switches"):
         assert driver.terminal_arguments(plan("-c", option, "x.c"), terminal, 80) == ()
