@@ -69,7 +69,7 @@ def c_projects(bench: Bench) -> None:
         ("zstd-sys", "c", "-O2 -Izstd/lib -Izstd/lib/common -Izstd/lib/legacy -DZSTD_DISABLE_ASM", ("zstd/lib/*/*.c",)),
         ("lua-src", "c", "-O2 -DLUA_USE_LINUX", ("lua-5.4*/l*.c", "lua-5.3*/l*.c")),
         ("libsqlite3-sys", "c", "-O2 -DSQLITE_THREADSAFE=1", ("sqlite3/sqlite3.c",)),
-        ("snappy_src", "c++", "-O2 -I. -Isnappy", ("**/snappy*.cc",)),
+        ("meshopt", "c++", "-O2", ("vendor/src/*.cpp",)),
     ):
         if name in crates:
             _ninja_project(bench, name, language, flags, _sources(crates[name], patterns), crates[name])

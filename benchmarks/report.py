@@ -126,9 +126,17 @@ def markdown(results: Results, head: str) -> str:
     return text
 
 
+def _without_places(text: str) -> str:
+    """Remarks with a compiler's words name this machine's directories; what is published does not."""
+    for place, name in ((Path(__file__).resolve().parent.parent, "."), (Path.home(), "~")):
+        text = text.replace(str(place), name)
+    return text
+
+
 def write(results: Results, directory: Path, head: str, about: dict[str, object]) -> list[Path]:
     """All files of a run.  about: machine, versions, date, command."""
     directory.mkdir(parents=True, exist_ok=True)
+    results.remarks = [_without_places(remark) for remark in results.remarks]
     whole = about | {"facts": results.facts, "remarks": results.remarks, "series": [asdict(s) for s in results.series]}
     (directory / "latest.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     (directory / "latest.md").write_text(markdown(results, head))

@@ -132,6 +132,7 @@ class FileMemo:
         self.digests: dict[str, Known] = {}
         self._fine: dict[int, bool] = {}
         self.time_macros = TimeMacros()
+        self.states: dict[str, tuple[Stamp, bytes]] = {}
         self.news = False  # something that export() gives was learned since the last one
         self._names: dict[str, tuple[Stamp, frozenset[str] | None]] = {}
 
@@ -157,6 +158,11 @@ class FileMemo:
         if device not in self._fine:
             self._fine[device] = _tick_is_fine(directory)
         return self._fine[device]
+
+    def remember_state(self, path: str, stamp: Stamp, state: bytes) -> None:
+        if len(self.states) >= _MEMO_LIMIT // 10:
+            self.states.clear()
+        self.states[path] = (stamp, state)
 
     def known(self, path: str, stamp: Stamp) -> bytes | None:
         entry = self.digests.get(path)
@@ -276,19 +282,27 @@ class Sight:
                 return False
         return None if unsure else True
 
-    def state(self, path: str, fold: Callable[[str], str]) -> bytes | None:
+    def state(self, path: str, fold: Callable[[str], str], lasting: bool = False) -> bytes | None:
         """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
 
-        None: it is not there.
+        None: it is not there.  lasting: where links lead is asked anew only if another file is there or it changed.  (Not noticed
+        then: a directory above it was renamed, and a link that led through it followed.)
         """
         try:
             st = os.stat(path)
         except (OSError, ValueError):
             return None
+        if lasting:
+            known = self.memo.states.get(path)
+            if known is not None and known[0] == stamp_of(st):
+                return known[1]
         mode = st.st_mode
         kind = b"d" if stat.S_ISDIR(mode) else b"f%d" % st.st_size if stat.S_ISREG(mode) else b"special"
         resolved = self._resolve(path)
-        return kind if resolved == path else kind + b">" + os.fsencode(fold(resolved))
+        state = kind if resolved == path else kind + b">" + os.fsencode(fold(resolved))
+        if lasting:
+            self.memo.remember_state(path, stamp_of(st), state)
+        return state
 
     def _resolve(self, path: str) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""

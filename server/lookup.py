@@ -45,9 +45,11 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     files = sight.files_are(variant.files, unfold)
     if files is False:
         return False
+    lasting = plan.resolves_names
     for folded, state in variant.present:
         path = unfold(folded)
-        if path is None or sight.state(path, plan.roles.fold) != state:
+        # The toolchain's directories, some dozen: those of the caller's project may well be moved about.
+        if path is None or sight.state(path, plan.roles.fold, lasting and path is folded) != state:
             return False
     for folded, names in variant.absent:
         path = unfold(folded)

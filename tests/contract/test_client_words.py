@@ -59,7 +59,8 @@ def test_a_child_takes_on_what_the_caller_was(scene: Scene) -> None:
     spec = "cpus=0100000000000000;ignore=800;block=200"
     done = scene.run("--child", spec, "/bin/cat", "cat", "/proc/self/status", preexec_fn=prepare)
     status = dict(line.split(":\t", 1) for line in done.stdout.decode().splitlines() if ":\t" in line)
-    assert (int(status["SigIgn"], 16), int(status["SigBlk"], 16)) == (0x800, 0x200)
+    # Not 32 and 33, the C library's own: a child of GNU make 4.3 has them ignored.
+    assert (int(status["SigIgn"], 16) & 0x7FFFFFFF, int(status["SigBlk"], 16)) == (0x800, 0x200)
     assert status["Cpus_allowed_list"].strip() == "0"
 
 

@@ -220,7 +220,7 @@ def test_no_object_is_wanted(c):
         ("multiple input files", ("-c", "x.c", "y.c")),
         ("unknown source language .q", ("-c", "x.q")),
         ("output to stdout", ("-S", "x.c", "-o", "-")),
-        ("output to stdout", ("-S", "x.c", "-o", "/dev/stdout")),
+        ("names a descriptor of the caller", ("-S", "x.c", "-o", "/dev/stdout")),
         ("-", ("-c", "-x", "c", "-", "-o", "z.o")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

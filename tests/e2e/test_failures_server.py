@@ -241,6 +241,21 @@ def test_an_idle_limit_never_cuts_a_compile(world: World, gate: Gate) -> None:
     wait_until(lambda: not is_alive(pid))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_end_finishes_what_runs(world: World, gate: Gate, number: signal.Signals) -> None:
+    """A service manager stops it during a build; the next client starts another."""
+    compiling = world.start(*world.gated(gate))
+    gate.arrived()
+    pid = world.server_pid()
+    os.kill(pid, number)
+    wait_until(lambda: world.sockets() == [])
+    assert world.run(*world.crate()) == Outcome(0, b"", b"")
+    assert world.counts().total("cache_misses") == 1
+    gate.let_pass()
+    assert finish(compiling) == Outcome(0, b"", b"")
+    wait_until(lambda: not is_alive(pid))
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_after_an_upgrade_the_old_server_finishes_and_the_new_one_serves(world: World, gate: Gate, workers: str) -> None:
     """pip install -U in the middle of a build: neither the running compiles nor the next ones may notice."""
