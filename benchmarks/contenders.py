@@ -44,6 +44,31 @@ def clean_environment() -> dict[str, str]:
     return env
 
 
+def _runtime_parent() -> str:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+
+
+def sweep(rooms: Path) -> None:
+    """What a killed run has left: its servers and its directories.  Rooms and runtime directories carry their run's pid."""
+    for place in [*rooms.glob("*"), *Path(_runtime_parent()).glob("bench-*-*")]:
+        pid = place.name.removeprefix("bench-").partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists() and place.stat().st_uid == os.getuid():
+            _end(place)
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _end(*marks: Path) -> None:
+    """End every process that was started for these directories."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in machine.processes_of(*marks):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        for _ in range(40):
+            if not machine.processes_of(*marks):
+                return
+            time.sleep(0.05)
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     cache: Path
@@ -54,8 +79,7 @@ class Room:
     def make(parent: Path, name: str) -> Room:
         parent.mkdir(parents=True, exist_ok=True)
         place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
-        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        room = Room(place / "cache", place / "home", Path(tempfile.mkdtemp(prefix="bench-", dir=shared)))
+        room = Room(place / "cache", place / "home", Path(tempfile.mkdtemp(prefix=f"bench-{os.getpid()}-", dir=_runtime_parent())))
         room.home.mkdir()
         return room
 
@@ -149,14 +173,7 @@ class Contender:
         end = time.monotonic() + (_STOP_S if words is not None else 0)
         while machine.processes_of(*marks) and time.monotonic() < end:
             time.sleep(0.05)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in machine.processes_of(*marks):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            for _ in range(40):
-                if not machine.processes_of(*marks):
-                    return
-                time.sleep(0.05)
+        _end(*marks)
 
 
 class Control(Contender):

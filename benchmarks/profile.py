@@ -74,7 +74,7 @@ def measure(bin_directory: str | None, case: str, hits: int, misses: int) -> tup
     with tempfile.TemporaryDirectory() as place:
         trace = Path(place) / "trace"
         traced = Traced(str(program), trace)
-        with traced.at_work(tools.WORK / "rooms"):
+        with traced.at_work(tools.ROOMS / str(os.getpid())):
             argv, env = traced.command(compiler), traced.environment()
             once(argv, env, compile_.cwd, outputs)  # the compiler is identified; not one of those that count
             for _ in range(misses):

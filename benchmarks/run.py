@@ -11,6 +11,7 @@ What it needs it makes below benchmarks/work/.  Keep the machine quiet: a run wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import platform
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from benchmarks import builds, figures, growth, hits, load, machine, report, scale, tools
-from benchmarks.contenders import PEERS, Contender, Control
+from benchmarks.contenders import PEERS, Contender, Control, sweep
 from benchmarks.measure import Bench, Results
 
 Workload = Callable[[Bench], None]
@@ -106,9 +107,11 @@ def main() -> int:
     chosen = arguments()
     # A terminated run stops its servers as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # a shell's background jobs are born ignoring it
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     results = Results()
     tools.WORK.mkdir(parents=True, exist_ok=True)
+    sweep(tools.ROOMS)
     shown = 0
 
     def changed() -> None:
@@ -131,7 +134,7 @@ def main() -> int:
                 contenders=contenders,
                 results=results,
                 work=tools.WORK,
-                rooms=tools.WORK / "rooms",
+                rooms=tools.ROOMS / str(os.getpid()),
                 rustc=tools.rustc(),
                 rounds=chosen.runs,
                 tick=lambda text: status.update(text),
@@ -156,6 +159,8 @@ def main() -> int:
         "load_before": before,
         "load_after": machine.load(),
     }
+    with contextlib.suppress(OSError):
+        (tools.ROOMS / str(os.getpid())).rmdir()
     report.show(results, console)
     directory = Path(chosen.out) if chosen.out else tools.ROOT / "docs" / "benchmarks" if chosen.publish else tools.WORK / "results"
     place = about["machine"]

@@ -14,6 +14,7 @@ from benchmarks.contenders import PEERS, Contender, Ours, clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "benchmarks" / "work"
+ROOMS = WORK / "rooms"
 PROJECTS = ROOT / "benchmarks" / "projects"
 
 # Debian source packages that build with cmake and need nothing else.

@@ -2,6 +2,8 @@
 
 `World.same_as_plain` runs each line without the cache, then as a miss, then as a hit, and compares exit status, stdout, stderr and
 every output with its mode.
+
+Longer than 500 lines because it is a list: one small test for each thing that a caller may have set up differently.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The server is not there, not there any more, of another version, elsewhere, or not wanted: the compile works all the same.
 
 And what --start-server, --stop-server and --show-stats promise.
+
+Longer than 500 lines because each row of the failure table is a test here, and a row is found by reading down one page.
 """
 
 from __future__ import annotations
