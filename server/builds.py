@@ -1,7 +1,8 @@
 """Which build a call belongs to: the topmost build tool above the client, through the shells and scripts in between.
 
 `make` runs `sh`, which runs `make`, which runs `cargo`, which runs us: all that is one build, and takes turns as one.  An editor that
-runs `cargo check` is no build tool: each check is a build of its own, and never waits behind the queue of a big one.
+runs `cargo check` is no build tool: each check is a build of its own, and never waits behind the queue of a big one.  The way up ends
+with the session.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Build(NamedTuple):
 class _Process(NamedTuple):
     name: str
     parent: int
+    session: int
     started: str  # numbers of processes are used again; with this they are not
 
 
@@ -36,7 +38,7 @@ def _look(pid: int) -> _Process | None:
         finally:
             os.close(fd)
         fields = back.split(None, 20)
-        return _Process(front.partition("(")[2], int(fields[1]), fields[19])
+        return _Process(front.partition("(")[2], int(fields[1]), int(fields[3]), fields[19])
     except (OSError, IndexError, ValueError):
         return None
 
@@ -65,10 +67,13 @@ def _walk(pid: int) -> Build:
     tool: tuple[int, _Process] | None = None
     other: tuple[int, _Process] | None = None  # where there is no tool: the caller, or the topmost of a chain of shells
     in_shells = True
+    session = 0
     for _ in range(_DEEPEST):
         process = _look(pid) if pid > 1 else None
-        if process is None:
+        # A session is begun by whoever wants to stand apart: a terminal, a job of a CI runner, a service.
+        if process is None or (session and process.session != session):
             break
+        session = process.session
         if _TOOLS.fullmatch(process.name):
             tool = pid, process
         elif tool is None:

@@ -64,9 +64,7 @@ class Turnstile:
         self._go = os.open(self._go_path, os.O_RDWR | os.O_CLOEXEC)
         self.arrived = 0
         self.passed = 0
-        self.recipe = (
-            f"printf + >>{self.log}; printf + >{self._begun_path}; head -c1 {self._go_path} >/dev/null; printf -- - >>{self.log}"
-        )
+        self.recipe = f"printf + >>{self.log}; printf + >{self._begun_path}; head -c1 {self._go_path} >/dev/null; printf -- - >>{self.log}"
 
     @property
     def inside(self) -> int:
@@ -156,15 +154,17 @@ def test_the_callers_broken_jobserver_leaves_no_trace(world: World) -> None:
 
 def test_an_editors_check_gets_the_next_token_while_a_big_build_runs(world: World, gate: Gate) -> None:
     """It would wait behind the whole queue, or run beside it on a processor that is taken."""
-    # Each build is started by a process of its own, as cargo is.
+    # Each build is started by a process of its own, as cargo is, and in a session of its own: make may run these tests.
     lines = [world.gated(gate, f"big{n}") for n in range(6)]
     script = " & ".join(" ".join([str(world.client), *line]) for line in lines)
-    build = world.start_plain("/bin/bash", "-c", f"{script} & wait")
+    build = world.start_plain("/bin/bash", "-c", f"{script} & wait", start_new_session=True)
     for _ in range(2):
         gate.arrived()
     wait_until(lambda: pool(world)["waiting"] == 4)
     check_gate = Gate(world.directory)
-    check = world.start_plain("/usr/bin/env", "-u", "NOTHING", "/bin/bash", "-c", " ".join([str(world.client), *world.gated(check_gate)]))
+    check = world.start_plain(
+        "/usr/bin/env", "-u", "NOTHING", "/bin/bash", "-c", " ".join([str(world.client), *world.gated(check_gate)]), start_new_session=True
+    )
     wait_until(lambda: pool(world)["waiting"] == 5)
     gate.let_pass()  # one compile ends
     check_gate.arrived()
@@ -235,9 +235,7 @@ def test_a_make_and_a_cargo_share_the_tokens_and_the_dead_ones_go_to_the_other(w
     world.env["SCCACHE_JOBS"] = "4"
     makes, crates = turnstile("make"), turnstile("cargo")
     directory = makefile(world.directory / "m", makes.recipe, 12)
-    wrapper = world.program(
-        "slow-rustc", '#!/bin/bash\ncase "$*" in *"--crate-name c"*) ' + crates.recipe + ";; esac\nexec \"$@\"\n"
-    )
+    wrapper = world.program("slow-rustc", '#!/bin/bash\ncase "$*" in *"--crate-name c"*) ' + crates.recipe + ';; esac\nexec "$@"\n')
     project = workspace(world.directory / "ws", 12)
     world.env["RUSTC_WRAPPER"] = str(wrapper)
     make = world.start("--jobserver", "--", "make", "-j9", cwd=directory)
