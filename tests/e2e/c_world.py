@@ -68,6 +68,8 @@ def shared_server(installed, world_of) -> Iterator[Any]:
         "SCCACHE_SERVER_UDS": str(root / "run" / "s"),
         "SCCACHE_ERROR_LOG": str(root / "log"),
         "SCCACHE_LOG": "info",
+        # The session may go on for long after the last C test.
+        "SCCACHE_IDLE_TIMEOUT": "0",
     }
     world = world_of(root, "observed", installed, Path("/usr"), env)
     world.run([str(installed), "gcc", "--version"], None, {})

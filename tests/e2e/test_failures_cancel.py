@@ -214,8 +214,14 @@ def test_equal_lines_with_other_files_get_other_results(world: World, gate: Gate
         directory.mkdir()
         (directory / "lib.rs").write_text("mod inner; pub fn f() -> u32 { inner::VALUE }\n")
         (directory / "inner.rs").write_text(f"pub const VALUE: u32 = {number};\n")
-        line = [*world.crate()[:3], "--crate-type=lib", "--emit=metadata", f"--remap-path-prefix={directory}=/src",
-        "--out-dir=out", "lib.rs"]
+        line = [
+            *world.crate()[:3],
+            "--crate-type=lib",
+            "--emit=metadata",
+            f"--remap-path-prefix={directory}=/src",
+            "--out-dir=out",
+            "lib.rs",
+        ]
         clients.append(world.start(*line, cwd=directory))
     wait_until(lambda: world.ask("ping")["connections"] == 5)
     gate.let_pass()

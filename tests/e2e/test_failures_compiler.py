@@ -195,7 +195,7 @@ def test_a_source_of_bytes_that_are_no_text_is_named_as_the_compiler_names_it(wo
     name = b"s\xff\xfe.rs"
     Path(os.fsdecode(os.fsencode(world.cwd) + b"/" + name)).write_text("pub fn f() {}\n")
     line = [os.fsencode(a) for a in world.crate()[:-1]]
-    for argv in ([*line, name], [*line, b"--cfg", b"x=\"\xff\"", b"unit.rs"], [*line, b"\xff\xff"], [*line, b"--cfg", b"a\nb", b"unit.rs"]):
+    for argv in ([*line, name], [*line, b"--cfg", b'x="\xff"', b"unit.rs"], [*line, b"\xff\xff"], [*line, b"--cfg", b"a\nb", b"unit.rs"]):
         plain, cached = world.run_plain(*argv), world.run(*argv)
         assert cached.returncode == plain.returncode
         # rustc 1.95 panics, and says in which thread.

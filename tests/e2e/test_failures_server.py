@@ -414,7 +414,7 @@ def test_the_first_callers_environment_stays_out_of_the_server(world: World) -> 
     assert str(library) not in Path(f"/proc/{pid}/maps").read_text()
     assert world.counts().total("cache_misses") == 1, "the wrong Python module kept the server from starting"
 
-    dump = world.program("rustc-dump", "#!/bin/sh\ncase \"$*\" in *sysroot*) exec {rustc} \"$@\";; esac\nenv >&2\nexec {rustc} \"$@\"\n")
+    dump = world.program("rustc-dump", '#!/bin/sh\ncase "$*" in *sysroot*) exec {rustc} "$@";; esac\nenv >&2\nexec {rustc} "$@"\n')
     line = [str(dump), *world.crate("second")[1:]]
     plain, cached = (sorted(run(*line).stderr.splitlines()) for run in (world.run_plain, world.run))
     ours = (b"LD_PRELOAD=", b"SCCACHE_PY_", b"MAKEFLAGS=", b"CARGO_MAKEFLAGS=", b"MFLAGS=", b"_=")
