@@ -8,7 +8,7 @@ from sccache_py.compilers import c_options
 from sccache_py.compilers.gcc import CLANG, GCC, C
 from sccache_py.model import Plan, Reason, Refusal
 
-CWD = "/work/build"
+CWD = "/project/build"
 
 
 def parse(*argv: str, dialect=GCC, plus: bool = False, cwd: str = CWD, pwd: str = "", opaque: bool = False):

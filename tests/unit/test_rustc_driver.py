@@ -7,7 +7,7 @@ import pytest
 from sccache_py.compilers.rustc import OPTIONS, Rustc
 from sccache_py.model import Plan, Reason
 
-CWD = "/work/p"
+CWD = "/project/p"
 BASE = ["--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", "--out-dir", "/t/deps"]
 
 
@@ -98,34 +98,34 @@ def test_an_output_directory_that_is_not_plainly_absolute_is_told_as_spelled(spe
     ("maps", "in_key"),
     [
         ([], True),
-        (["/work/p=/src"], False),
+        (["/project/p=/src"], False),
         (["/work=/src"], True),
-        (["/work/p/=/src"], True),
-        (["/work/p=/src", "/elsewhere=/e"], False),
-        (["/work/p=/src", "/=/all"], True),
-        (["/=/all", "/work/p=/src"], False),
-        (["/work/pp=/src"], True),
+        (["/project/p/=/src"], True),
+        (["/project/p=/src", "/elsewhere=/e"], False),
+        (["/project/p=/src", "/=/all"], True),
+        (["/=/all", "/project/p=/src"], False),
+        (["/project/pp=/src"], True),
     ],
 )
 def test_the_cwd_is_in_the_key_unless_the_last_matching_map_is_for_exactly_it(maps, in_key):
     """rustc takes the last map that matches; of a directory above the cwd, the names below it remain in the output."""
     plan = parse(*(word for m in maps for word in ("--remap-path-prefix", m)))
     assert plan.cwd_in_key == in_key
-    assert (CWD in " ".join(plan.arguments)) == (in_key or any(m.startswith(("/work/p/", "/work/pp")) for m in maps))
+    assert (CWD in " ".join(plan.arguments)) == (in_key or any(m.startswith(("/project/p/", "/project/pp")) for m in maps))
 
 
 @pytest.mark.parametrize(("scope", "in_key"), [("all", False), ("macro", True), ("diagnostics", True), ("debuginfo,macro", True)])
 def test_a_map_that_does_not_reach_everything_covers_nothing(scope, in_key):
     """--remap-path-scope=diagnostics leaves the cwd in debug info."""
-    assert parse("--remap-path-prefix", "/work/p=/src", "--remap-path-scope", scope).cwd_in_key == in_key
+    assert parse("--remap-path-prefix", "/project/p=/src", "--remap-path-scope", scope).cwd_in_key == in_key
 
 
 def test_dots_are_left_to_the_kernel():
     """`link/../x` is beside the link's target; only doubled slashes and single dots go."""
     plan = Rustc().parse([*BASE[:-1], "link/../o", "./src//lib.rs"], CWD, CWD)
     assert isinstance(plan, Plan)
-    assert plan.source == "/work/p/src/lib.rs"
-    assert plan.must_write[0] == "/work/p/link/../o/x.d"
+    assert plan.source == "/project/p/src/lib.rs"
+    assert plan.must_write[0] == "/project/p/link/../o/x.d"
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_dep_info_cannot_tell_is_marked_for_the_fallback(flags, attribute):
 
 def test_a_target_description_is_an_input():
     """`--target mine.json` is a file."""
-    assert parse("--target", "mine.json").known_inputs == ("/work/p/mine.json",)
+    assert parse("--target", "mine.json").known_inputs == ("/project/p/mine.json",)
     assert parse("--target", "x86_64-unknown-linux-gnu").known_inputs == ()
 
 
@@ -190,6 +190,6 @@ def test_both_module_files_are_conditions_of_the_fallback():
     """foo.rs beside foo/mod.rs is an error that dep-info does not foresee."""
     plan = parse()
     draft = Rustc().draft_from_lists(plan, b"/t/deps/x.d: src/lib.rs src/a/mod.rs src/b.rs\n\n# env-dep:V=1\n", {}, CWD, [])
-    assert draft.read == ["/work/p/src/lib.rs", "/work/p/src/a/mod.rs", "/work/p/src/b.rs"]
-    assert draft.absent == ["/work/p/src/a.rs", "/work/p/src/b/mod.rs"]
+    assert draft.read == ["/project/p/src/lib.rs", "/project/p/src/a/mod.rs", "/project/p/src/b.rs"]
+    assert draft.absent == ["/project/p/src/a.rs", "/project/p/src/b/mod.rs"]
     assert draft.asked == ["V"]
