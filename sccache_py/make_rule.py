@@ -1,9 +1,8 @@
 """The depfile that gcc and clang write, taken apart and put together again for another target.
 
-Two calls that differ only in what they call the object get the same object, but not the same depfile: the target is another, and since
-lines are broken by width, all lines may be.  So a depfile is kept as its list of prerequisites and written anew.  One that does
-not come out
-as it went in is not taken apart (fold says None).
+Two calls that differ only in what they call the object get the same object, but not the same depfile: the target is another, and
+since lines are broken by width, all lines may be.  So a depfile is kept as its list of prerequisites and written anew.  One that
+does not come out as it went in is not taken apart (fold says None).
 
 Sources: gcc 12, `libcpp/mkdeps.cc` (munge, make_write_name, make_write); clang 14, `Frontend/DependencyFile.cpp` (outputDependencyFile).
 """

@@ -1,8 +1,8 @@
 """Which build a call belongs to: the topmost build tool above the client, through the shells and scripts in between.
 
-`make` runs `sh`, which runs `make`, which runs `cargo`, which runs us: all that is one build, and takes turns as one.  An editor that
-runs `cargo check` is no build tool: each check is a build of its own, and never waits behind the queue of a big one.  The way up ends
-with the session.
+`make` runs `sh`, which runs `make`, which runs `cargo`, which runs us: all that is one build, and takes turns as one.  An editor
+that runs `cargo check` is no build tool: each check is a build of its own, and never waits behind the queue of a big one.  The
+way up ends with the session.
 """
 
 from __future__ import annotations

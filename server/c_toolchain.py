@@ -1,7 +1,7 @@
 """gcc or clang, whatever its name: asked of the program itself.
 
-The predefined macros say which of the two it is.  The identity is the digest of the driver, of the programs that it
-runs (`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load.  Headers, specs and whatever else they read are
+The predefined macros say which of the two it is.  The identity is the digest of the driver, of the programs that it runs
+(`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load.  Headers, specs and whatever else they read are
 inputs like any other, and so is a program that is not among these.
 """
 

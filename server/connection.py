@@ -1,9 +1,8 @@
 """One client's connection: frames in and out, and the task that works for it.
 
-It is read by a callback, not by a task: most connections carry a hit, which is answered where the request was completed.  A miss becomes
-a task, which is cancelled when the client goes away.  The rules are in docs/protocol.md, section 2.  Whatever happens here, the
-client gets an
-answer or the end of the connection: it must never wait for nothing.
+It is read by a callback, not by a task: most connections carry a hit, which is answered where the request was completed.  A miss
+becomes a task, which is cancelled when the client goes away.  The rules are in docs/protocol.md, section 2.  Whatever happens
+here, the client gets an answer or the end of the connection: it must never wait for nothing.
 
 This module does not know what a compile is.
 """

@@ -1,9 +1,8 @@
 """Become the server: a process that depends on nothing of whoever started it, and the socket under its name.
 
 The client that starts us has forked twice, made a session and put 0-2 on /dev/null (docs/protocol.md, section 1).  Here the rest
-is dropped: the
-environment (CVE-2023-1521: a server that keeps its first caller's environment compiles everybody's code with it), directory,
-umask, affinity.
+is dropped: the environment (CVE-2023-1521: a server that keeps its first caller's environment compiles everybody's code with it),
+directory, umask, affinity.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """From a compile that just ran to an entry in the store, in two steps.
 
-`examine` comes before the answer: it takes the conditions down (inputs.py) and opens the outputs, since a moment later they are the
-build tool's to move and overwrite.  `make_entry` comes after the answer, in a thread: it copies the outputs from the open
-descriptors into the
-store's scratch space and hashes the copies.
+`examine` comes before the answer: it takes the conditions down (inputs.py) and opens the outputs, since a moment later they are
+the build tool's to move and overwrite.  `make_entry` comes after the answer, in a thread: it copies the outputs from the open
+descriptors into the store's scratch space and hashes the copies.
 """
 
 from __future__ import annotations

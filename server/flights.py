@@ -1,8 +1,7 @@
 """Single flight: of equal recipes that miss at the same time one compiles, the others wait and look again.
 
 Equal recipe does not mean equal result: two checkouts may differ in a header.  So a waiter is given nothing; it repeats its
-lookup with its own
-files when the leader's result is stored, and compiles if nothing holds.  A waiter holds no token.
+lookup with its own files when the leader's result is stored, and compiles if nothing holds.  A waiter holds no token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a compile depended on, taken down before its answer goes out.
 
-Once the answer is out the files are the build tool's again: it may rename a whole target directory.  So every condition is
-looked at here, while the
-client still waits; only the digests of large files that are not known yet are left for later, and these files are held open for that.
+Once the answer is out the files are the build tool's again: it may rename a whole target directory.  So every condition is looked
+at here, while the client still waits; only the digests of large files that are not known yet are left for later, and these files
+are held open for that.
 
 An input counts only if it is provably older than the start of the compile, by ctime: mtime survives a rename and is set by
 whoever unpacks an archive.

@@ -1,8 +1,8 @@
 """What is kept: the store, used from one thread of its own, and in front of it what this process has read of it.
 
 A manifest or result is decoded once; a hit that was here before touches no database.  Another process may know more: who finds
-nothing here asks the
-store before it calls it a miss.  The store's failures end here: they are counted, and cost a hit, never a build.
+nothing here asks the store before it calls it a miss.  The store's failures end here: they are counted, and cost a hit, never a
+build.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Builds that run inside the pool: the server's half of `sccache-py --jobserver` (docs/protocol.md, section 2, LEASE).
 
-The wrapper gets the ends of a channel by SCM_RIGHTS, or the name of a FIFO, and holds the connection open while its build runs.  However
-it dies, the connection closes, and all that it held is back.  The far ends of the pair go to it as well: should *we* die, it plays the
-jobserver for what is left of its build.
+The wrapper gets the ends of a channel by SCM_RIGHTS, or the name of a FIFO, and holds the connection open while its build runs.
+However it dies, the connection closes, and all that it held is back.  The far ends of the pair go to it as well: should *we* die,
+it plays the jobserver for what is left of its build.
 """
 
 from __future__ import annotations

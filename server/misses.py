@@ -1,8 +1,7 @@
 """A miss: token, compiler, record, store.
 
 The compiler runs observed, with our jobserver in place of its caller's.  Its answer goes out as soon as its record is judged and
-its outputs are
-held open; they are copied and hashed behind the answer.
+its outputs are held open; they are copied and hashed behind the answer.
 """
 
 from __future__ import annotations

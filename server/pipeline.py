@@ -1,9 +1,9 @@
 """The way of one compile: plan → recipe → lookup → hit: outputs; miss: token, run, store.
 
 Start reading here.  A request becomes a `Job` (planning.py: what is compiled, by whom, under which recipe).  `answer_now` serves
-a hit whose every part
-is in memory without leaving the event loop; whatever else happens takes the long way, `answer`, which ends in a hit from the store or in
-a compile (misses.py).  Whoever calls (connection.py) gets what to say to the client, and learns nothing of compilers.
+a hit whose every part is in memory without leaving the event loop; whatever else happens takes the long way, `answer`, which ends
+in a hit from the store or in a compile (misses.py).  Whoever calls (connection.py) gets what to say to the client, and learns
+nothing of compilers.
 
 A `Pass` means: the client runs the compiler itself, in place.  Until the compiler is started any trouble ends so.
 """

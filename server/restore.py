@@ -1,7 +1,7 @@
 """Write what a hit brings back: each output whole or not at all, with this call's names and the caller's umask.
 
-Contents that are files in the store are copied inside the kernel; never a hard link, for rustc and cargo write some of them in place.
-Every output gets the current time: with any other, cargo's next run rebuilds.
+Contents that are files in the store are copied inside the kernel; never a hard link, for rustc and cargo write some of them in
+place. Every output gets the current time: with any other, cargo's next run rebuilds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Run one compiler: spawn, stream, reap, kill.
 
-The compiler is a process group of its own.  It is started through the native program's `--child` mode, which applies the
-caller's umask, limits,
-niceness, affinity and signal masks and then execs: subprocess cannot do that without forking the whole server (4-8 ms instead of 0.1).
-Its stdout and stderr are relayed as they appear, for cargo starts dependents on a line of that stream.
+The compiler is a process group of its own.  It is started through the native program's `--child` mode, which applies the caller's
+umask, limits, niceness, affinity and signal masks and then execs: subprocess cannot do that without forking the whole server (4-8
+ms instead of 0.1). Its stdout and stderr are relayed as they appear, for cargo starts dependents on a line of that stream.
 
 This module knows neither keys nor stores.
 """

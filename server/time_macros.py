@@ -1,9 +1,8 @@
 """__DATE__ and kin: the one input that no observation of files shows.
 
-What a file says is remembered by its digest, so each content is searched once.  A word in a comment counts: to
-tell it apart would take a preprocessor.  gcc asks for SOURCE_DATE_EPOCH when it expands __DATE__ or __TIME__, and only
-then; clang does so from version 16 on, and for __TIMESTAMP__ too, which gcc takes from the file's mtime whatever the
-variable says.
+What a file says is remembered by its digest, so each content is searched once.  A word in a comment counts: to tell it apart
+would take a preprocessor.  gcc asks for SOURCE_DATE_EPOCH when it expands __DATE__ or __TIME__, and only then; clang does so from
+version 16 on, and for __TIMESTAMP__ too, which gcc takes from the file's mtime whatever the variable says.
 """
 
 from __future__ import annotations

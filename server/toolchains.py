@@ -1,9 +1,9 @@
 """Which compiler is this, really?  From the program that the caller named to an identity that goes into every key.
 
-For rustc the real binary is the one in the sysroot that the program would use *here*: a rustup proxy chooses by RUSTUP_TOOLCHAIN, by
-rust-toolchain files above the cwd and by its settings.  The identity is the digest of that binary, of the libraries that
-it starts with (the driver, LLVM), and of the host's standard library and linker below the sysroot.  It is remembered with the stat of each
-of these, so that a request costs stats and no process.
+For rustc the real binary is the one in the sysroot that the program would use *here*: a rustup proxy chooses by RUSTUP_TOOLCHAIN,
+by rust-toolchain files above the cwd and by its settings.  The identity is the digest of that binary, of the libraries that it
+starts with (the driver, LLVM), and of the host's standard library and linker below the sysroot.  It is remembered with the stat
+of each of these, so that a request costs stats and no process.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ its target.  The cwd is in the key where an output names it (debug info) and no 
 outputs name even these (split dwarf, coverage), leave further files beside the object, or make of it what
 nobody can search for a path (LTO): then names and cwd are all in the key (`shows_names`).
 
-Paths are joined, never normalised: `-o ../b/x.o` is recorded as the compiler opened it, and `..` behind a link is not what it seems.
-Options are in c_options.py; gcc and clang differ in the Dialect below.
+Paths are joined, never normalised: `-o ../b/x.o` is recorded as the compiler opened it, and `..` behind a link is not what it
+seems. Options are in c_options.py; gcc and clang differ in the Dialect below.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`@file` on a command line, as gcc and clang expand it.
 
-Source: libiberty's `expandargv` and `buildargv` (gcc 12), which LLVM's `TokenizeGNUCommandLine` follows: words are separated by white
-space; both quotes keep it; a backslash takes the next character as it is, within quotes too.  A name that cannot be read
+Source: libiberty's `expandargv` and `buildargv` (gcc 12), which LLVM's `TokenizeGNUCommandLine` follows: words are separated by
+white space; both quotes keep it; a backslash takes the next character as it is, within quotes too.  A name that cannot be read
 stays on the command line as it stands.
 """
 

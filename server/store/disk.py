@@ -8,8 +8,8 @@ Values carry their digest, so that a torn or flipped row is a miss; files are st
 reads one checks it.
 
 The table is read without a transaction (`eviction_policy="none"`: an LRU get would be a write that waits for any writer); what
-was used is marked
-in batches.  Culling and marks speak SQL to diskcache's table `Cache` (key, size, access_time, filename: unchanged since 3.0).
+was used is marked in batches.  Culling and marks speak SQL to diskcache's table `Cache` (key, size, access_time, filename:
+unchanged since 3.0).
 """
 
 from __future__ import annotations
