@@ -115,6 +115,7 @@ class Owner:
         asyncio.get_running_loop().remove_reader(worker.fileno())
         worker.close()
         process = self._workers.pop(worker)
+        asyncio.get_running_loop().run_in_executor(None, process.wait)  # it ends now, or has: leave no zombie
         waiting = self._answers.pop(worker, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)

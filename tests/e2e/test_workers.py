@@ -30,7 +30,16 @@ def owner(world: Any) -> int:
 
 def workers(world: Any) -> set[int]:
     with open(f"/proc/{owner(world)}/task/{owner(world)}/children") as f:
-        return {int(pid) for pid in f.read().split()}
+        return {int(pid) for pid in f.read().split() if is_alive(pid)}
+
+
+def is_alive(pid: str) -> bool:
+    """A worker that was killed is a child until the owner has reaped it."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def wait_for_end(pid: int) -> None:
