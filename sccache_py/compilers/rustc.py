@@ -8,7 +8,7 @@ moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for rustc wr
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sccache_py.compilers.rustc_options import OPTIONS, Does, Option
@@ -185,6 +185,16 @@ def _keep(parsed: _Parsed, name: str, value: str) -> None:
     parsed.arguments += [name, value]
 
 
+def _keep_as(attribute: str) -> Callable[[_Parsed, str, str], None]:
+    """An option that stays in the key word for word, and whose value we need to know."""
+
+    def action(parsed: _Parsed, name: str, value: str) -> None:
+        setattr(parsed, attribute, value)
+        parsed.arguments += [name, value]
+
+    return action
+
+
 def _codegen(parsed: _Parsed, name: str, value: str) -> None:
     key, _, setting = value.partition("=")
     key = key.replace("_", "-")
@@ -212,26 +222,6 @@ def _unstable(parsed: _Parsed, name: str, value: str) -> None:
     if value != "unstable-options":
         parsed.literal = True
     parsed.arguments += ["-Z", value]
-
-
-def _color(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.color = value
-    parsed.arguments += [name, value]
-
-
-def _width(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.width = value
-    parsed.arguments += [name, value]
-
-
-def _error_format(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.error_format = value
-    parsed.arguments += [name, value]
-
-
-def _crate_name(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.crate_name = value
-    parsed.arguments += [name, value]
 
 
 def _crate_type(parsed: _Parsed, name: str, value: str) -> None:
@@ -265,11 +255,6 @@ def _out_dir(parsed: _Parsed, name: str, value: str) -> None:
     parsed.out_dir = value
 
 
-def _output(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.output = value
-    parsed.arguments += [name, value]
-
-
 def _remap(parsed: _Parsed, name: str, value: str) -> None:
     source, equals, target = value.rpartition("=")
     if not equals:
@@ -292,11 +277,6 @@ def _test(parsed: _Parsed, name: str, value: str) -> None:
     parsed.arguments.append(name)
 
 
-def _target(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.target = value
-    parsed.arguments += [name, value]
-
-
 def _ask(parsed: _Parsed, name: str, value: str) -> None:
     parsed.asks = True
     # `--print native-static-libs` and `link-args` come with a whole compile, and KIND=FILE writes a file.
@@ -307,24 +287,24 @@ def _ask(parsed: _Parsed, name: str, value: str) -> None:
 
 _ACTIONS = {
     Does.CODEGEN: _codegen,
-    Does.COLOR: _color,
-    Does.CRATE_NAME: _crate_name,
+    Does.COLOR: _keep_as("color"),
+    Does.CRATE_NAME: _keep_as("crate_name"),
     Does.CRATE_TYPE: _crate_type,
     Does.EMIT: _emit,
-    Does.ERROR_FORMAT: _error_format,
+    Does.ERROR_FORMAT: _keep_as("error_format"),
     Does.EXTERN: _extern,
     Does.LINK: _link,
     Does.NOT_COMPILING: _ask,
-    Does.OUTPUT: _output,
+    Does.OUTPUT: _keep_as("output"),
     Does.OUT_DIR: _out_dir,
     Does.REMAP: _remap,
     Does.REMAP_SCOPE: _remap_scope,
     Does.SEARCH: _search,
     Does.SYSROOT: _sysroot,
-    Does.TARGET: _target,
+    Does.TARGET: _keep_as("target"),
     Does.TEST: _test,
     Does.UNSTABLE: _unstable,
-    Does.WIDTH: _width,
+    Does.WIDTH: _keep_as("width"),
 }
 
 
