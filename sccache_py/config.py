@@ -7,12 +7,16 @@ decided here: `Settings` is read once, when the server starts; `Wishes` are read
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 DEFAULT_SIZE_BYTES = 10 * 1024**3
+DEFAULT_ZSTD_LEVEL = 1
+MAX_ZSTD_LEVEL = 22
+
 DEFAULT_IDLE_S = 600
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _TRUE = ("1", "true", "on", "yes")
@@ -30,7 +34,7 @@ class Settings:
     read_only: bool = False
     jobs: int | None = None  # None: the processors that this process may use
     workers: int | None = None  # None: by the number of processors
-    zstd_level: int = 0  # 0: stored as they are
+    zstd_level: int = DEFAULT_ZSTD_LEVEL  # 0: stored as they are
     basedirs: tuple[str, ...] = ()
     error_log: str | None = None
     log_level: str = "warning"
@@ -69,6 +73,18 @@ def _number(text: str, name: str) -> int:
     if number < 0:
         raise ConfigError(f"{name}: {text!r} is not a whole number of 0 or more")
     return number
+
+
+def _basedirs(variable: str | None, table: object) -> tuple[str, ...]:
+    """Absolute directories, without a slash at the end.  Raises ConfigError."""
+    if variable is None and not (isinstance(table, list) and all(isinstance(d, str) for d in table)):
+        raise ConfigError("configuration file: basedirs is not a list of strings")
+    named = variable.split(":") if variable is not None else table
+    assert isinstance(named, list)
+    for directory in named:
+        if directory and (not directory.startswith("/") or ".." in directory.split("/") or not directory.strip("/")):
+            raise ConfigError(f"SCCACHE_BASEDIRS: {directory!r} is not the absolute path of a directory below the root")
+    return tuple(dict.fromkeys(posixpath.normpath("/" + directory.strip("/")) for directory in named if directory))
 
 
 def _is_true(text: str | None) -> bool:
@@ -114,6 +130,7 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
         return _number(env[name], name) if env.get(name) else None
 
     idle = number("SCCACHE_IDLE_TIMEOUT")
+    level = number("SCCACHE_CACHE_ZSTD_LEVEL")
     return Settings(
         directory=directory,
         size_bytes=DEFAULT_SIZE_BYTES if size is None else parse_size(str(size), "SCCACHE_CACHE_SIZE"),
@@ -121,8 +138,8 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
         read_only=mode == "READ_ONLY",
         jobs=number("SCCACHE_JOBS") or None,
         workers=number("SCCACHE_WORKERS"),
-        zstd_level=number("SCCACHE_CACHE_ZSTD_LEVEL") or 0,
-        basedirs=tuple(d for d in env.get("SCCACHE_BASEDIRS", "").split(":") if d),
+        zstd_level=DEFAULT_ZSTD_LEVEL if level is None else min(level, MAX_ZSTD_LEVEL),
+        basedirs=_basedirs(env.get("SCCACHE_BASEDIRS"), table.get("basedirs", [])),
         error_log=env.get("SCCACHE_ERROR_LOG") or None,
         log_level=env.get("SCCACHE_LOG", "warning").rpartition("=")[2].lower(),
         observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),

@@ -32,6 +32,7 @@ from sccache_py.server.listener import Listener
 from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
+from sccache_py.server.packing import Packer, pack_for
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
 from sccache_py.server.restore import Restorer
@@ -49,6 +50,9 @@ log = logging.getLogger(__name__)
 
 # How often the server looks whether its name is still its own.
 _WATCH_S = 10.0
+
+# Who stops the server waits this long for stored files to be compressed.
+_PACKING_PATIENCE_S = 60.0
 
 # A thread that computes gives way to the event loop within this time.
 _SWITCH_S = 0.0005
@@ -83,7 +87,7 @@ class Parts:
                 pool=self.pool,
                 runner=self.runner,
                 observer=self.observer,
-                depositor=Depositor(self.store, self.memo, settings.zstd_level),
+                depositor=Depositor(self.store, self.memo),
                 threads=self.threads,
                 stats=self.stats,
                 in_background=lambda work: self.listener.in_background(work),
@@ -112,7 +116,7 @@ class Worker:
         self._link = Link(socket.socket(fileno=control_fd), self._take_counted, self.leave)
         service = Service(
             answer_now=parts.pipeline.answer_now,
-            answer=lambda request, _: parts.pipeline.hit_only(request),
+            answer=lambda request, _, begun: parts.pipeline.hit_only(request, begun),
             control=None,
             leave=lambda: None,
             hand_over=self._link.hand_over,
@@ -161,8 +165,13 @@ class Server:
         leases = Leases(parts.pool, parts.jobs, runtime, self._stoppers)
         service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave, leases.serve)
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
+        self._packer = Packer(parts.keeper, [*_program(), "--pack", str(settings.zstd_level)])
+        self._packs = settings.zstd_level > 0 and not settings.read_only
+        if self._packs:
+            parts.keeper.stored = self._packer.note
         self._gone = asyncio.Event()
         self._leaving = False
+        self._asked_to_stop = False
         self._stored = asyncio.Event()
 
     async def run(self) -> None:
@@ -187,9 +196,7 @@ class Server:
         watch.cancel()
 
     def _worker_command(self) -> list[str]:
-        # Frozen, we are one program; installed, a script that an interpreter runs.
-        program = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sccache_py.server.app"]
-        return [*program, "--settings", settings_to_json(self.settings), *(["--native", self._native] if self._native else [])]
+        return [*_program(), "--settings", settings_to_json(self.settings), *(["--native", self._native] if self._native else [])]
 
     def _counted(self, stats: Stats) -> None:
         self.parts.stats.merge(stats)
@@ -202,6 +209,8 @@ class Server:
             if not swept and not self.listener.connections:
                 swept = True
                 await self.keeper.sweep()
+                if self._packs:
+                    await self._packer.resume()
             if not self.claim.is_ours():
                 self.leave()
 
@@ -217,6 +226,7 @@ class Server:
         try:
             await self.workers.leave()
             await self.listener.drained(but=self._stoppers)
+            await self._packer.finish(_PACKING_PATIENCE_S if self._asked_to_stop else 0)
             self._last_answer = await self._answer_stats()
             await self.keeper.close()
             self.parts.observer.close()
@@ -235,6 +245,7 @@ class Server:
         if name == "stop":
             # Answered when all is stored and checkpointed: a container may end right after.
             self._stoppers.add(asyncio.current_task())
+            self._asked_to_stop = True
             self.leave()
             await self._stored.wait()
             return self._last_answer
@@ -252,6 +263,11 @@ class Server:
 
     async def _answer_stats(self) -> dict[str, Any]:
         return answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
+
+
+def _program() -> list[str]:
+    """What starts a process of ours: frozen, we are one program; installed, a script that an interpreter runs."""
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sccache_py.server.app"]
 
 
 def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool: TokenPool | None) -> dict[str, Any]:
@@ -338,7 +354,10 @@ def main() -> int:
     parser.add_argument("--print-stats", action="store_true", help="print the stored statistics as JSON and exit")
     parser.add_argument("--worker", nargs=2, type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--settings", help=argparse.SUPPRESS)
+    parser.add_argument("--pack", type=int, metavar="LEVEL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.pack:
+        return pack_for(arguments.pack)
     if arguments.worker:
         return _work(arguments.settings, arguments.native, *arguments.worker)
 
@@ -376,6 +395,7 @@ def _work(settings_json: str, native: str | None, control_fd: int, listening_fd:
     settings = settings_from_json(settings_json)
     _start_log(settings)
     sys.setswitchinterval(_SWITCH_S)
+
 
     async def run() -> None:
         await Worker(settings, native, control_fd, listening_fd).run()

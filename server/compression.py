@@ -1,33 +1,85 @@
-"""zstd for stored files: smaller on disk, at the price of a copy through the processor on every hit.
+"""zstd for stored files: smaller on disk, at the price of a pass through the processor on every hit.
 
-Frames carry their content's checksum, so that a damaged file is noticed before its output appears under its name.
+All files of a result make one frame, one after the other, without anything between: who wrote it knows their sizes.  Much of an
+`.rlib` stands in its `.rmeta` word for word, and a window over both of them finds that.  The frame carries no checksum; whoever
+unpacks compares the digest of each file.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from types import TracebackType
 
 import zstandard
+
+from sccache_py.keys import Hasher
+from sccache_py.server.files import FileShrank, open_regular, write_all
+
+_CHUNK_BYTES = 1 << 18
+
+# Windows of 2^10 to 2^27 bytes: what every decoder takes without being asked for more memory.
+_WINDOW_LOGS = (10, 27)
 
 
 class CompressionError(Exception):
     """Not a zstd frame, or one that is damaged."""
 
 
-def compress(source: int, target: int, level: int) -> None:
-    """Descriptors; level 1 to 19.  Raises OSError."""
-    os.lseek(source, 0, os.SEEK_SET)
-    with os.fdopen(os.dup(source), "rb") as read, os.fdopen(os.dup(target), "wb") as write:
-        zstandard.ZstdCompressor(level=level, write_checksum=True).copy_stream(read, write)
+def pack_files(plain: Sequence[str], packed: str, level: int) -> list[bytes]:
+    """Make the file `packed` of the files `plain`; level 1 to 19.  Returns the digests of what was read.
 
-
-def decompress(source: int, target: int, size: int) -> None:
-    """Descriptors.  Raises OSError, and CompressionError if what comes out is not `size` bytes under their checksum."""
-    os.lseek(source, 0, os.SEEK_SET)
+    Raises OSError, also if a file changes its size meanwhile.
+    """
+    sizes = [os.stat(path).st_size for path in plain]
+    smallest, largest = _WINDOW_LOGS
+    window_log = min(largest, max(smallest, (sum(sizes) - 1).bit_length()))
+    how = {"window_log": window_log, "enable_ldm": True} if len(plain) > 1 else {}
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=sum(sizes), write_checksum=False, **how)
+    digests = []
     try:
-        with os.fdopen(os.dup(source), "rb") as read, os.fdopen(os.dup(target), "wb") as write:
-            _, written = zstandard.ZstdDecompressor().copy_stream(read, write)
+        frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=sum(sizes))
+        with open(os.open(packed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as write:
+            for path, size in zip(plain, sizes, strict=True):
+                hasher = Hasher()
+                with open_regular(path) as read:
+                    while chunk := read.read(_CHUNK_BYTES):
+                        hasher.update(chunk)
+                        write.write(frame.compress(chunk))
+                    if read.tell() != size:
+                        raise FileShrank(f"{path} changed while it was packed")
+                digests.append(hasher.digest())
+            write.write(frame.flush())
     except zstandard.ZstdError as e:
-        raise CompressionError(str(e)) from e
-    if written != size:
-        raise CompressionError(f"{written} bytes instead of {size}")
+        raise OSError(f"zstd: {e}") from e
+    return digests
+
+
+class Unpacking:
+    """The files of one pack, in their order.  The descriptor stays the caller's."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
+        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOGS[1]).stream_reader(self._file)
+        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+
+    def __enter__(self) -> Unpacking:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def next_file(self, target: int, size: int) -> bytes:
+        """Write `size` bytes to a descriptor; their digest.  Raises CompressionError, OSError."""
+        hasher = Hasher()
+        while size:
+            try:
+                got = self._frame.readinto(self._buffer[: min(size, _CHUNK_BYTES)])
+            except zstandard.ZstdError as e:
+                raise CompressionError(str(e)) from e
+            if not got:
+                raise CompressionError(f"ends {size} bytes too early")
+            hasher.update(self._buffer[:got])
+            write_all(target, self._buffer[:got])
+            size -= got
+        return hasher.digest()

@@ -27,6 +27,7 @@ from sccache_py.request import OtherVersion, decode_request
 from sccache_py.server import trace
 from sccache_py.server.answers import Answer, Finished, Pass, Replay
 from sccache_py.server.builds import Build, build_of
+from sccache_py.server.planning import Job
 from sccache_py.server.runner import send_signal
 from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
 
@@ -65,13 +66,13 @@ def _lives_with_us(pid: int) -> bool:
 class Service:
     """What a connection may ask of the server.
 
-    answer_now, answer: the pipeline's two ways; answer gives None where another process must answer.
+    answer_now, answer: the pipeline's two ways (the second goes on with what the first gave); answer gives None where another process must.
     control: name and arguments → the answer's map; None: another process answers it.  lease: serves a build under the wrapper.
     leave: a client of another version wants this socket.  hand_over: give the connection, with what was read of it, to that other process.
     """
 
-    answer_now: Callable[[Request], Answer | None]
-    answer: Callable[[Request, Connection], Coroutine[Any, Any, Answer | None]]
+    answer_now: Callable[[Request], Answer | Job | None]
+    answer: Callable[[Request, Connection, Job | None], Coroutine[Any, Any, Answer | None]]
     control: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]] | None
     leave: Callable[[], None]
     lease: Callable[[Connection, dict[str, Any]], Coroutine[Any, Any, None]] | None = None
@@ -180,10 +181,10 @@ class Connection:
             return
         trace.mark("place")
         answer = self._service.answer_now(request)
-        if answer is not None:
+        if answer is None or isinstance(answer, Job):
+            self.task = self._loop.create_task(self._long_way(self._service.answer(request, self, answer), Kind.REQUEST, payload))
+        else:
             self._answer(answer)
-            return
-        self.task = self._loop.create_task(self._long_way(self._service.answer(request, self), Kind.REQUEST, payload))
 
     def _leave(self, kind: Kind, payload: bytes) -> None:
         """To a client of another version."""

@@ -12,8 +12,9 @@ import contextlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sccache_py import entry
@@ -46,9 +47,22 @@ def result_key(result: bytes) -> bytes:
     return b"r" + result
 
 
-def output_key(output: Output) -> bytes:
-    """A stored file is named by its content, and whether it is compressed."""
-    return (b"z" if output.zstd else b"o") + output.digest
+def file_key(digest: bytes) -> bytes:
+    """A stored file as it is, named by its content."""
+    return b"o" + digest
+
+
+def pack_key(result: bytes) -> bytes:
+    """All files of one result in one compressed file."""
+    return b"p" + result
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFiles:
+    """Where the files of a result are: each for itself, by digest, or all in one pack, in the order of the outputs."""
+
+    plain: Mapping[bytes, str]
+    pack: str | None = None
 
 
 class _Shelf(OrderedDict[bytes, T]):
@@ -78,8 +92,9 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._manifests: _Shelf[list[Variant]] = _Shelf()
         self._results: _Shelf[Result] = _Shelf()
-        self._paths: _Shelf[str] = _Shelf()
+        self._files: _Shelf[StoredFiles] = _Shelf()  # by result
         self.report: Callable[[], None] | None = None  # where statistics go instead of the store: a hit worker's to its owner
+        self.stored: Callable[[bytes, Result], None] | None = None  # is told which results were
         self._used: dict[bytes, None] = {}
         self._marking: asyncio.TimerHandle | None = None
         self._stores = 0
@@ -125,30 +140,40 @@ class Keeper:
             log.warning("store: %s", e)
             return None
 
-    def paths_now(self, result: Result) -> dict[bytes, str] | None:
-        """Where the store kept the files of a result when it was last asked, by digest; None: it must be asked."""
-        paths = {o.digest: self._paths.get(o.digest, "") for o in result.outputs if o.inline is None}
-        return None if "" in paths.values() else paths
+    def files_now(self, key: bytes) -> StoredFiles | None:
+        """Where the store kept the files of a result when it was last asked; None: it must be asked."""
+        return self._files.find(key)
 
-    async def output_path(self, output: Output) -> str | None:
-        """Where the store keeps this file."""
-        path = await self._ask(lambda: self.store.file_path(output_key(output)), None, "cache_read_errors")
-        self._paths.pop(output.digest, None)
-        if path is not None:
-            self._paths.keep(output.digest, path)
-        return path
+    async def files(self, key: bytes, result: Result) -> StoredFiles | None:
+        """Where the store keeps them; None: one is gone."""
+        digests = digests_of(result)
+
+        def look() -> StoredFiles | None:
+            pack = self.store.file_path(pack_key(key)) if digests else None
+            if pack is not None:
+                return StoredFiles({}, pack)
+            found = {digest: self.store.file_path(file_key(digest)) for digest in digests}
+            plain = {digest: path for digest, path in found.items() if path is not None}
+            return StoredFiles(plain) if len(plain) == len(found) else None
+
+        files = await self._ask(look, None, "cache_read_errors") if digests else StoredFiles({})
+        self._files.pop(key, None)
+        if files is not None:
+            self._files.keep(key, files)
+        return files
 
     async def add(self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str]) -> bool:
         """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that
         nothing names what is not there."""
 
         def store_all() -> list[Variant]:
-            for output in result.outputs:
-                path = files.pop(output.digest, None)
-                if path is not None and not self._is_stored(output):
-                    self.store.adopt_file(output_key(output), path)
+            for digest in digests_of(result):
+                path = files.pop(digest, None)
+                if path is not None and not self._is_stored(digest):
+                    self.store.adopt_file(file_key(digest), path)
                 elif path is not None:
                     os.unlink(path)
+            self.store.delete(pack_key(variant.result))  # of an earlier compile that came to the same, if not to the same bytes
             self.store.put(result_key(variant.result), entry.pack_result(result))
             variants: list[Variant] = []
 
@@ -171,15 +196,18 @@ class Keeper:
             return False
         self._manifests.keep(recipe, variants)
         self._results.keep(variant.result, result)
+        self._files.pop(variant.result, None)
+        if self.stored is not None:
+            self.stored(variant.result, result)
         self.stats.count("cache_writes")
         self._stores += 1
         if self._stores % _CULL_EVERY_STORES == 1:
             await self.cull()
         return True
 
-    def _is_stored(self, output: Output) -> bool:
+    def _is_stored(self, digest: bytes) -> bool:
         try:
-            return self.store.file_path(output_key(output)) is not None
+            return self.store.file_path(file_key(digest)) is not None
         except StoreError:
             return False  # a damaged row: it is replaced
 
@@ -190,9 +218,9 @@ class Keeper:
 
         def drop() -> None:
             self.store.delete(result_key(key))
-            for output in result.outputs if result is not None else ():
-                if output.inline is None:
-                    self.store.delete(output_key(output))
+            self.store.delete(pack_key(key))
+            for digest in digests_of(result) if result is not None else ():
+                self.store.delete(file_key(digest))
 
         if not self.read_only:
             await self._ask(drop, None, "cache_write_errors")
@@ -208,15 +236,60 @@ class Keeper:
         """Noted now, written in a batch: a write for each hit would make hits wait for each other."""
         self._used[manifest_key(recipe)] = None
         self._used[result_key(key)] = None
-        for output in result.outputs:
-            if output.inline is None:
-                self._used[output_key(output)] = None
+        files = self._files.get(key)
+        for used in [pack_key(key)] if files is not None and files.pack else map(file_key, digests_of(result)):
+            self._used[used] = None
         if self._marking is None:
             self._marking = asyncio.get_running_loop().call_later(_MARK_EVERY_S, self._mark_later)
 
     def _mark_later(self) -> None:
         self._marking = None
         self._background = asyncio.ensure_future(self.flush())
+
+    # -- packing (packing.py) ------------------------------------------------------------------------------------
+
+    async def unpacked(self) -> list[tuple[bytes, Result]]:
+        """Results with files that are stored as they are."""
+
+        def look() -> list[tuple[bytes, Result]]:
+            if not self.store.keys(file_key(b"")):
+                return []
+            packed = {key[1:] for key in self.store.keys(pack_key(b""))}
+            results = ((key[1:], self.store.get(key)) for key in self.store.keys(result_key(b"")) if key[1:] not in packed)
+            decoded = ((key, self._decode(entry.unpack_result, data)) for key, data in results)
+            return [(key, result) for key, result in decoded if result is not None and digests_of(result)]
+
+        none: list[tuple[bytes, Result]] = []
+        return await self._ask(look, none, "cache_read_errors")
+
+    async def plain_files(self, result: Result) -> tuple[list[str], str] | None:
+        """Where they are, in the order of the outputs, and a scratch path for a pack; None: one is not there."""
+
+        def look() -> tuple[list[str], str] | None:
+            found = [self.store.file_path(file_key(output.digest)) for output in stored_outputs(result)]
+            paths = [path for path in found if path is not None]
+            return (paths, self.store.scratch_path()) if len(paths) == len(found) else None
+
+        return await self._ask(look, None, "cache_read_errors")
+
+    async def replace_by_pack(self, key: bytes, path: str, no_longer_needed: Iterable[bytes]) -> None:
+        """path: a pack made under the scratch path.  Who still knows the plain files finds them gone, and asks again.
+
+        no_longer_needed: digests of plain files that no result needs now.
+        """
+
+        def replace() -> str | None:
+            self.store.adopt_file(pack_key(key), path)
+            for digest in no_longer_needed:
+                self.store.delete(file_key(digest))
+            return self.store.file_path(pack_key(key))
+
+        packed = await self._ask(replace, None, "cache_write_errors")
+        self._files.pop(key, None)
+        if packed is not None:
+            self._files.keep(key, StoredFiles({}, packed))
+
+    # -- what is written in batches ------------------------------------------------------------------------------
 
     async def recall(self) -> None:
         """Learn the digests of large files that an earlier server of this cache knew."""
@@ -256,9 +329,11 @@ class Keeper:
 
     async def total_stats(self) -> Stats:
         """All since the last zeroing, by every server of this cache."""
+        # What is unsaved at the moment the store is asked: a save that comes between adds to the store what it takes from here.
+        unsaved = Stats.from_dict(self.stats.to_dict())
         data = await self._ask(lambda: self.store.get(STATS_KEY), None, "cache_read_errors")
         total = stored_stats(data)
-        total.merge(self.stats)
+        total.merge(unsaved)
         return total
 
     async def zero_stats(self) -> None:
@@ -271,6 +346,7 @@ class Keeper:
             log.info("store: %d entries culled", gone)
             self._manifests.clear()
             self._results.clear()
+            self._files.clear()
 
     async def sweep(self) -> None:
         gone = await self._ask(self.store.sweep_orphans, 0, "cache_write_errors")
@@ -286,6 +362,16 @@ class Keeper:
         await self.flush()
         await self._ask(self.store.close, None, "cache_write_errors")
         self._thread.shutdown()
+
+
+def stored_outputs(result: Result) -> list[Output]:
+    """Those that are files in the store."""
+    return [o for o in result.outputs if o.inline is None]
+
+
+def digests_of(result: Result) -> list[bytes]:
+    """Of the outputs that are files in the store, each once."""
+    return list({o.digest: None for o in stored_outputs(result)})
 
 
 def stored_stats(data: bytes | None) -> Stats:

@@ -10,13 +10,15 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Request, Result
 from sccache_py.server import permits
-from sccache_py.server.compression import CompressionError, decompress
+from sccache_py.server.compression import CompressionError, Unpacking
 from sccache_py.server.files import FileMemo, copy_descriptor, hash_descriptor, publish, stamp_of, write_all
+from sccache_py.server.keeper import StoredFiles
 
 # Smaller ones are hashed again in less time than remembering takes.
 _REMEMBERED_BYTES = 16 * 1024
@@ -32,60 +34,59 @@ class Restorer:
 
     memo: FileMemo
 
-    def restore(self, plan: Plan, result: Result, paths: dict[bytes, str], caller: Request) -> None:
-        """paths: where the store keeps each file, by digest.
-
-        Raises Damaged if a stored file is not usable (no output is then incomplete, but some may be there), OSError if an output
+    def restore(self, plan: Plan, result: Result, files: StoredFiles, caller: Request) -> None:
+        """Raises Damaged if a stored file is not usable (no output is then incomplete, but some may be there), OSError if an output
         cannot be written.
         """
         if not permits.may_write(caller, result):
             raise OSError(errno.EFBIG, "larger than the caller may write")
-        sources: dict[bytes, int] = {}
-        try:
+        if not plan.follows_links:
             for output in result.outputs:
-                if output.inline is None and output.digest not in sources:
-                    sources[output.digest] = self._open_stored(output, paths[output.digest])
-            for output in result.outputs:
-                self._write(plan, output, sources.get(output.digest), caller.umask)
-        finally:
-            for fd in sources.values():
-                os.close(fd)
+                target = plan.roles.unfold(output.path)
+                if target is not None and os.path.islink(target):
+                    raise OSError(errno.ELOOP, "a link is where an output goes", target)
+        with contextlib.ExitStack() as opened:
+            fill: Callable[[Output, int], None]
+            if files.pack is not None:
+                descriptor = _open_stored(files.pack)
+                opened.callback(os.close, descriptor)
+                fill = _packed(opened.enter_context(Unpacking(descriptor)))
+            else:
+                sources: dict[bytes, int] = {}
+                for output in result.outputs:
+                    if output.inline is None and output.digest not in sources:
+                        path = files.plain[output.digest]
+                        sources[output.digest] = descriptor = _open_stored(path)
+                        opened.callback(os.close, descriptor)
+                        self._check(output, path, descriptor)
 
-    def _open_stored(self, output: Output, path: str) -> int:
-        try:
-            # O_NONBLOCK: what lies there may be a FIFO by now.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as e:
-            raise Damaged(path) from e
-        try:
-            self._check(output, path, fd)
-        except OSError as e:
-            os.close(fd)
-            raise Damaged(path) from e
-        except Damaged:
-            os.close(fd)
-            raise
-        return fd
+                def fill(output: Output, fd: int) -> None:
+                    copy_descriptor(sources[output.digest], fd, output.size)
+
+            for output in result.outputs:
+                self._write(plan, output, fill, caller.umask)
 
     def _check(self, output: Output, path: str, fd: int) -> None:
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
-            raise Damaged(path)
-        if output.zstd:
-            return  # its frame carries a checksum
-        stamp = stamp_of(st)
-        if self.memo.known(path, stamp) != output.digest:
-            if stamp[2] != output.size or hash_descriptor(fd) != output.digest:
-                raise Damaged(path)
-            self.memo.remember(path, stamp, output.digest)
+        try:
+            stamp = stamp_of(os.fstat(fd))
+            if self.memo.known(path, stamp) != output.digest:
+                if stamp[2] != output.size or hash_descriptor(fd) != output.digest:
+                    raise Damaged(path)
+                self.memo.remember(path, stamp, output.digest)
+        except OSError as e:
+            raise Damaged(path) from e
 
-    def _write(self, plan: Plan, output: Output, source: int | None, umask: int) -> None:
+    def _write(self, plan: Plan, output: Output, fill: Callable[[Output, int], None], umask: int) -> None:
         target = plan.roles.unfold(output.path)
         if target is None:
             raise Damaged(output.path)
         # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
-        written = publish(target, mode, lambda fd: _fill(plan, output, source, fd))
+        if target not in plan.must_write:
+            # A compiler makes the directory that it keeps modules in (gcm.cache), but not one that it is told to write to.
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(target), 0o777 & ~umask)
+        written = publish(target, mode, lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd))
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
             return
@@ -96,19 +97,37 @@ class Restorer:
                     self.memo.remember(target, stamp_of(st), output.digest)
 
 
-def _fill(plan: Plan, output: Output, source: int | None, fd: int) -> None:
-    if source is None:
-        assert output.inline is not None
-        write_all(fd, _filled(plan, output.inline) if output.template else output.inline)
-    elif output.zstd:
+def _open_stored(path: str) -> int:
+    """Raises Damaged."""
+    try:
+        # O_NONBLOCK: what lies there may be a FIFO by now.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as e:
+        raise Damaged(path) from e
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Damaged(path)
+    return fd
+
+
+def _packed(pack: Unpacking) -> Callable[[Output, int], None]:
+    def fill(output: Output, fd: int) -> None:
         try:
-            decompress(source, fd, output.size)
+            digest = pack.next_file(fd, output.size)
         except CompressionError as e:
             raise Damaged(output.path) from e
-    else:
-        copy_descriptor(source, fd, output.size)
+        if digest != output.digest:
+            raise Damaged(output.path)
+
+    return fill
+
+
+def _write_inline(plan: Plan, output: Output, fd: int) -> None:
+    assert output.inline is not None
+    write_all(fd, _filled(plan, output.inline) if output.template else output.inline)
 
 
 def _filled(plan: Plan, template: bytes) -> bytes:
     """An output with this call's names in it."""
-    return plan.roles.fill_template(template) if plan.depfile is None else make_rule.unfold(template, plan.depfile)
+    filled = plan.roles.fill_template(template)
+    return filled if plan.depfile is None else make_rule.unfold(filled, plan.depfile)

@@ -29,6 +29,10 @@ class Store(Protocol):
 
     def has(self, key: bytes) -> bool: ...
 
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """Of values and files, the oldest first."""
+        ...
+
     def scratch_path(self) -> str:
         """A new name on the store's file system, for a file that adopt_file will take."""
         ...

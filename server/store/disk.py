@@ -227,6 +227,11 @@ class DiskStore:
         with _translated():
             return key in self._cache
 
+    def keys(self, prefix: bytes) -> list[bytes]:
+        with _translated():
+            rows = self._cache._sql("SELECT key FROM Cache WHERE raw = 1 AND key >= ? ORDER BY rowid", (sqlite3.Binary(prefix),)).fetchall()
+        return [bytes(key) for (key,) in rows if isinstance(key, bytes) and key.startswith(prefix)]
+
     def scratch_path(self) -> str:
         with _translated():
             self._make_directories()

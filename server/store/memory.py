@@ -45,6 +45,9 @@ class MemoryStore:
     def has(self, key: bytes) -> bool:
         return key in self._values or key in self._files
 
+    def keys(self, prefix: bytes) -> list[bytes]:
+        return [key for key in (*self._values, *self._files) if key.startswith(prefix)]
+
     def scratch_path(self) -> str:
         return f"{self._directory}/{next(self._serial)}"
 

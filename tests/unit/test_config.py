@@ -80,3 +80,25 @@ def test_wishes_belong_to_one_call():
 def test_a_malformed_wish_is_none():
     """A build never fails by a wish."""
     assert wishes({"SCCACHE_VERIFY": "often", "SCCACHE_NO_CACHE": "maybe"}) == Wishes()
+
+
+@pytest.mark.parametrize(("text", "level"), [(None, 1), ("0", 0), ("3", 3), ("22", 22), ("99", 22)])
+def test_the_level_of_compression_stays_within_what_zstd_has(text, level):
+    env = {} if text is None else {"SCCACHE_CACHE_ZSTD_LEVEL": text}
+    assert settings({"HOME": "/h", **env}, None).zstd_level == level
+
+
+@pytest.mark.parametrize("value", ["relative", "/a:b", ".", "/", "//", "/a/../b"])
+def test_a_base_directory_is_an_absolute_path(value):
+    """A relative one would be relative to wherever the server was started."""
+    with pytest.raises(ConfigError, match="SCCACHE_BASEDIRS"):
+        settings({**HOME, "SCCACHE_BASEDIRS": value})
+
+
+def test_base_directories_come_from_the_variable_or_the_file():
+    """sccache's variable, separated by colons, and sccache's key in the file."""
+    assert settings({**HOME, "SCCACHE_BASEDIRS": "/a/b/::/c//d:/a/b"}).basedirs == ("/a/b", "/c/d")
+    assert settings(HOME, 'basedirs = ["/file/"]\n').basedirs == ("/file",)
+    assert settings({**HOME, "SCCACHE_BASEDIRS": ""}, 'basedirs = ["/file"]\n').basedirs == ()
+    with pytest.raises(ConfigError, match="basedirs"):
+        settings(HOME, 'basedirs = "/file"\n')
