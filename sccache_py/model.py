@@ -42,7 +42,12 @@ class Reason(enum.Enum):
     FALLBACK_OUTPUTS = "outputs that only observation knows"
     FALLBACK_SEARCH = "libraries found by search without observation"
     FALLBACK_NO_DEP_INFO = "no dep-info without observation"
-    FALLBACK_C = "C without observation"
+    FALLBACK_C = "C without observation:"  # with the option or language of which no list tells
+    FALLBACK_COMPUTED = "computed #include or __has_include without observation"
+    FALLBACK_ASSEMBLER = "assembler may read files without observation"
+    FALLBACK_FILES = "may read files of which no list tells, without observation"
+    FALLBACK_PCH = "precompiled header without observation"
+    FALLBACK_LIST = "the compiler's list is not understood, without observation"
     NO_CACHE = "SCCACHE_NO_CACHE"
     READ_ONLY = "read-only cache"
     # Found on connecting.
@@ -109,7 +114,7 @@ class Plan:
 
     language: str  # "Rust", "C/C++", "Assembler": how sccache counts
     dialect: str  # "rust", "c [gcc]": how sccache counts in detail
-    source: str | None  # the main source, absolute; None: there is none, or it comes by stdin
+    source: str | None  # the main source, absolute; None: it is /dev/null, or stdin, or there is none
     arguments: tuple[str, ...]  # canonical: every path told by its role
     roles: Roles
     known_inputs: tuple[str, ...]  # absolute; what will surely be read (externs)
@@ -128,17 +133,28 @@ class Plan:
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
     leaves_more: bool = False  # other outputs than `must_write`: only observation knows which
+    question: tuple[str, ...] = ()  # words by which the compiler, asked apart, lists what it would read
+    unlisted: Refusal | None = None  # why no list can tell what this depends on or leaves
     searches: bool = False  # libraries are found by search: the compiler's own list does not name them
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
     chooses_width: bool = False
     chooses_links: bool = False  # the compiler would look whether its messages may have links in them
     depfile: Depfile | None = None  # gcc's and clang's, which is one of `templates`
     exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
+    follows_links: bool = True  # a link where an output goes is written through; else it is the compiler's to say
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
+    base_mapped: bool = False  # a prefix map covers the base directory: __FILE__ does not show it
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
     resolves_names: bool = False  # outputs may say where a file really is, not where it was found (gcc's system headers)
     tells_time: bool = False  # __DATE__ and kin may be in what is read
+    writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
+    checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
+
+
+    def roots(self) -> list[tuple[str, set[str]]]:
+        """Directories that files are told relative to and that are not in the key: (role, its spellings)."""
+        return [(role, paths) for role, paths in self.roles.spellings() if role == "base" or (role == "cwd" and not self.cwd_in_key)]
 
 
 @dataclass(slots=True)
@@ -179,7 +195,6 @@ class Output:
     digest: bytes
     inline: bytes | None
     template: bool
-    zstd: bool = False  # the store's file is compressed
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,20 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sccache_py.conditions import Draft
+from sccache_py.conditions import Draft, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Variant
 from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, open_regular, stamp_of
+from sccache_py.server.time_macros import NAMES, Words, tells_names
 
 log = logging.getLogger(__name__)
 
 # Smaller files are hashed at once: that takes less than opening them for later would save.
 _AT_ONCE_BYTES = 128 * 1024
+
+# How clang's serialized ASTs begin; clang 14 makes 19 KB of an empty header.
+_PRECOMPILED = b"CPCH"
+_LEAST_PRECOMPILED_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,9 @@ class Inputs:
 
     variant: Variant
     _late: dict[int, _Late] = field(default_factory=dict)  # by position in variant.files
-    time_macros: set[bytes] = field(default_factory=set)  # __DATE__ and kin, where the plan says that they count
-    tells_time: bool = False
+    said: set[bytes] = field(default_factory=set)  # __DATE__ and kin and paths of roles, where the plan says that they count
+    tells_names: bool = False  # __FILE__ and kin
+    searched: Words | None = None  # what is searched for besides the clock's macros; None: nothing at all is
 
     def complete(self, memo: FileMemo) -> Reason | None:
         """Compute what is missing; for a thread.  Raises OSError."""
@@ -54,13 +60,19 @@ class Inputs:
             # Not its ctime: a rename or a new link to it changes that, and the content stays.
             if (now.st_size, now.st_mtime_ns) != (late.stamp[2], late.stamp[3]):
                 return Reason.INPUT_TOO_NEW
-            if self.tells_time:
-                used = memo.time_macros.known(digest)
-                self.time_macros.update(memo.time_macros.search(os.pread(late.fd, now.st_size, 0), digest) if used is None else used)
+            if self.searched is not None:
+                used = memo.time_macros.known(digest, self.searched)
+                if used is None:
+                    used = memo.time_macros.search(os.pread(late.fd, now.st_size, 0), digest, self.searched)
+                self.note(late.path, used)
             if late.settled:
                 memo.remember(late.path, late.stamp, digest)
             self.variant.files[position] = (self.variant.files[position][0], digest)
         return None
+
+    def note(self, path: str, used: Words) -> None:
+        self.said.update(used)
+        self.tells_names = self.tells_names or tells_names(used, path)
 
     def close(self) -> None:
         for late in self._late.values():
@@ -75,7 +87,8 @@ def take_down(
 
     before: digests of inputs from just before that.
     """
-    inputs = Inputs(Variant([], [], [], [], [(name, env.get(name)) for name in draft.asked], []), tells_time=plan.tells_time)
+    asked = [(name, value_of(env, name)) for name in draft.asked]
+    inputs = Inputs(Variant([], [], [], [], asked, []), searched=_searched(plan))
     try:
         reason = _take_files(plan, draft, memo, began_ns, before, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
     except BaseException:
@@ -117,29 +130,43 @@ def _take_files(
             if stamp_of(os.fstat(fd)) != stamp_of(st):
                 return Reason.INPUT_TOO_NEW
             digest = b""
-        if digest and plan.tells_time:
-            used = _time_macros(path, digest, memo)
+        if digest and inputs.searched is not None:
+            used = _words(path, digest, memo, inputs.searched)
             if used is None:
                 return Reason.INPUT_TOO_NEW
-            inputs.time_macros.update(used)
+            inputs.note(path, used)
         files.append((plan.roles.fold(path), digest))
     return None
 
 
-def _time_macros(path: str, digest: bytes, memo: FileMemo) -> tuple[bytes, ...] | None:
-    """None: the file is not what it was when it was hashed.  Raises OSError."""
-    used = memo.time_macros.known(digest)
+def _searched(plan: Plan) -> Words | None:
+    """Paths by which a source may name a file of its checkout, and another checkout's the same one; and __FILE__, where it matters."""
+    if not plan.tells_time:
+        return None
+    paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
+    return (*paths, *NAMES) if plan.roles.has("base") and not plan.base_mapped else paths
+
+
+def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | None:
+    """Macros and paths in a file; None: it is not what it was when it was hashed.  Raises OSError."""
+    used = memo.time_macros.known(digest, paths)
     if used is None:
         with open_regular(path) as f:
             data = f.read()
         if digest_of(data) != digest:
             return None
-        used = memo.time_macros.search(data, digest)
+        used = memo.time_macros.search(data, digest, paths)
     return used
 
 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
     fold = plan.roles.fold
+    if plan.writes_times or (plan.checks_times and any(_is_precompiled(path) for path in draft.read)):
+        for path in dict.fromkeys((*draft.read, *draft.present)):
+            modified = sight.modified(path)
+            if modified is None:
+                return Reason.INPUT_VANISHED
+            variant.present.append((fold(path), modified))
     for path in (*draft.present, *_behind_links(draft.read)) if plan.resolves_names else draft.present:
         state = sight.state(path, fold)
         if state is None:
@@ -167,6 +194,17 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
             return Reason.INPUT_VANISHED
         variant.listed.append((fold(path), names))
     return None
+
+
+def _is_precompiled(path: str) -> bool:
+    """Whether clang looks at the mtimes of what this file was made of: a precompiled header, but not a module (`x.pcm`)."""
+    try:
+        if path.endswith(".pcm") or os.stat(path).st_size < _LEAST_PRECOMPILED_BYTES:
+            return False
+        with open_regular(path) as f:
+            return f.read(len(_PRECOMPILED)) == _PRECOMPILED
+    except OSError:
+        return False
 
 
 def _behind_links(files: list[str]) -> list[str]:

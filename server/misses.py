@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from sccache_py import config, makeflags
+from sccache_py.compilers.driver import Told
+from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason, Result
 from sccache_py.observation import plain
 from sccache_py.server import deposit, trace
@@ -25,6 +27,7 @@ from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import COMPILING, FINISHING
 from sccache_py.server.jobserver import Grant, Need, TokenPool
 from sccache_py.server.keeper import Keeper
+from sccache_py.server.look import FileLook, TextMemo
 from sccache_py.server.memory import Peaks
 from sccache_py.server.observer import Observer, Record
 from sccache_py.server.planning import Job
@@ -45,6 +48,33 @@ _JOBSERVER_TROUBLE = re.compile(
 _YOUNG_NS = 2_000_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a compiler that cannot be observed said before it compiled, and when."""
+
+    draft: Draft | Reason
+    began_ns: int
+
+
+class _Nobody:
+    """The audience of a question: it was not the client's."""
+
+    def started(self, process_group: int) -> None:
+        pass
+
+    def stdout(self, data: bytes) -> None:
+        pass
+
+    def stderr(self, data: bytes) -> None:
+        pass
+
+    def ended(self, killed_by: int | None, status: int) -> None:
+        pass
+
+    async def room(self) -> None:
+        pass
+
+
 @dataclass(slots=True)
 class Misses:
     """in_background: for work that outlives the request."""
@@ -59,6 +89,7 @@ class Misses:
     stats: Stats
     in_background: Callable[[Awaitable[None]], None]
     peaks: Peaks = field(default_factory=Peaks)
+    _texts: TextMemo = field(default_factory=TextMemo)
 
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Result | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
@@ -76,6 +107,7 @@ class Misses:
             async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
                 trace.mark("token")
                 job.seen.turns_to(COMPILING, grant.id)
+                asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
                 ran, ours = await self._run(job, client, record, grant)
                 trace.mark("run")
             job.seen.turns_to(FINISHING)
@@ -90,7 +122,7 @@ class Misses:
                 data = await self.threads.run(record.take)
                 used, whole = len(data), not ran.left_running
                 trace.mark("record")
-            examined = await self._examine(job, ran, ours, data, before)
+            examined = await self._examine(job, ran, ours, data, before, asked)
             trace.mark("examine")
         except SpawnError as e:
             log.warning("%s: %s", job.compiler.program, e)
@@ -99,7 +131,7 @@ class Misses:
             if record is not None:
                 self.observer.end(record, used, whole)
         if isinstance(examined, Reason):
-            self._not_stored(examined)
+            self._not_stored(examined, plan)
         elif examined is None:
             self.stats.count("compile_fails")
         else:
@@ -140,6 +172,28 @@ class Misses:
         ours = tuple(f"{d}/{fd}" for fd in inherit for d in ("/dev/fd", "/proc/self/fd")) + _told_elsewhere(job)
         return ran, ours
 
+    async def _ask(self, job: Job) -> Asked:
+        """What the compiler would read, by its own answer.  Before it compiles: what changes from now on shows in the conditions."""
+        plan, request, compiler = job.plan, job.request, job.compiler
+        # gcc translates what it says of the directories that it searches.
+        env = {**makeflags.without_jobserver(request.env), "LC_ALL": "C", "LANGUAGE": ""}
+        began_ns = coarse_ns()
+        try:
+            ran = await self.runner.run(
+                Command(compiler.program, [request.argv[0], *plan.question], request.cwd, env, (), request), _Nobody()
+            )
+        except SpawnError:  # response files may hold more than a command line does
+            return Asked(Reason.FALLBACK_LIST, began_ns)
+        if ran.killed_by is not None or ran.status != 0 or ran.talked_too_much or ran.left_running:
+            return Asked(Reason.FALLBACK_LIST, began_ns)
+        told, look = Told(ran.stdout, ran.stderr), FileLook(job.sight.memo, self._texts, began_ns)
+        extra = job.wishes.extra_files
+        draft = await self.threads.run(
+            lambda: deposit.draft_listed(plan, compiler.driver, told, request.env, request.cwd, extra, look)
+        )
+        trace.mark("list")
+        return Asked(draft, began_ns)
+
     async def _let_inputs_age(self, plan: Plan) -> None:
         """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
         newest = 0
@@ -164,7 +218,7 @@ class Misses:
         return await self.threads.run(lambda: {path: sight.hash_now(path) for path in young})
 
     async def _examine(
-        self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes, before: dict[str, bytes | None]
+        self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes, before: dict[str, bytes | None], asked: Asked | None
     ) -> deposit.Examined | Reason | None:
         """None: the compile failed."""
         succeeded = ran.killed_by is None and ran.status == 0
@@ -181,14 +235,18 @@ class Misses:
         plan, request = job.plan, job.request
 
         def examine() -> deposit.Examined | Reason:
+            began_ns = ran.began_ns
             if job.observed:
                 draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, succeeded)
+            elif asked is not None:
+                draft, began_ns = asked.draft, asked.began_ns
             else:
-                draft = deposit.draft_listed(plan, job.compiler.driver, request.env, request.cwd, job.wishes.extra_files)
+                look = FileLook(job.sight.memo, self._texts, began_ns)
+                draft = deposit.draft_listed(plan, job.compiler.driver, None, request.env, request.cwd, job.wishes.extra_files, look)
             if isinstance(draft, Reason):
                 return draft
             try:
-                return deposit.examine(plan, draft, request.env, job.sight.memo, ran.began_ns, before)
+                return deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before)
             except OSError as e:
                 log.warning("%s: what it read cannot be looked at: %s", plan.source, e)
                 return Reason.INPUT_VANISHED
@@ -211,8 +269,7 @@ class Misses:
             if verify is not None:
                 await self._compare(job, verify, entry)
             if isinstance(entry, Reason):
-                log.info("not stored (%s): %s", entry.value, job.plan.source)
-                self._not_stored(entry)
+                self._not_stored(entry, job.plan)
             else:
                 stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files)
                 trace.mark("store")
@@ -236,7 +293,8 @@ class Misses:
         log.error("SCCACHE_VERIFY: %s: a stored result differs from the compiler's in %s", job.plan.source, ", ".join(differing))
         await self.keeper.forget(job.recipe, fresh.variant.result)
 
-    def _not_stored(self, reason: Reason) -> None:
+    def _not_stored(self, reason: Reason, plan: Plan) -> None:
+        log.info("not stored (%s): %s", reason.value, plan.source)
         self.stats.count("non_cacheable_compilations")
         self.stats.not_cached(reason.value)
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sccache_py import config, keys
-from sccache_py.compilers import response_files
-from sccache_py.model import Plan, Reason, Refusal, Request
+from sccache_py.compilers import basedirs, response_files
+from sccache_py.model import Plan, Reason, Refusal, Request, Variant
 from sccache_py.server import trace
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
@@ -40,6 +40,8 @@ class Job:
     observed: bool
     sight: Sight
     stdin: bytes | None
+    tried: list[Variant] | None = None  # a manifest of which none holds
+    holding: Variant | None = None  # one that does, looked up a moment ago
     seen: Seen = field(default_factory=unseen)
     began: float = field(default_factory=time.perf_counter)
 
@@ -111,8 +113,10 @@ class Planner:
                 return Reason.FALLBACK_OUTPUTS
             if plan.searches:
                 return Reason.FALLBACK_SEARCH
-            if plan.dep_info is None:
-                return Reason.FALLBACK_NO_DEP_INFO if plan.language == "Rust" else Reason.FALLBACK_C
+            if plan.unlisted is not None:
+                return plan.unlisted
+            if plan.dep_info is None and not plan.question:
+                return Reason.FALLBACK_NO_DEP_INFO
         source = b"" if stdin is None else keys.digest(stdin)
         if plan.reads_stdin and stdin is None:
             return None
@@ -163,6 +167,8 @@ class Planner:
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
+            if isinstance(plan, Plan):
+                plan = basedirs.tell(plan, self.settings.basedirs)
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[call] = plan

@@ -1,36 +1,57 @@
-"""__DATE__ and kin: the one input that no observation of files shows.
+"""What a source says that no observation of files shows: the time, its own name, and paths spelled out.
 
-What a file says is remembered by its digest, so each content is searched once.  A word in a comment counts: to tell it apart
-would take a preprocessor.  gcc asks for SOURCE_DATE_EPOCH when it expands __DATE__ or __TIME__, and only then; clang does so from
+`__DATE__` and kin: gcc asks for SOURCE_DATE_EPOCH when it expands __DATE__ or __TIME__, and only then; clang does so from
 version 16 on, and for __TIMESTAMP__ too, which gcc takes from the file's mtime whatever the variable says.
+
+`__FILE__` and kin: where a path is told by a role, an object may depend on the path's length or hash, and not show it.
+
+A path of a role that stands in a text is that very path for every checkout, not each one's own.
+
+What a file says is remembered by its digest, so each content is searched once (300 headers of C++: 13 ms for three words), and for
+each set of paths.  A word in a comment counts: to tell it apart would take a preprocessor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-_MACROS = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
+_TIMES = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
+NAMES = (b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location")
 
-# Precompiled headers and compilers name every macro there is, used or not.
-_NO_SOURCES = (b"gpch", b"CPCH", b"\x7fELF")
+# Precompiled headers name every macro there is, used or not.
+_PRECOMPILED = (b"gpch", b"CPCH")
+_PROGRAM = b"\x7fELF"
+
+# Headers that hand __FILE__ to a function, as a string, which an object that depends on it then shows.
+_HANDS_ON = ("/assert.h", "/bits/c++config.h", "/debug/macros.h", "/debug/string")
 
 _MEMO_LIMIT = 200_000
+
+Words = tuple[bytes, ...]
 
 
 class TimeMacros:
     def __init__(self) -> None:
-        self._used: dict[bytes, tuple[bytes, ...]] = {}
+        self._used: dict[tuple[bytes, Words], Words] = {}
 
-    def known(self, digest: bytes) -> tuple[bytes, ...] | None:
-        """Which of the macros the content of this digest names; None: search() was not called for it."""
-        return self._used.get(digest)
+    def known(self, digest: bytes, others: Words = ()) -> Words | None:
+        """Which macros of the clock and which other words the content of this digest names; None: search() was not called for it."""
+        times, found = self._used.get((digest, _TIMES)), self._used.get((digest, others))
+        return None if times is None or found is None else times + found
 
-    def search(self, data: bytes, digest: bytes) -> tuple[bytes, ...]:
-        used = () if data.startswith(_NO_SOURCES) else tuple(m for m in _MACROS if m in data)
+    def search(self, data: bytes, digest: bytes, others: Words = ()) -> Words:
         if len(self._used) >= _MEMO_LIMIT:
             self._used.clear()
-        self._used[digest] = used
-        return used
+        for words in (_TIMES, others):
+            if (digest, words) not in self._used:
+                wanted = () if data.startswith(_PROGRAM) or (words is _TIMES and data.startswith(_PRECOMPILED)) else words
+                self._used[digest, words] = tuple(word for word in wanted if word in data)
+        return self._used[digest, _TIMES] + self._used[digest, others]
+
+
+def tells_names(used: Iterable[bytes], path: str) -> bool:
+    """Whether an object may depend on how this file, or one that includes it, is called, without showing it."""
+    return not path.endswith(_HANDS_ON) and any(word in NAMES for word in used)
 
 
 def result_tells_time(used: Iterable[bytes], arguments: Iterable[str], asked: Mapping[str, str | None]) -> bool:
@@ -39,9 +60,9 @@ def result_tells_time(used: Iterable[bytes], arguments: Iterable[str], asked: Ma
     used: macros in what was read.  asked: variables that the compiler asked for, with their values.
     """
     words = list(arguments)
-    in_words = {m for m in _MACROS if any(m.decode() in w for w in words)}
-    defined = {m for m in _MACROS if any(w.startswith(m.decode() + "=") for w in words)}
-    named = {*used, *in_words} - defined
+    in_words = {m for m in _TIMES if any(m.decode() in w for w in words)}
+    defined = {m for m in _TIMES if any(w.startswith(m.decode() + "=") for w in words)}
+    named = {*(m for m in used if m in _TIMES), *in_words} - defined
     if "SOURCE_DATE_EPOCH" not in asked:
         return bool(named)
     return b"__TIMESTAMP__" in named or not asked["SOURCE_DATE_EPOCH"]
