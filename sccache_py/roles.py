@@ -71,6 +71,9 @@ class Roles:
         path, spelled = self._paths[role], self._spelled[role]
         return path if spelled == path else f"{path}\0{spelled}"
 
+    def spelled(self, role: str) -> str:
+        return self._spelled[role]
+
     def has(self, role: str) -> bool:
         return role in self._paths
 

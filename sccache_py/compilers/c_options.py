@@ -44,6 +44,7 @@ class Does(enum.Enum):
     SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
     SYNTAX_ONLY = enum.auto()
+    UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EI
 COMMON_OPTIONS = (
     Option("-###", _NO, Does.NOT_COMPILING),
     Option("--coverage", _NO, Does.SHOWS_NAMES),
+    Option("--embed-dir=", _JOINED),
     Option("--help", _JOINED, Does.NOT_COMPILING),
     Option("--param", _NEXT),
     Option("--param=", _JOINED),
@@ -72,14 +74,17 @@ COMMON_OPTIONS = (
     Option("-CC", _NO),
     Option("-D", _EITHER),
     Option("-E", _NO, Does.REFUSE),
-    Option("-F", _EITHER),
+    Option("-EB", _NO),
+    Option("-EL", _NO),
+    Option("-F", _EITHER, Does.UNLISTED),  # frameworks have names of their own for their headers
+    Option("-G", _EITHER),
     Option("-H", _NO),
     Option("-I", _EITHER),
     Option("-L", _EITHER),
     Option("-M", _NO, Does.REFUSE),
     Option("-MD", _NO, Does.DEP_WRITE),
     Option("-MF", _EITHER, Does.DEP_FILE),
-    Option("-MG", _NO),
+    Option("-MG", _NO, Does.UNLISTED),
     Option("-MM", _NO, Does.REFUSE),
     Option("-MMD", _NO, Does.DEP_WRITE),
     Option("-MP", _NO),
@@ -93,7 +98,8 @@ COMMON_OPTIONS = (
     Option("-U", _EITHER),
     Option("-V", _EITHER, Does.NOT_COMPILING),
     Option("-W", _JOINED),
-    Option("-Wa,", _JOINED),
+    Option("-Wa,", _JOINED, Does.UNLISTED),
+    Option("-Wa,--noexecstack", _JOINED),
     Option("-Wa,-a", _JOINED, Does.SHOWS_NAMES),  # listings have dates and file names
     Option("-Wl,", _JOINED),
     Option("-Wp,", _JOINED, Does.PREPROCESSOR),
@@ -102,6 +108,7 @@ COMMON_OPTIONS = (
     Option("-Xpreprocessor", _NEXT, Does.SHOWS_NAMES),
     Option("-ansi", _NO),
     Option("-c", _NO, Does.COMPILE),
+    Option("-coverage", _NO, Does.SHOWS_NAMES),
     Option("-d", _JOINED, Does.REFUSE),  # dumps
     Option("-dumpmachine", _NO, Does.NOT_COMPILING),
     Option("-dumpspecs", _NO, Does.NOT_COMPILING),
@@ -112,13 +119,24 @@ COMMON_OPTIONS = (
     Option("-fbranch-probabilities", _NO, Does.SHOWS_NAMES),
     Option("-fcoverage-prefix-map=", _JOINED, Does.PREFIX_MAP),
     Option("-fdebug-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-fdeps-", _JOINED, Does.UNLISTED),
+    Option("-fdiagnostics-add-output", _JOINED, Does.UNLISTED),
     Option("-fdiagnostics-color", _NO, Does.COLOR),
     Option("-fdiagnostics-color=", _JOINED, Does.COLOR),
+    Option("-fdiagnostics-set-output", _JOINED, Does.UNLISTED),
+    Option("-fdirectives-only", _NO, Does.UNLISTED),
+    Option("-fexec-charset", _JOINED, Does.UNLISTED),
     Option("-ffile-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-finput-charset", _JOINED, Does.UNLISTED),  # what is looked for cannot be read off the text
     Option("-flto", _JOINED, Does.SHOWS_NAMES),  # the object is compressed: nobody can search it for paths
     Option("-fmacro-prefix-map=", _JOINED, Does.PREFIX_MAP),
+    Option("-fmodule", _JOINED, Does.UNLISTED),
     Option("-fno-diagnostics-color", _NO, Does.COLOR),
+    Option("-foffload", _JOINED, Does.UNLISTED),  # several compiles in one
+    Option("-fopenmp-targets", _JOINED, Does.UNLISTED),  # several compiles in one
+    Option("-fpch", _JOINED, Does.UNLISTED),
     Option("-fplugin", _JOINED, Does.SHOWS_NAMES),  # read like any file; what it does with names nobody knows
+    Option("-fpreprocessed", _NO, Does.UNLISTED),
     Option("-fprofile", _JOINED, Does.SHOWS_NAMES),
     Option("-fprofile-prefix-map=", _JOINED, Does.PREFIX_MAP),
     Option("-frandom-seed", _JOINED),
@@ -129,6 +147,7 @@ COMMON_OPTIONS = (
     Option("-ftest-coverage", _NO, Does.SHOWS_NAMES),
     Option("-ftime-report", _JOINED, Does.REFUSE),
     Option("-fverbose-asm", _NO, Does.RECORDS),
+    Option("-fwide-exec-charset", _JOINED, Does.UNLISTED),
     Option("-fworking-directory", _NO, Does.DEBUG),
     Option("-g", _JOINED, Does.DEBUG),
     Option("-g0", _NO),
@@ -169,7 +188,7 @@ COMMON_OPTIONS = (
     Option("-pthread", _NO),
     Option("-r", _NO),
     Option("-rdynamic", _NO),
-    Option("-remap", _NO),
+    Option("-remap", _NO, Does.UNLISTED),  # header.gcc in each directory says which file has which name
     Option("-s", _NO),
     Option("-save-temps", _JOINED, Does.REFUSE),
     Option("-shared", _NO),
@@ -181,8 +200,8 @@ COMMON_OPTIONS = (
     Option("-static-pie", _NO),
     Option("-std=", _JOINED),
     Option("-time", _JOINED, Does.REFUSE),
-    Option("-traditional", _NO),
-    Option("-traditional-cpp", _NO),
+    Option("-traditional", _NO, Does.UNLISTED),
+    Option("-traditional-cpp", _NO, Does.UNLISTED),
     Option("-trigraphs", _NO),
     Option("-u", _EITHER),
     Option("-undef", _NO),
@@ -205,7 +224,8 @@ GCC_OPTIONS = (
     Option("-fdiagnostics-urls", _JOINED, Does.KEEP),
     Option("-fdump", _JOINED, Does.REFUSE),
     Option("-fmem-report", _JOINED, Does.REFUSE),
-    Option("-fmodules-ts", _NO, Does.REFUSE),  # looks up modules in gcm.cache, which it also fills
+    Option("-fmodule-mapper=", _JOINED, Does.REFUSE),  # another program says where modules are, over a socket or a pipe
+    Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
     Option("-fopt-info", _JOINED, Does.SHOWS_NAMES),
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-no-integrated-cpp", _NO),
@@ -216,12 +236,14 @@ GCC_OPTIONS = (
 CLANG_OPTIONS = (
     Option("--analyze", _JOINED, Does.REFUSE),
     Option("--config", _EITHER, Does.SHOWS_NAMES),
-    Option("--driver-mode=", _JOINED),
+    Option("--driver-mode=", _JOINED, Does.UNLISTED),
+    Option("--end-no-unused-arguments", _NO),
     Option("--gcc-toolchain=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--no-default-config", _NO),
     Option("--precompile", _NO, Does.COMPILE),
     Option("--rtlib=", _JOINED),
     Option("--serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("--start-no-unused-arguments", _NO),
     Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--unwindlib=", _JOINED),
     Option("-MJ", _EITHER, Does.REFUSE),  # a piece of a compilation database
@@ -235,6 +257,9 @@ CLANG_OPTIONS = (
     Option("-emit-ast", _NO, Does.REFUSE),
     Option("-emit-llvm", _NO, Does.SHOWS_NAMES),
     Option("-emit-module", _NO, Does.REFUSE),
+    Option("-fapinotes", _JOINED, Does.UNLISTED),
+    Option("-fbasic-block-sections=", _JOINED, Does.UNLISTED),
+    Option("-fbuiltin-module-map", _NO, Does.UNLISTED),
     Option("-fcolor-diagnostics", _NO, Does.COLOR),
     Option("-fcoverage-compilation-dir=", _JOINED),
     Option("-fcoverage-mapping", _NO, Does.SHOWS_NAMES),
@@ -246,6 +271,7 @@ CLANG_OPTIONS = (
     Option("-fdiagnostics-absolute-paths", _NO, Does.DEBUG),
     Option("-fembed-bitcode", _JOINED, Does.SHOWS_NAMES),
     Option("-ffile-compilation-dir=", _JOINED),
+    Option("-fimplicit-module", _JOINED, Does.UNLISTED),
     Option("-fmemory-profile", _JOINED, Does.SHOWS_NAMES),
     Option("-fmodule-map-file=", _JOINED),
     Option("-fmodule-output", _JOINED, Does.REFUSE),
@@ -253,23 +279,32 @@ CLANG_OPTIONS = (
     Option("-fno-color-diagnostics", _NO, Does.COLOR),
     Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
     Option("-foptimization-record-file=", _JOINED, Does.REFUSE),
+    Option("-fpass-plugin", _JOINED, Does.UNLISTED),
+    Option("-fprebuilt-", _JOINED, Does.UNLISTED),
     Option("-fproc-stat-report", _JOINED, Does.REFUSE),
+    Option("-frandomize-layout-seed", _JOINED, Does.UNLISTED),
     Option("-frecord-command-line", _NO, Does.RECORDS),
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-fsanitize", _JOINED, Does.UNLISTED),  # with ignore lists, some of which are the compiler's own
     Option("-fsave-main-file", _NO),
     Option("-fthinlto-index=", _JOINED, Does.SHOWS_NAMES),
     Option("-ftime-trace", _JOINED, Does.REFUSE),  # a profile of this very run
+    Option("-fxray", _JOINED, Does.UNLISTED),
     Option("-gcc-toolchain", _NEXT, Does.SEARCHES_PROGRAMS),
     Option("-grecord-command-line", _NO, Does.RECORDS),
     Option("-grecord-gcc-switches", _NO, Does.RECORDS),
-    Option("-iframework", _EITHER),
-    Option("-include-pch", _NEXT),
+    Option("-iframework", _EITHER, Does.UNLISTED),
+    Option("-include-pch", _NEXT, Does.UNLISTED),
     Option("-index-store-path", _NEXT, Does.REFUSE),
+    Option("-integrated-as", _NO),
     Option("-isystem-after", _EITHER),
-    Option("-ivfsoverlay", _EITHER),
+    Option("-ivfsoverlay", _EITHER, Does.UNLISTED),
     Option("-mllvm", _NEXT, Does.SHOWS_NAMES),
     Option("-module-file-info", _NO, Does.NOT_COMPILING),
     Option("-no-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
+    Option("-nobuiltininc", _NO),
+    Option("-nopie", _NO),
+    Option("-nostdlibinc", _NO),
     Option("-resource-dir", _NEXT),
     Option("-resource-dir=", _JOINED),
     Option("-rtlib=", _JOINED),
@@ -329,7 +364,60 @@ LANGUAGES = {
 }
 
 # Variables that make the compiler append to a file, or change its command line behind our back.
-REFUSED_VARIABLES = ("CCC_OVERRIDE_OPTIONS", "DEPENDENCIES_OUTPUT", "GCC_COMPARE_DEBUG", "SUNPRO_DEPENDENCIES")
+REFUSED_VARIABLES = ("CCC_OVERRIDE_OPTIONS", "CXX_MODULE_MAPPER", "DEPENDENCIES_OUTPUT", "GCC_COMPARE_DEBUG", "SUNPRO_DEPENDENCIES")
+
+# What gcc 12, as 2.40 and clang 14 ask for; without observation all of them count.  Less what is told in another way (PATH, PWD).
+ASKED_VARIABLES = (
+    "BINUTILS_ROOT",
+    "COLORTERM",
+    "COMPILER_PATH",
+    "CPATH",
+    "CPLUS_INCLUDE_PATH",
+    "C_INCLUDE_PATH",
+    "FORCE_CLANG_DIAGNOSTICS_CRASH",
+    "G++_ROOT",
+    "GCC_COLORS",
+    "GCC_EXEC_PREFIX",
+    "GCC_EXTRA_DIAGNOSTIC_OUTPUT",
+    "GCC_ROOT",
+    "GCC_URLS",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NUMERIC",
+    "LC_TIME",
+    "LD_LIBRARY_PATH",
+    "LIBRARY_PATH",
+    "LLVM_OVERRIDE_PRODUCER",
+    "LOCPATH",
+    "LPATH",
+    "MACOSX_DEPLOYMENT_TARGET",
+    "NLSPATH",
+    "OBJCPLUS_INCLUDE_PATH",
+    "OBJC_INCLUDE_PATH",
+    "OUTPUT_CHARSET",
+    "POSIXLY_CORRECT",
+    "SDKROOT",
+    "TERM_URLS",
+    "TZ",
+)
+
+# Under which they write what no table names; all but the first are clang's.
+LOUD_VARIABLES = (
+    "AS_SECURE_LOG_FILE",
+    "CC_LOG_DIAGNOSTICS",
+    "CC_PRINT_HEADERS",
+    "CC_PRINT_INTERNAL_STAT",
+    "CC_PRINT_OPTIONS",
+    "CC_PRINT_PROC_STAT",
+)
+
+# Languages whose look-ups can be read off the text (compilers/c_includes.py).
+LISTED_LANGUAGES = ("c", "c++", "objective-c", "objective-c++")
 
 
 def find(tables: dict[str, Option], word: str) -> tuple[Option, str | None] | None:

@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from sccache_py.compilers.c_includes import Names
 from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason, Refusal
+
+
+class Look(Protocol):
+    """How a driver without observation sees files."""
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        """Which file this is (device, inode), behind links; None: there is none, or it is a directory."""
+        ...
+
+    def is_directory(self, path: str) -> bool: ...
+
+    def names(self, path: str) -> Names | None:
+        """What the text of a C source may look for; None: it cannot be read, or it changes at this moment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The compiler's own list: what it wrote to `Plan.dep_info`, or its answer to `Plan.question`."""
+
+    listed: bytes
+    said: bytes = b""  # on stderr
 
 
 class Driver(Protocol):
@@ -28,6 +52,8 @@ class Driver(Protocol):
         """What the compiler would find out by looking at its stderr, a terminal, where ours is a pipe."""
         ...
 
-    def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
+    def draft_from_lists(
+        self, plan: Plan, told: Told, env: Mapping[str, str], cwd: str, extra_files: Sequence[str], look: Look
+    ) -> Draft | Reason:
         """The conditions from the compiler's own list, where nothing could be observed.  Its gaps are refused or documented."""
         ...

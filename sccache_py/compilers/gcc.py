@@ -12,11 +12,13 @@ seems. Options are in c_options.py; gcc and clang differ in the Dialect below.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sccache_py.compilers import c_options
+from sccache_py.compilers import c_listing, c_options
 from sccache_py.compilers.c_options import Does, Option, Takes
+from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
 from sccache_py.make_rule import Depfile, Style, quote
 from sccache_py.model import Plan, Reason, Refusal
@@ -35,11 +37,18 @@ class Dialect:
     width: str  # tells it the terminal's width; "": it cannot be told
     stdout_by_dash: bool  # `-o -` is standard output, not a file named `-`
     wp_target_is_output: bool  # the target of -Wp,-MD,FILE is what -o says, not the source's name with .o
-    stamps_headers: bool  # a precompiled header holds its sources' times: brought back elsewhere it is refused
+    stamps_headers: bool  # a precompiled header holds its sources' mtimes and paths, and is refused where they are others
+    question: tuple[str, ...]  # makes it list what it would read and where it looks
+    dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
 
 
-GCC = Dialect("gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False)
-CLANG = Dialect("clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True)
+# clang ≥ 16 knows SOURCE_DATE_EPOCH, too; without observation it would not be told from one that does not.
+_QUESTION = ("-M", "-v", "-w")
+GCC = Dialect("gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True)
+CLANG = Dialect(
+    "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
+    (*_QUESTION, "-Qunused-arguments"), False,
+)  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 
@@ -55,6 +64,8 @@ class _Parsed:
     """The command line, in order of reading."""
 
     arguments: list[str] = field(default_factory=list)
+    question: list[str] = field(default_factory=list)  # those of them that say what is read
+    unlisted: str | None = None  # what no list tells, by its name
     inputs: list[tuple[str, str | None]] = field(default_factory=list)  # with what -x said
     language: str | None = None
     mode: str | None = None
@@ -111,8 +122,42 @@ class C:
             extra.append("-fdiagnostics-urls=always")
         return tuple(extra)
 
-    def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
-        return Reason.FALLBACK_C
+    def draft_from_lists(
+        self, plan: Plan, told: Told, env: Mapping[str, str], cwd: str, extra_files: Sequence[str], look: Look
+    ) -> Draft | Reason:
+        """Look-ups are read off the texts and held against the list (c_listing.py); outputs are those that the table names."""
+        if any(env.get(n) for n in c_options.LOUD_VARIABLES):
+            return Reason.FALLBACK_FILES
+        draft = c_listing.draft(plan, told, self._words(plan.question), cwd, look)
+        if isinstance(draft, Reason):
+            return draft
+        draft.read += [os.path.join(cwd, p) for p in extra_files]
+        draft.asked = list(c_options.ASKED_VARIABLES)
+        if self.dialect.dates_by_variable and "SOURCE_DATE_EPOCH" in env:
+            draft.asked.append("SOURCE_DATE_EPOCH")
+        return draft
+
+    def _words(self, question: Sequence[str]) -> c_listing.Words:
+        found = c_listing.Words()
+        words = iter(question)
+        for word in words:
+            entry = c_options.find(self._options, word) if word.startswith("-") else None
+            if entry is None:
+                continue
+            option, value = entry
+            if value is None and option.takes in (Takes.NEXT, Takes.EITHER):
+                value = next(words, None)
+            if value is None:
+                continue
+            if option.name in ("-A", "-D"):
+                found.macros.append(value)
+            elif option.name in ("-imacros", "-include"):
+                found.included.append(value)
+            elif option.name in _DIRECTORIES and not value.startswith(("=", "$SYSROOT")):
+                found.directories.append(value)
+            elif option.name in _FAMILIES and "=" in value:
+                found.values += [v for v in _PIECES.split(value.partition("=")[2]) if v and not v.isdigit()]
+        return found
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -122,21 +167,23 @@ class C:
             if word == "-" or not word.startswith("-"):
                 parsed.inputs.append((word, parsed.language))
                 parsed.arguments.append(word)
+                parsed.question.append(word)
                 continue
             if word == "--" and self.dialect is CLANG:
                 parsed.inputs += [(w, parsed.language) for w in words]
                 parsed.arguments += ["--", *(name for name, _ in parsed.inputs)]
+                parsed.unlisted = "--"
                 break
             found = c_options.find(self._options, word)
             if found is None:
                 return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
             option, value = found
+            if option.does is Does.NOT_COMPILING:
+                return Reason.NOT_COMPILING  # also where a value is missing: configure scripts ask with `gcc -V`
             if value is None and option.takes in (Takes.NEXT, Takes.EITHER):
                 value = next(words, None)
                 if value is None:
                     return Reason.BAD_ARGUMENTS
-            if option.does is Does.NOT_COMPILING:
-                return Reason.NOT_COMPILING
             self._take(parsed, option, value or "")
         return None
 
@@ -147,6 +194,11 @@ class C:
             return
         told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
         parsed.arguments += told
+        if does not in _NOT_ASKED and option.name not in _PRINTS:
+            parsed.question += told
+        # An empty value would take the next word for itself in the question; `-I-` changes where `"…"` is looked for.
+        if does in _UNLISTED or (option.takes in (Takes.NEXT, Takes.EITHER) and value in ("", "-")):
+            parsed.unlisted = parsed.unlisted or option.name
         if does is Does.DEBUG:
             parsed.shows_cwd = True
         elif does is Does.SHOWS_NAMES:
@@ -189,8 +241,6 @@ class C:
         words = set(parsed.arguments)
         if parsed.implicit_modules and "-fno-implicit-modules" not in words:
             return Refusal(Reason.REFUSED_OPTION, "-fmodules")
-        if is_header and self.dialect.stamps_headers and not words.intersection(("-fno-pch-timestamp", "-fsyntax-only")):
-            return Refusal(Reason.REFUSED_OPTION, "precompiled header")
         for name in (parsed.output, parsed.depfile):
             if name is not None and (name == "-" or (name.startswith(("/dev/", "/proc/")) and name != "/dev/null")):
                 return Reason.OUTPUT_IS_STDOUT
@@ -227,7 +277,10 @@ class C:
         if parsed.writes_depfile or parsed.depfile is not None:
             arguments.append(f"-MF {'null' if depfile == '/dev/null' else '$d'}")
         arguments += [flag for flag, _ in parsed.targets]
-        shows_names = parsed.shows_names
+        # Which paths a precompiled header of clang's names is told in bits, not in bytes: nobody can search it.
+        makes_header = language.endswith("-header") or "-emit-pch" in arguments
+        shows_names = parsed.shows_names = parsed.shows_names or (makes_header and self.dialect.stamps_headers)
+        checks_times = self.dialect.stamps_headers and "-fno-pch-timestamp" not in arguments
         if shows_names:
             arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
@@ -235,7 +288,8 @@ class C:
         return Plan(
             language=counted,
             dialect=f"{named} [{self.dialect.name}]",
-            source=absolute(source),
+            # The empty source of many a build's questions (Linux's cc-option): no file that could change.
+            source=None if source == "/dev/null" else absolute(source),
             arguments=(*arguments, *told),
             roles=Roles(roles),
             known_inputs=(),
@@ -255,11 +309,17 @@ class C:
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
             exact_outputs=not shows_names,
+            # as and clang replace a link, cc1 and whoever writes a depfile write through it.
+            follows_links=False,
             moves_text=False,
             told_variables=() if self._opaque or parsed.other_programs else _TOLD,
             mapped_prefixes=mapped,
             resolves_names=True,
             tells_time=True,
+            question=(*self.dialect.question, *parsed.question),
+            unlisted=_unlisted(parsed, language),
+            writes_times=checks_times and makes_header,
+            checks_times=checks_times,
         )
 
     def _output(self, parsed: _Parsed, source: str, language: str) -> str | None:
@@ -289,6 +349,11 @@ class C:
             name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
             names = [quote(os.fsencode(name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _unlisted(parsed: _Parsed, language: str) -> Refusal | None:
+    name = parsed.unlisted if language in c_options.LISTED_LANGUAGES else language
+    return Refusal(Reason.FALLBACK_C, name) if name is not None else None
 
 
 def _shows_urls(env: Mapping[str, str]) -> bool:
@@ -348,16 +413,27 @@ def _take_map(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
-    """`-Wp,-MD,FILE` is how the Linux kernel writes depfiles; anything else that is handed through may do anything."""
+    """`-Wp,-MD,FILE` is how the Linux kernel writes depfiles; what else is handed through may do anything, macros apart."""
     words = value.split(",")
     if len(words) == 2 and words[0] in ("-MD", "-MMD"):
         parsed.arguments.append(f"-Wp,{words[0]}")
         parsed.writes_depfile = parsed.depfile_by_wp = True
         parsed.depfile = words[1]
         return
-    parsed.shows_names = True
+    # Fedora's -Wp,-D_FORTIFY_SOURCE=2: the same as without -Wp.
+    parsed.shows_names = parsed.shows_names or not all(word.startswith(("-D", "-U")) and len(word) > 2 for word in words)
+    parsed.unlisted = parsed.unlisted or option.name
     parsed.arguments.append(option.name + value)
 
+
+# Without observation: these may leave further files or read some, and those say nothing of what is read.
+_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED)
+_NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
+_PRINTS = ("-H", "-MG", "-MP")
+
+_DIRECTORIES = ("-I", "-idirafter", "-iquote", "-isystem")
+_FAMILIES = ("--param", "-W", "-f", "-m")
+_PIECES = re.compile("[=,:]")
 
 # What these say is told by role, or does not matter.
 _SILENT = {

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sccache_py.compilers.driver import Look, Told
 from sccache_py.compilers.rustc_options import OPTIONS, Does, Option
 from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
@@ -118,12 +119,14 @@ class Rustc:
             extra.append(f"--diagnostic-width={columns}")
         return tuple(extra)
 
-    def draft_from_lists(self, plan: Plan, dep_info: bytes, env: Mapping[str, str], cwd: str, extra_files: Sequence[str]) -> Draft | Reason:
+    def draft_from_lists(
+        self, plan: Plan, told: Told, env: Mapping[str, str], cwd: str, extra_files: Sequence[str], look: Look
+    ) -> Draft | Reason:
         """Sources and variables from dep-info, each --extern, and what the caller adds by SCCACHE_EXTRAFILES.
 
         Not in that list: what a macro opens, module files looked for in vain, libraries found by search (correctness.md).
         """
-        files, names = parse_dep_info(dep_info)
+        files, names = parse_dep_info(told.listed)
         read = [plain(os.path.join(cwd, os.fsdecode(f))) for f in files]
         read = [f for f in read if f not in plan.must_write]
         read += [p for p in plan.known_inputs if p not in read]

@@ -4,7 +4,8 @@
 two against each other, outputs, modes, stdout, stderr and exit code.  What the cache did is read from its statistics, and for a hit
 also from the kernel: a child that was reaped leaves its page faults with its parent, so a server whose counts did not move ran nothing.
 
-Everything runs in two modes: observed, and with SCCACHE_NO_OBSERVE=1, where the server relies on rustc's dep-info.
+Everything runs in two modes: observed, and with SCCACHE_NO_OBSERVE=1, where the server relies on rustc's dep-info
+and on what gcc and clang answer when asked.
 """
 
 from __future__ import annotations

@@ -110,6 +110,7 @@ def test_equal_spellings_of_an_option_are_alike():
     [
         ((), Reason.NOT_COMPILING),
         (("--version",), Reason.NOT_COMPILING),
+        (("-V",), Reason.NOT_COMPILING),
         (("-print-prog-name=as",), Reason.NOT_COMPILING),
         (("x.c", "-o", "prog"), Reason.NOT_COMPILING),
         (("x.o", "-o", "prog"), Reason.NOT_COMPILING),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sccache_py.compilers.driver import Told
 from sccache_py.compilers.rustc import OPTIONS, Rustc
 from sccache_py.model import Plan, Reason
 
@@ -186,10 +187,15 @@ def test_a_workspace_wrappers_rustc_is_no_source():
     assert plan.arguments == parse().arguments
 
 
+class NoLook:
+    """Of what rustc lists nothing needs to be looked at."""
+
+
 def test_both_module_files_are_conditions_of_the_fallback():
     """foo.rs beside foo/mod.rs is an error that dep-info does not foresee."""
     plan = parse()
-    draft = Rustc().draft_from_lists(plan, b"/t/deps/x.d: src/lib.rs src/a/mod.rs src/b.rs\n\n# env-dep:V=1\n", {}, CWD, [])
+    told = Told(b"/t/deps/x.d: src/lib.rs src/a/mod.rs src/b.rs\n\n# env-dep:V=1\n")
+    draft = Rustc().draft_from_lists(plan, told, {}, CWD, [], NoLook())
     assert draft.read == ["/project/p/src/lib.rs", "/project/p/src/a/mod.rs", "/project/p/src/b.rs"]
     assert draft.absent == ["/project/p/src/a.rs", "/project/p/src/b/mod.rs"]
     assert draft.asked == ["V"]

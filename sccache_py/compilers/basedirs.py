@@ -1,0 +1,84 @@
+"""SCCACHE_BASEDIRS: absolute paths below a base directory are told relative to it, so that two checkouts share results.
+
+A build that says absolute paths (CMake's do) has its checkout in every word.  Where the user names the checkouts, the words that are
+paths and only decide where files are looked for (the source, -I and kin, prefix maps) are told by the role `base`; files that
+were read are then conditions below *this* call's base directory, so a hit never comes from another checkout's headers.
+
+What this must not do is give one checkout the other's paths.  So nothing is told that way where an output may depend on a path
+in a manner that nobody can search the output for; and an output that shows the base directory is pinned to it, like that of any role.
+Macros (-D) stay literal: they are what the program is to contain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sccache_py.model import Plan
+from sccache_py.roles import Roles
+
+_SEARCH_OPTIONS = frozenset(
+    ("-I", "-F", "-cxx-isystem", "-idirafter", "-iframework", "-imacros", "-include", "-iquote", "-isysroot", "-isystem", "-isystem-after")
+)
+_MAPS = ("-fcoverage-prefix-map=", "-fdebug-prefix-map=", "-ffile-prefix-map=", "-fmacro-prefix-map=", "-fprofile-prefix-map=")
+
+# Hash the source's name, into something that does not show it.
+_HASHES_NAMES = ("-funique-internal-linkage-names",)
+
+# Without anything that a depfile, JSON or a shell would quote: the path looks the same wherever it is written.
+_PLAIN = re.compile(r"(/[\w.+@~-]+)+", re.ASCII)
+
+
+def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
+    """The plan with paths below the base directory of its source told by role; the plan itself where that would not be right."""
+    if not basedirs or plan.language == "Rust" or plan.source is None or not plan.exact_outputs or plan.cwd_in_key:
+        return plan
+    below = [d for d in basedirs if plan.source.startswith(d + "/") and _PLAIN.fullmatch(d)]
+    if not below or any(word.startswith(_HASHES_NAMES) for word in plan.arguments):
+        return plan
+    base = max(below, key=len)
+    arguments, maps = _tell_arguments(plan, base)
+    cwd = plan.roles.path("cwd")
+    inside = f"{cwd}/".startswith(base + "/")
+    if arguments == plan.arguments and not inside:
+        return plan  # it says no absolute path: the cwd's role is enough
+    if base.startswith(cwd.rstrip("/") + "/") and not inside:
+        return plan  # by relative paths, too, it may read files below the base directory
+    if any(base.startswith(old) and old not in (base, base + "/") for _, old in maps if old):
+        return plan  # what follows a prefix that is mapped stays in the output, and is not the whole base directory
+    mapped = {name for name, old in maps if old in (base, base + "/")}
+    debug = any((word.startswith("-g") and word != "-g0") or word == "-fworking-directory" for word in plan.arguments)
+    if debug and not mapped & {"-fdebug-prefix-map=", "-ffile-prefix-map="}:
+        return plan
+    entries = [(role, plan.roles.path(role), plan.roles.spelled(role)) for role, _ in plan.roles.spellings()]
+    where = f"cwd $base{cwd[len(base) :]}" if inside else "cwd elsewhere"
+    return replace(
+        plan,
+        arguments=(*arguments, where),
+        roles=Roles([*entries, ("base", base, base)]),
+        base_mapped=bool(mapped & {"-fmacro-prefix-map=", "-ffile-prefix-map="}),
+        mapped_prefixes=(*plan.mapped_prefixes, *(old for _, old in maps if old.startswith(base))),
+    )
+
+
+def _tell_arguments(plan: Plan, base: str) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """The words, and every prefix map with the prefix that it replaces."""
+    pwd = plan.roles.spelled("cwd")
+    told: list[str] = []
+    maps: list[tuple[str, str]] = []
+    before = ""
+    for word in plan.arguments:
+        name = next((name for name in _MAPS if word.startswith(name)), "")
+        if name:
+            old, _, new = word[len(name) :].partition("=")
+            if old.startswith("$cwd less "):  # the driver tells a map of the cwd, or of a directory above it, so
+                old = pwd.removesuffix(old.removeprefix("$cwd less "))
+            elif f"{old}/".startswith(base + "/"):
+                word = f"{name}$base{old[len(base) :]}={new}"
+            maps.append((name, old))
+        elif (before in _SEARCH_OPTIONS or word == plan.source) and f"{word}/".startswith(base + "/"):
+            word = "$base" + word[len(base) :]
+        told.append(word)
+        before = word
+    return tuple(told), maps

@@ -1,0 +1,398 @@
+"""Compilers under all their names, what stands between us and them, and command lines as real builds write them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
+
+ONE = "int f(int x) { return x + 1; }\n"
+
+# Writes a note into every object: what it is told by its argument.
+PLUGIN = r"""
+#include <gcc-plugin.h>
+#include <plugin-version.h>
+#include <output.h>
+int plugin_is_GPL_compatible;
+static const char *note = SALT;
+static void finish(void *, void *) { fprintf(asm_out_file, "\t.ascii \"%s\"\n", note); }
+int plugin_init(struct plugin_name_args *info, struct plugin_gcc_version *version)
+{
+	if (!plugin_default_version_check(version, &gcc_version))
+		return 1;
+	for (int i = 0; i < info->argc; i++)
+		note = info->argv[i].value;
+	register_callback(info->base_name, PLUGIN_FINISH_UNIT, finish, nullptr);
+	return 0;
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def observed_only(c) -> None:
+    if not c.observed:
+        pytest.skip("written for compiles that are observed")
+
+
+def only(c, name: str) -> None:
+    if c.name != name:
+        pytest.skip(f"{name}'s")
+
+
+def has(c, program: str) -> bool:
+    return shutil.which(program, path=c.world.env["PATH"]) is not None
+
+
+def answer_of(*words: str) -> str:
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout.strip()
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["x86_64-linux-gnu-gcc-12", "x86_64-linux-gnu-g++-12", "g++-12", "c++", "c89-gcc", "clang++-14", "aarch64-linux-gnu-gcc"]
+)
+def test_a_name_with_a_target_and_a_version_is_the_compiler_that_it_says(c, name):
+    """A distribution's build calls the compiler by its full name."""
+    only(c, "clang" if "clang" in name else "gcc")
+    if not has(c, name):
+        pytest.skip(f"no {name}")
+    c.write("x.c", "int f(int x) { return sizeof 'a' + x; }\n")
+    c.compile_twice("-g", "-c", "x.c", "-o", c.object(), rustc=name)
+
+
+def test_c_and_cxx_of_one_toolchain_are_told_apart(c):
+    """g++ compiles x.c as C++, where a character is one byte and not four."""
+    c.write("x.c", "unsigned long f(void) { return sizeof 'a'; }\n")
+    as_c = c.compile_twice("-c", "x.c", "-o", c.object())
+    if not c.is_gcc:
+        return  # clang++ warns of it
+    as_cxx = c.compile_twice("-c", "x.c", "-o", c.object(), rustc=c.plus)
+    assert as_c.file("x.o") != as_cxx.file("x.o")
+
+
+def test_a_script_that_compiles_something_first_is_cached_by_all_that_it_does(c):
+    """Wrappers look at files and variables of their own: what they read is an input like any other."""
+    c.write("x.c", ONE)
+    c.write("more-flags", "-DA=1\n")
+    script = c.write("cc.sh", f'#!/bin/sh\nread -r flags < {c.p}/more-flags\nexec {c.name} $flags -DLEVEL="${{LEVEL:-0}}" "$@"\n')
+    script.chmod(0o755)
+    args = ("-O1", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*args, rustc=str(script))
+    c.expect("miss", *args, rustc=str(script), env={"LEVEL": "2"})
+    c.write("more-flags", "-O3\n")
+    c.expect("miss", *args, rustc=str(script))
+
+
+def test_distcc_between_us_and_the_compiler_passes(c):
+    """`sccache-py distcc gcc`: distcc runs its own compile, here or elsewhere."""
+    if not has(c, "distcc"):
+        pytest.skip("no distcc")
+    c.write("x.c", ONE)
+    env = {"DISTCC_HOSTS": "localhost", "DISTCC_DIR": str(c.world.root / "distcc")}
+    (c.world.root / "distcc").mkdir()
+    c.expect("pass", c.name, "-c", "x.c", "-o", c.object(), rustc="distcc", env=env)
+    assert c.world.counts()["requests_unsupported_compiler"] == 1
+
+
+def test_a_launcher_that_is_only_a_script_is_no_compiler(c):
+    """`sccache-py time.sh gcc -c x.c`: whatever it is, it runs."""
+    c.write("x.c", ONE)
+    script = c.write("run.sh", '#!/bin/sh\nexec "$@"\n')
+    script.chmod(0o755)
+    c.expect("pass", c.name, "-c", "x.c", "-o", c.object(), rustc=str(script))
+
+
+# -- other languages and what is loaded ------------------------------------------------------------------------------
+
+
+def test_objective_c_is_cached(c):
+    """The same compiler under another language, with a program (cc1obj) and messages of its own."""
+    if c.is_gcc and not answer_of("gcc", "-print-prog-name=cc1obj").startswith("/"):
+        pytest.skip("no cc1obj")
+    c.write("x.m", '#import "a.h"\n#import "a.h"\n@interface Thing\n- (int)half:(int)x;\n@end\n@implementation Thing\n'
+                   "- (int)half:(int)x { return x / PARTS; }\n@end\n")  # fmt: skip
+    c.write("a.h", "#define PARTS 2\n")
+    c.compile_twice("-Wall", "-MMD", "-c", "x.m", "-o", c.object())
+    c.write("a.h", "#define PARTS 3\n")
+    c.expect("miss", "-Wall", "-MMD", "-c", "x.m", "-o", c.object())
+    c.write("y.c", "@interface Other\n@end\n")
+    c.compile_twice("-x", "objective-c", "-g", "-c", "y.c", "-o", c.object())
+    assert set(c.world.control("stats")["stats"]["languages"]["cache_hits"]) == {"C/C++"}
+
+
+def test_a_plugin_of_gcc_is_an_input_with_its_arguments(c, tmp_path):
+    """It may put anything into the object."""
+    only(c, "gcc")
+    headers = Path(answer_of("gcc", "-print-file-name=plugin"), "include")
+    if not (headers / "gcc-plugin.h").exists():
+        pytest.skip("no headers of gcc's for plugins")
+    (tmp_path / "p.cc").write_text(PLUGIN)
+
+    def build(salt: str) -> None:
+        words = ["g++", "-shared", "-fPIC", "-fno-rtti", f'-DSALT="{salt}"', f"-I{headers}", tmp_path / "p.cc", "-o", c.p / "p.so"]
+        subprocess.run(words, check=True, timeout=120)
+
+    build("one")
+    c.write("x.c", ONE)
+    args = ("-fplugin=./p.so", "-c", "x.c", "-o", c.object())
+    first = c.compile_twice(*args)
+    assert b"one" in first.file("x.o")
+    told = c.compile_twice(args[0], "-fplugin-arg-p-note=told", *args[1:])
+    assert b"told" in told.file("x.o")
+    build("two")
+    assert b"two" in c.expect("miss", *args).file("x.o")
+
+
+# -- command lines -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "define",
+    ['-DA="two words"', '-DA="it\'s"', '-DA="a\\\\b"', '-DA="#$%&"', "-DA(x)=#x", '-DA="\N{LATIN SMALL LETTER E WITH ACUTE}"', "-DA="],
+)
+def test_macros_with_all_kinds_of_characters_come_through(c, define):
+    """What make and cmake quote with such care has no shell left to go through."""
+    empty, call = define == "-DA=", "(x)" in define
+    c.write("x.c", f"const char *f(void) {{ return {'A(1 2)' if call else 'A' + ' 0' * empty}; }}\n")
+    c.compile_twice(define, "-DB='x'", "-D", "C=1 2", "-UD", "-c", "x.c", "-o", c.object())
+    c.expect("miss", define, "-DB='x'", "-D", "C=1  2", "-UD", "-c", "x.c", "-o", c.object())
+
+
+def test_macros_handed_to_the_preprocessor_are_macros(c):
+    """-Wp,-D_FORTIFY_SOURCE=2, as Fedora builds everything, names no file: another object hits."""
+    c.write("x.c", "const char *f(void) { return A; }\n")
+    c.expect("miss", "-Wp,-UB,-DA=__FILE__", "-Wp,-U_FORTIFY_SOURCE", "-O2", "-c", "x.c", "-o", c.object())
+    c.expect("hit", "-Wp,-UB,-DA=__FILE__", "-Wp,-U_FORTIFY_SOURCE", "-O2", "-c", "x.c", "-o", c.object("y.o"))
+    c.expect("miss", "-Wp,-UB,-DA=__BASE_FILE__", "-Wp,-U_FORTIFY_SOURCE", "-O2", "-c", "x.c", "-o", c.object())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gcc", ("-coverage", "-frandom-seed=1")),
+        ("clang", ("-coverage",)),
+        ("clang", ("-nostdlibinc", "-nobuiltininc")),
+        ("clang", ("-integrated-as", "--start-no-unused-arguments", "-static-libgcc", "--end-no-unused-arguments", "-nopie")),
+    ],
+    ids=str,
+)
+def test_options_of_few_builds_are_known(c, name, options):
+    """Each was refused as unknown, which a build that says it has in all its compiles."""
+    only(c, name)
+    c.write("x.c", ONE)
+    c.compile_twice(*options, "-c", "x.c", "-o", c.object())
+
+
+def test_a_pipe_instead_of_temporary_files_changes_nothing(c):
+    """-pipe: the compile of one that says it is a hit for one that does not."""
+    c.write("x.c", ONE)
+    c.expect("miss", "-pipe", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
+    c.expect("hit", "-O2", "-pipe", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
+    c.expect("hit", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
+
+
+def test_an_output_directory_that_is_not_there_is_the_compilers_to_complain_of(c):
+    """Not made by us, and the same compile works as soon as somebody made it."""
+    c.write("x.c", ONE)
+    args = ("-c", "x.c", "-o", f"{c.o}/sub/dir/x.o")
+    c.expect("fail", *args)
+    c.expect("miss", "-c", "x.c", "-o", c.object())
+    done = c.expect("fail", *args)  # known now, and still not made
+    assert done.status != 0
+    assert not (c.o / "sub").exists()
+
+
+def test_an_object_that_cannot_be_written_leaves_what_the_compiler_leaves(c):
+    """A directory of that name: the error is the compiler's, and clang then leaves no depfile."""
+    c.write("x.c", ONE)
+    args = (c.name, "-MD", "-MF", "place/x.d", "-c", "x.c", "-o", "place/x.o")
+
+    def compile_(*launcher: str, blocked: bool):
+        shutil.rmtree(c.p / "place", ignore_errors=True)
+        (c.p / "place" / "x.o" if blocked else c.p / "place").mkdir(parents=True)
+        ran = c.world.run([*launcher, *args], c.p, c.world.server_env)
+        return ran.returncode, ran.stderr, sorted(p.name for p in (c.p / "place").iterdir())
+
+    plain = compile_(blocked=True)
+    assert compile_(str(c.world.client), blocked=False)[0] == 0
+    assert c.world.counts()["cache_misses"] == 1
+    assert compile_(str(c.world.client), blocked=True) == plain
+    assert plain[0] != 0
+
+
+@pytest.mark.parametrize("words", [("-c",), ("-S",), ("-MD", "-c")], ids=" ".join)
+@pytest.mark.parametrize("link", ["x.o", "x.d"])
+def test_a_link_where_an_output_goes_is_the_compilers_to_replace_or_to_follow(c, words, link):
+    """Some replace it and some write to where it leads: another build's object must not change under it."""
+    c.write("x.c", ONE)
+    args = (*words, "../x.c", "-o", "x.o")
+
+    def compile_(*launcher: str, linked: bool):
+        shutil.rmtree(c.p / "place", ignore_errors=True)
+        c.write("place/other", "another build's")
+        if linked:
+            (c.p / "place" / link).symlink_to("other")
+        ran = c.world.run([*launcher, c.name, *args], c.p / "place", c.world.server_env)
+        return ran.returncode, ran.stderr, {p.name: (p.is_symlink(), p.read_bytes()) for p in (c.p / "place").iterdir()}
+
+    client = str(c.world.client)
+    plain = compile_(linked=True)
+    compile_(client, linked=False)
+    assert c.world.counts()["cache_misses"] == 1
+    assert compile_(client, linked=True) == plain  # it is known by now
+    assert compile_(client, linked=False) == compile_(linked=False)
+
+
+def test_an_empty_source_is_a_source(c):
+    """How makefiles ask whether an option is known (Linux's cc-option): /dev/null, and an object that nobody wants."""
+    done = c.compile_twice("-Werror", "-O2", "-c", "-x", "c", "/dev/null", "-o", c.object("tmp.1"))
+    assert c.expect("hit", "-Werror", "-O2", "-c", "-x", "c", "/dev/null", "-o", c.object("tmp.2")).file("tmp.2") == done.file("tmp.1")
+    c.expect("fail", "-Werror", "-fno-such-option", "-c", "-x", "c", "/dev/null", "-o", c.object("tmp.2"))
+    c.write("h.h", "#define A 1\n")
+    c.compile_twice("-include", "h.h", "-g3", "-MD", "-c", "-x", "c", "/dev/null", "-o", c.object())
+    c.write("h.h", "#define A 2\n")
+    c.expect("miss", "-include", "h.h", "-g3", "-MD", "-c", "-x", "c", "/dev/null", "-o", c.object())
+    c.compile_twice("-c", "-x", "assembler-with-cpp", "/dev/null", "-o", c.object())
+
+
+def test_an_assembler_source_is_known_by_all_it_takes_in(c):
+    """.S goes through the preprocessor and the assembler, and both read files."""
+    c.write("inc/macros.inc", ".macro leave\n ret\n.endm\n")
+    c.write("inc/table.bin", "12345678")
+    c.write("h.h", "#define NAME f\n")
+    c.write("x.S", '#include "h.h"\n.include "macros.inc"\n.globl NAME\nNAME: leave\n.data\n.incbin "table.bin"\n')
+    words = ("-fno-integrated-as",) if not c.is_gcc else ()
+    args = (*words, "-DX=1", "-MD", "-MP", "-Wa,-Iinc", "-Wa,--noexecstack", "-c", "x.S", "-o", c.object())
+    c.compile_twice(*args)
+    for name, text in (("inc/macros.inc", ".macro leave\n nop\n ret\n.endm\n"), ("inc/table.bin", "87654321"), ("h.h", "#define NAME g\n")):
+        c.write(name, text)
+        c.compile_twice(*args)
+
+
+def test_objects_of_link_time_optimisation_make_the_same_program(c):
+    """Cached objects are linked by a link that is not cached, and out of an archive."""
+    c.write("a.c", "int half(int);\nint main(int n, char **v) { return half(n); }\n")
+    c.write("b.c", "int half(int x) { return x / 2; }\n")
+    ar = "gcc-ar" if c.is_gcc else shutil.which("llvm-ar") or shutil.which("llvm-ar-14")
+    if ar is None or (not c.is_gcc and not has(c, "ld.lld")):
+        pytest.skip("no llvm-ar or no ld.lld")
+    link = () if c.is_gcc else ("-fuse-ld=lld",)
+
+    def build(*launcher: str) -> bytes:
+        for name in ("a", "b"):
+            words = (c.name, "-O2", "-flto", "-frandom-seed=1", "-c", f"{name}.c", "-o", c.object(f"{name}.o"))
+            assert c.world.run([*launcher, *words], c.p, c.world.server_env).returncode == 0
+        (c.o / "libb.a").unlink(missing_ok=True)
+        assert c.world.run([*launcher, str(ar), "rcs", str(c.o / "libb.a"), c.object("b.o")], c.p, c.world.server_env).returncode == 0
+        line = (c.name, "-O2", "-flto", *link, "-frandom-seed=1", c.object("a.o"), str(c.o / "libb.a"), "-o", str(c.o / "prog"))
+        ran = c.world.run([*launcher, *line], c.p, c.world.server_env)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        return (c.o / "prog").read_bytes()
+
+    plain = build()
+    for hits in (0, 2):
+        assert build(str(c.world.client)) == plain
+        counts = c.world.counts()
+        assert counts["cache_hits"] == hits
+    assert counts["requests_not_compile"] + counts["requests_unsupported_compiler"] == 4  # two links, two archives
+
+
+def test_variables_of_ccache_change_nothing(c):
+    """A user who comes from there has them in the profile."""
+    c.write("x.c", ONE)
+    c.expect("miss", "-c", "x.c", "-o", c.object())
+    said = {"DISABLE": "1", "PREFIX": "false", "RECACHE": "1", "DIR": "/nowhere", "COMPILERCHECK": "false", "EXTRAFILES": "/no/such"}
+    said |= {"SLOPPINESS": "everything", "BASEDIR": "/", "LOGFILE": str(c.o / "log")}
+    env = {"UNCACHED_ERR_FD": "9", **{f"CCACHE_{name}": value for name, value in said.items()}}
+    c.expect("hit", "-c", "x.c", "-o", c.object(), env=env)
+    assert not (c.o / "log").exists()
+
+
+# -- a whole build -------------------------------------------------------------------------------------------------
+
+MAKEFILE = """\
+FLAGS = -std=gnu11 -g -O1 -fPIC -Wall -Wextra -MMD -MP -DSCCACHE_VERSION='"a version"' -pipe
+OBJECTS = $(patsubst %.c,o/%.o,$(notdir $(wildcard ../src/*.c)))
+all: prog
+o/%.o: ../src/%.c
+	@mkdir -p o
+	$(CC) $(FLAGS) -c $< -o $@
+libbuild.a: $(OBJECTS)
+	$(AR) rcsD $@ $^
+prog: libbuild.a
+	$(CC) -shared -o $@ -Wl,--whole-archive libbuild.a -Wl,--no-whole-archive -ldl
+"""
+
+
+def write_ninja(place: Path, compiler: str, sources: list[Path]) -> None:
+    flags = "-std=gnu11 -g -O1 -fPIC -Wall -Wextra -DSCCACHE_VERSION='\"a version\"' -MD -MT $out -MF $out.d"
+    text = f"rule cc\n  command = {compiler} {flags} -c $in -o $out\n  depfile = $out.d\n  deps = gcc\n"
+    text += "rule ar\n  command = rm -f $out && ar rcsD $out $in\n"
+    text += f"rule link\n  command = {compiler} -shared -o $out -Wl,--whole-archive $in -Wl,--no-whole-archive -ldl\n"
+    text += "".join(f"build o/{s.stem}.o: cc ../src/{s.name}\n" for s in sources)
+    text += f"build libbuild.a: ar {' '.join(f'o/{s.stem}.o' for s in sources)}\nbuild prog: link libbuild.a\n"
+    (place / "build.ninja").write_text(text)
+
+
+@pytest.mark.parametrize("entry", ["prefix", "links"])
+@pytest.mark.parametrize("tool", ["make", "ninja"])
+def test_a_project_comes_out_of_the_cache_as_it_is_built_plain(c, tool, entry):
+    """Our own client, some twenty files: objects, depfiles, the archive and what is linked of it, and what the build says."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"no {tool}")
+    sources = sorted((Path(__file__).parents[2] / "client" / "native").glob("*.[ch]"))
+    for source in sources:
+        c.write(f"src/{source.name}", source.read_bytes())
+    links = c.p / "links"
+    links.mkdir()
+    # The same words in every build: what stands behind them differs.
+    launcher = links / "launch"
+    compiler = c.name if entry == "links" else f"{launcher} {c.name}"
+    made = [s for s in sources if s.suffix == ".c"]
+
+    def build(cached: bool) -> tuple[list[bytes], dict[str, bytes]]:
+        place = c.p / "build"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        for link in links.iterdir():
+            link.unlink()
+        if cached:
+            (links / c.name).symlink_to(c.world.client)
+            launcher.write_text(f'#!/bin/sh\nexec {c.world.client} "$@"\n')
+        else:
+            launcher.write_text('#!/bin/sh\nexec "$@"\n')
+        launcher.chmod(0o755)
+        env = {**c.world.server_env, "PATH": f"{links}:{c.world.env['PATH']}" if entry == "links" else c.world.env["PATH"]}
+        if tool == "make":
+            (place / "Makefile").write_text(MAKEFILE)
+            ran = c.world.run(["make", "-j2", f"CC={compiler}"], place, env)
+        else:
+            write_ninja(place, compiler, made)
+            ran = c.world.run(["ninja", "-j2", "-v"], place, env)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        said = sorted(line.partition(b"] ")[2] or line for line in (ran.stdout + ran.stderr).splitlines())
+        made_files = [p for p in place.rglob("*") if p.is_file() and not p.name.startswith(".ninja")]
+        return said, {str(p.relative_to(place)): p.read_bytes() for p in made_files}
+
+    plain = build(cached=False)
+    assert len(plain[1]) >= len(made)
+    for hits in (0, len(made)):
+        said, files = build(cached=True)
+        assert said == plain[0]
+        assert sorted(files) == sorted(plain[1])
+        assert [name for name in files if files[name] != plain[1][name]] == []
+        counts = c.world.counts()
+        assert counts["cache_hits"] == hits, c.world.reasons()
+    assert counts["compilations"] == len(made)
+    assert c.world.reasons() == {}
