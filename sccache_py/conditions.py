@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sccache_py.model import Observation, Plan, Reason
@@ -81,6 +81,9 @@ _INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ru
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
 
+# No variable's name: under it stands which variables there are.  Who takes in the whole environment sees also a new one.
+WHICH_VARIABLES = ""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -110,7 +113,14 @@ def asks_for_all(images: Iterable[str]) -> bool:
 
 def asked_by_all(asked: Iterable[str], env: Iterable[str]) -> list[str]:
     """The variables that count where something may have looked at all of them."""
-    return sorted({*asked, *(n for n in env if n not in IGNORED_VARIABLES and n not in ("_", "OLDPWD", "SHLVL"))})
+    return sorted({*asked, WHICH_VARIABLES, *(n for n in env if n not in IGNORED_VARIABLES and n not in ("_", "OLDPWD", "SHLVL"))})
+
+
+def value_of(env: Mapping[str, str], name: str) -> str | None:
+    """What a condition on a variable compares; None: it is not set."""
+    if name != WHICH_VARIABLES:
+        return env.get(name)
+    return "=".join(sorted(n for n in env if n not in IGNORED_VARIABLES and n not in _SHELLS_OWN))
 
 
 def judge(
@@ -156,7 +166,7 @@ def judge(
     if succeeded and not plan.asks and left_too_little:
         return Reason.OUTPUT_MISSING
 
-    asked = {*seen.asked, *env} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
+    asked = {*seen.asked, *env, WHICH_VARIABLES} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
     ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named
     own = plan.own_output_prefixes
 

@@ -63,7 +63,7 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
 
 
 def pack_result(result: Result) -> bytes:
-    outputs = [[o.path, o.mode, o.size, o.digest, o.inline, o.template, o.zstd] for o in result.outputs]
+    outputs = [[o.path, o.mode, o.size, o.digest, o.inline, o.template] for o in result.outputs]
     return pack([outputs, result.stdout, result.stderr, result.took_ns, result.peak_rss_kib, result.status])
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sccache_py import entry, make_rule
-from sccache_py.compilers.driver import Driver
+from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
 from sccache_py.elf import takes_environment
@@ -24,9 +24,9 @@ from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
-from sccache_py.server.compression import compress
 from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, open_regular, stamp_of
 from sccache_py.server.inputs import Inputs, take_down
+from sccache_py.server.look import FileLook
 from sccache_py.server.runner import Ran
 from sccache_py.server.store.base import Store
 from sccache_py.server.time_macros import result_tells_time
@@ -103,16 +103,20 @@ def _takes_environment(path: str) -> bool:
         return False
 
 
-def draft_listed(plan: Plan, driver: Driver, env: Mapping[str, str], cwd: str, extra_files: tuple[str, ...]) -> Draft | Reason:
-    """The same from the compiler's own list, where nothing was observed."""
-    if plan.dep_info is None:
-        return Reason.FALLBACK_NO_DEP_INFO
+def draft_listed(
+    plan: Plan, driver: Driver, told: Told | None, env: Mapping[str, str], cwd: str, extra_files: tuple[str, ...], look: FileLook
+) -> Draft | Reason:
+    """The same from the compiler's own list, where nothing was observed.  told: its answer, if it was asked; else it wrote a file."""
     try:
-        with open_regular(plan.dep_info) as f:
-            dep_info = f.read()
+        if told is None:
+            if plan.dep_info is None:
+                return Reason.FALLBACK_NO_DEP_INFO
+            with open_regular(plan.dep_info) as f:
+                told = Told(f.read())
     except OSError:
         return Reason.OUTPUT_MISSING
-    return driver.draft_from_lists(plan, dep_info, env, cwd, extra_files)
+    draft = driver.draft_from_lists(plan, told, env, cwd, extra_files, look)
+    return Reason.INPUT_TOO_NEW if look.saw_too_new else draft
 
 
 def examine(
@@ -134,6 +138,10 @@ def examine(
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
+        # Where a table says what is written, this may be what an earlier compile left.
+        if plan.question and opened[-1].st.st_ctime_ns < began_ns:
+            examined.close()
+            return Reason.OUTPUT_MISSING
     if len({(o.st.st_dev, o.st.st_ino) for o in opened}) != len(opened):
         examined.close()
         return Reason.OUTPUT_SPECIAL
@@ -141,10 +149,8 @@ def examine(
 
 
 class Depositor:
-    def __init__(self, store: Store, memo: FileMemo, zstd_level: int = 0) -> None:
-        """zstd_level: 0 keeps files as they are."""
+    def __init__(self, store: Store, memo: FileMemo) -> None:
         self._store = store
-        self._zstd_level = zstd_level
         self._memo = memo
 
     def make_entry(self, plan: Plan, recipe: bytes, examined: Examined, ran: Ran) -> Entry | Reason:
@@ -167,18 +173,23 @@ class Depositor:
         if reason is not None:
             return reason
         variant = examined.inputs.variant
-        if plan.tells_time and result_tells_time(examined.inputs.time_macros, plan.arguments, dict(variant.env)):
+        if plan.tells_time and result_tells_time(examined.inputs.said, plan.arguments, dict(variant.env)):
             return Reason.TELLS_TIME
 
         movable = movable_roles(plan)
         pinned: set[str] = set()
-        # A file below the cwd that a variable names is that very file for all checkouts, not each one's own.
-        if not plan.cwd_in_key and any(plan.roles.path("cwd") in (value or "") for _, value in variant.env):
-            pinned.add("cwd")
+        # A file below the cwd that a variable or a source names is that very file for all checkouts, not each one's own.
+        for role, paths in plan.roots():
+            named = any(path in (value or "") for path in paths for _, value in variant.env)
+            if named or any(os.fsencode(path) in examined.inputs.said for path in paths):
+                pinned.add(role)
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
-            pinned.add("cwd")
+            pinned.update(role for role, _ in plan.roots())
+        if plan.roles.has("base"):
+            pinned.update(_shows_base(plan, variant, examined.inputs.tells_names))
         outputs = []
-        for opened in examined.outputs:
+        # Depfiles last: where the object cannot be written, the compiler would have left none.
+        for opened in sorted(examined.outputs, key=lambda o: o.path in plan.templates):
             output = self._copy(plan, opened, movable, pinned, files)
             if isinstance(output, Reason):
                 return output
@@ -210,7 +221,8 @@ class Depositor:
                 if taken_apart is None:
                     is_template = False
                     pinned.update(role for role, _ in plan.roles.spellings() if role != "cwd")
-                data = data if taken_apart is None else taken_apart
+                if taken_apart is not None:
+                    data = plan.roles.make_template(taken_apart, ["base"] if plan.roles.has("base") else [], b"r")
             elif is_template:
                 data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"], b"r"))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
@@ -229,8 +241,6 @@ class Depositor:
         finally:
             os.close(fd)
         pinned.update(shown)
-        if self._zstd_level:
-            self._compress(scratch)
         if digest in files:
             _unlink(scratch)
         else:
@@ -239,22 +249,18 @@ class Depositor:
             return Reason.OUTPUT_CHANGED
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
-        return Output(folded, mode, size, digest, None, False, self._zstd_level > 0)
+        return Output(folded, mode, size, digest, None, False)
 
-    def _compress(self, scratch: str) -> None:
-        plain = os.open(scratch, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.unlink(scratch)
-            packed = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                compress(plain, packed, self._zstd_level)
-            finally:
-                os.close(packed)
-        except BaseException:
-            _unlink(scratch)
-            raise
-        finally:
-            os.close(plain)
+
+def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:
+    """Whether an output may depend on the base directory and not show it: by __FILE__, or by a link that leads out of it or into it.
+
+    gcc writes where a system header really is, if that is shorter.
+    """
+    crosses = any(
+        path.startswith("$base") != state.partition(b">")[2].startswith(b"$base") for path, state in variant.present if b">" in state
+    )
+    return {"base"} if crosses or tells_names else set()
 
 
 def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:

@@ -289,7 +289,10 @@ class Sight:
         then: a directory above it was renamed, and a link that led through it followed.)
         """
         try:
-            st = os.stat(path)
+            st = os.lstat(path)
+            is_link = stat.S_ISLNK(st.st_mode)
+            if is_link:
+                st = os.stat(path)
         except (OSError, ValueError):
             return None
         if lasting:
@@ -298,22 +301,32 @@ class Sight:
                 return known[1]
         mode = st.st_mode
         kind = b"d" if stat.S_ISDIR(mode) else b"f%d" % st.st_size if stat.S_ISREG(mode) else b"special"
-        resolved = self._resolve(path)
+        resolved = self._resolve(path, is_link)
         state = kind if resolved == path else kind + b">" + os.fsencode(fold(resolved))
         if lasting:
             self.memo.remember_state(path, stamp_of(st), state)
         return state
 
-    def _resolve(self, path: str) -> str:
+    def modified(self, path: str) -> bytes | None:
+        """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""
+        try:
+            return b"m%d" % os.stat(path).st_mtime_ns
+        except (OSError, ValueError):
+            return None
+
+    def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
+        """Whether what is there still has a state that `state` or `modified` told."""
+        return state == (self.modified(path) if state.startswith(b"m") else self.state(path, fold, lasting))
+
+    def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
         directory, _, name = path.rpartition("/")
-        if name in ("", ".", ".."):
-            return os.path.realpath(path)
+        if is_link or name in ("", ".", ".."):
+            return _physical(path)
         place = self._places.get(directory)
         if place is None:
-            place = self._places[directory] = os.path.realpath(directory or "/").rstrip("/")
-        resolved = f"{place}/{name}"
-        return os.path.realpath(resolved) if os.path.islink(resolved) else resolved
+            place = self._places[directory] = _physical(directory or "/").rstrip("/")
+        return f"{place}/{name}"
 
     def names(self, directory: str, few: bool = False) -> frozenset[str] | None:
         """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion."""
@@ -350,6 +363,18 @@ class Sight:
         return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
 
 
+def _physical(path: str) -> str:
+    """Of something that is there: without links and dots.  The kernel says it in three calls, however deep it lies."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+
+
 class FileShrank(OSError):
     """What is copied has become shorter meanwhile."""
 
@@ -382,7 +407,7 @@ def copy_descriptor(source: int, target: int, size: int) -> None:
         offset += len(chunk)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

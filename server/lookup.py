@@ -9,6 +9,7 @@ import enum
 import logging
 from collections.abc import Mapping, Sequence
 
+from sccache_py.conditions import value_of
 from sccache_py.model import Plan, Variant
 from sccache_py.server.files import Sight
 
@@ -37,7 +38,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     """None: it cannot be said before `sight.unhashed` is computed.  The cheap conditions first."""
     unfold = plan.roles.unfold
     for name, value in variant.env:
-        if env.get(name) != value:
+        if value_of(env, name) != value:
             return False
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
@@ -49,7 +50,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     for folded, state in variant.present:
         path = unfold(folded)
         # The toolchain's directories, some dozen: those of the caller's project may well be moved about.
-        if path is None or sight.state(path, plan.roles.fold, lasting and path is folded) != state:
+        if path is None or not sight.is_so(path, state, plan.roles.fold, lasting and path is folded):
             return False
     for folded, names in variant.absent:
         path = unfold(folded)
@@ -66,8 +67,8 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
     """The first condition that does not hold, to read."""
     unfold = plan.roles.unfold
     for name, value in variant.env:
-        if env.get(name) != value:
-            return f"variable {name}"
+        if value_of(env, name) != value:
+            return f"variable {name}" if name else "other variables are set"
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return f"an output names {pinned}"
@@ -76,8 +77,8 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
             return f"changed: {unfold(folded)}"
     for folded, state in variant.present:
         path = unfold(folded)
-        if path is None or sight.state(path, plan.roles.fold) != state:
-            return f"gone, or something else: {path}"
+        if path is None or not sight.is_so(path, state, plan.roles.fold):
+            return f"gone, touched, or something else: {path}"
     for folded, names in variant.absent:
         path = unfold(folded)
         for name in names:

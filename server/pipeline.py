@@ -10,6 +10,7 @@ A `Pass` means: the client runs the compiler itself, in place.  Until the compil
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -49,39 +50,42 @@ class Pipeline:
 
     # -- a hit from memory ---------------------------------------------------------------------------------------
 
-    def answer_now(self, request: Request) -> Answer | None:
-        """A hit or a Pass that needs nothing but stats and memory; None: take the long way."""
+    def answer_now(self, request: Request) -> Answer | Job | None:
+        """A hit or a Pass that needs nothing but stats and memory; else take the long way, with the Job if it got so far."""
         job = self.planner.plan_now(request)
         trace.mark("key")
         if not isinstance(job, Job):
-            return self._pass(job) if job is not None else None
+            return self._pass(job, request) if job is not None else None
         if job.wishes.recache or job.wishes.verify_every:
-            return None
-        variants = self.keeper.manifest_now(job.recipe)
-        if variants is None:
-            return None
-        variant = lookup.first_holding(variants, job.plan, request.env, job.sight)
+            return job
+        job.tried = self.keeper.manifest_now(job.recipe)
+        if job.tried is None:
+            return job
+        variant = lookup.first_holding(job.tried, job.plan, request.env, job.sight)
         trace.mark("lookup")
         if not isinstance(variant, Variant):
-            return None
+            job.tried = None if variant is lookup.Pending.DIGESTS else job.tried
+            return job
+        job.holding = variant
         result = self.keeper.result_now(variant.result)
-        paths = self.keeper.paths_now(result) if result is not None else None
-        if result is None or paths is None or sum(o.size for o in result.outputs) > _INLINE_RESTORE_BYTES:
-            return None
+        files = self.keeper.files_now(variant.result)
+        if result is None or files is None or sum(o.size for o in result.outputs) > _INLINE_RESTORE_BYTES:
+            return job
         try:
-            self.restorer.restore(job.plan, result, paths, request)
+            self.restorer.restore(job.plan, result, files, request)
         except (Damaged, OSError):
-            return None
+            return job
         trace.mark("write")
         return self._count_hit(job, variant, result)
 
     # -- the long way --------------------------------------------------------------------------------------------
 
-    async def answer(self, request: Request, client: Client) -> Answer:
-        job = await self.planner.make_job(request, client)
+    async def answer(self, request: Request, client: Client, begun: Job | None) -> Answer:
+        """begun: what answer_now gave."""
+        job = begun or await self.planner.make_job(request, client)
         trace.mark("key")
         if not isinstance(job, Job):
-            return self._pass(job)
+            return self._pass(job, request)
         job.seen = Seen(client.pid, lambda: client.build.name, job.compiler.program, job.plan.source or "-", request.cwd)
         with self.jobs.watch(job.seen):
             return await self._answer(job, client)
@@ -111,14 +115,14 @@ class Pipeline:
         with self.flights.lead(job.recipe, job.seen) as flight:
             return await self._compile(job, client, flight)
 
-    async def hit_only(self, request: Request) -> Answer | None:
+    async def hit_only(self, request: Request, begun: Job | None) -> Answer | None:
         """What a hit worker can answer; None: the owner must."""
         if config.wishes(request.env) != config.NO_WISHES:
             return None
-        job = await self.planner.make_job(request, None)
+        job = begun or await self.planner.make_job(request, None)
         trace.mark("key")
         if not isinstance(job, Job):
-            return None if job is Reason.STDIN else self._pass(job)
+            return None if job is Reason.STDIN else self._pass(job, request)
         return await self._hit(job)
 
     def _is_due_for_verification(self, job: Job) -> bool:
@@ -131,8 +135,11 @@ class Pipeline:
 
     async def _find(self, job: Job) -> tuple[Variant, Result] | None:
         """What would be replayed.  Memory first, then the store, where another server may have put it."""
+        variant, job.holding = job.holding, None
         remembered = self.keeper.manifest_now(job.recipe)
-        variant = await self._first_holding(job, remembered) if remembered else None
+        if variant is None and remembered and remembered is not job.tried:
+            variant = await self._first_holding(job, remembered)
+        job.tried = None
         if variant is None:
             variant = await self._first_holding(job, await self.keeper.manifest(job.recipe))
         if variant is None:
@@ -146,28 +153,29 @@ class Pipeline:
         if found is None:
             return None
         variant, result = found
-        paths: dict[bytes, str] = {}
-        for output in result.outputs:
-            if output.inline is None:
-                path = await self.keeper.output_path(output)
-                if path is None:
-                    await self.keeper.forget(job.recipe, variant.result)
+        damaged: Damaged | None = None
+        for _ in range(2):  # what was packed or stored anew since it was found is elsewhere now
+            files = await self.keeper.files(variant.result, result)
+            trace.mark("store")
+            if files is not None:
+                restore = functools.partial(self.restorer.restore, job.plan, result, files, job.request)
+                try:
+                    await self.threads.run(restore)
+                except Damaged as e:
+                    damaged = e
+                except OSError as e:
+                    # The compiler says better than we could what is wrong with the output directory.
+                    log.info("outputs not restored (%s): the compiler runs", e)
                     return None
-                paths[output.digest] = path
-        trace.mark("store")
-        try:
-            await self.threads.run(lambda: self.restorer.restore(job.plan, result, paths, job.request))
-        except Damaged as e:
+                else:
+                    trace.mark("write")
+                    return self._count_hit(job, variant, result)
+            result = await self.keeper.result(variant.result) or result
+        if damaged is not None:
             self.stats.count("cache_read_errors")
-            log.warning("store: %s is damaged: dropped", e)
-            await self.keeper.forget(job.recipe, variant.result)
-            return None
-        except OSError as e:
-            # The compiler says better than we could what is wrong with the output directory.
-            log.info("outputs not restored (%s): the compiler runs", e)
-            return None
-        trace.mark("write")
-        return self._count_hit(job, variant, result)
+            log.warning("store: %s is damaged: dropped", damaged)
+        await self.keeper.forget(job.recipe, variant.result)
+        return None
 
     async def _first_holding(self, job: Job, variants: list[Variant]) -> Variant | None:
         while True:
@@ -187,11 +195,13 @@ class Pipeline:
 
     async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Result | None = None) -> Answer:
         if not permits.allows(job.request):
-            return self._pass(Reason.OTHER_LIMITS)
+            return self._pass(Reason.OTHER_LIMITS, job.request)
+        log.info("compiling: %s", " ".join(job.request.argv))
         answer = await self.misses.compile(job, client, flight, verify)
-        return self._pass(answer) if isinstance(answer, Reason) else answer
+        return self._pass(answer, job.request) if isinstance(answer, Reason) else answer
 
-    def _pass(self, reason: Reason | Refusal) -> Pass:
+    def _pass(self, reason: Reason | Refusal, request: Request) -> Pass:
+        log.info("not cached (%s): %s", reason.value, " ".join(request.argv))
         if reason is Reason.NOT_COMPILING:
             self.stats.count("requests_not_compile")
         elif reason is Reason.UNSUPPORTED_COMPILER:

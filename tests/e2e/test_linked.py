@@ -183,6 +183,75 @@ def test_a_linker_that_is_killed_leaves_nothing_in_the_store(w: Any) -> None:
     assert w.verdict_since({}) == "fail"
 
 
+def test_a_linker_script_with_an_error_is_told_as_it_is(w: Any) -> None:
+    """The linker's message names line and file; corrected, it links."""
+    w.write("extra.ld", "one = ;\n")
+    w.write("x.rs", MAIN)
+    script = f"link-arg=-Wl,-T,{w.p}/extra.ld"
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", script, "x.rs")
+    done = w.cached(*args)
+    assert done.status == 1
+    assert b"extra.ld" in done.stderr
+    assert w.verdict_since({}) == "fail"
+    assert "x" not in done.names()
+
+
+def test_a_response_file_of_the_linker_is_an_input(w: Any) -> None:
+    """The driver reads it: on rustc's command line only its name stands."""
+    w.write("link.rsp", "-Wl,--defsym=one=1\n")
+    w.write("x.rs", MAIN)
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", f"link-arg=@{w.p}/link.rsp", "x.rs")
+    w.changes_text("link.rsp", "-Wl,--defsym=two=2\n", *args)
+
+
+def test_a_response_file_of_the_linker_that_is_not_there_fails_as_without_us(w: Any) -> None:
+    """It is then taken for the name of an object."""
+    w.write("x.rs", MAIN)
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", f"link-arg=@{w.p}/link.rsp", "x.rs")
+    done = w.cached(*args)
+    assert done.status == 1
+    assert b"link.rsp" in done.stderr
+    assert w.verdict_since({}) == "fail"
+    w.write("link.rsp", "-Wl,--defsym=one=1\n")
+    w.compile_twice(*args)
+
+
+def test_a_linker_that_is_killed_half_way_leaves_what_it_leaves_without_us(w: Any) -> None:
+    """Half a program in the output directory is rustc's to remove, and no hit may bring it back."""
+    linker = w.write("linker.sh", '#!/bin/sh\nfor a; do [ "$last" = -o ] && printf half > "$a"; last=$a; done\nkill -9 $$\n')
+    linker.chmod(0o755)
+    w.write("x.rs", MAIN)
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-C", f"linker={linker}", "x.rs")
+    done = w.cached(*args)
+    assert w.verdict_since({}) == "fail"
+    plain = w.uncached(*args)
+    assert (done.status, done.names()) == (plain.status, plain.names()) == (1, done.names())
+    before = w.counts()
+    w.cached(*args)
+    assert w.verdict_since(before) == "fail"
+
+
+def test_two_crates_that_write_one_file_at_once_leave_one_of_them_and_store_no_other(w: Any) -> None:
+    """Two packages with a program of the same name: which of them wins is chance, what it holds is not."""
+    calls = []
+    for name, text in (("one", MAIN), ("two", MAIN.replace("one", "two"))):
+        w.write(f"{name}.rs", text)
+        calls.append(("--crate-name", "x", "--crate-type", "bin", "--emit=link", *w.out, f"{name}.rs"))
+    whole = {w.uncached(*call).file("x") for call in calls}
+    for _ in range(4):
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        running = [subprocess.Popen([w.client, w.compiler, *call], cwd=w.p, env=w.env, **pipes) for call in calls]
+        said = [process.communicate(timeout=60)[0] for process in running]
+        # Without the cache, too, the one that comes second may find what it was about to link gone.
+        if all(process.returncode == 0 for process in running):
+            assert (w.o / "x").read_bytes() in whole, said
+    w.note_server()
+    w.counts()
+    for call in calls:
+        done, plain = w.cached(*call), w.uncached(*call)
+        assert (done.status, done.files) == (plain.status, plain.files)
+
+
 def test_the_fallback_leaves_linked_crates_to_the_client(make_world) -> None:
     """Without observation nobody knows what a linker read."""
     world = make_world("fallback")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -217,3 +219,49 @@ def test_a_macros_file_that_cargo_does_not_know_of_is_still_right_after_a_clean_
         cargo(world, "build")
         said.append(subprocess.run([world.target / "debug" / "tool"], capture_output=True, text=True, check=True).stdout)
     assert said == ["42 4 1.2.3\n", "42 5 1.2.3\n", "42 4 1.2.3\n"]
+
+
+HOLDING = """
+use proc_macro::TokenStream;
+#[proc_macro] pub fn corners(_: TokenStream) -> TokenStream {
+    let hold = std::path::Path::new("hold");
+    if hold.exists() { std::fs::write("begun", "").unwrap(); }
+    while hold.exists() { std::thread::sleep(std::time::Duration::from_millis(5)); }
+    "4".parse().unwrap()
+}
+"""
+
+
+def test_ctrl_c_ends_cargo_and_leaves_nothing_half_written(make_world):
+    """The terminal sends SIGINT to cargo, to us and to nobody else: the compiler is the server's child."""
+    world = make_world()
+    for name, text in {**FILES, "shapes/src/lib.rs": HOLDING, "hold": ""}.items():
+        world.write(name, text)
+    world.target = world.p / "target"
+    env = {**world.env, "CARGO_INCREMENTAL": "0", "RUSTC_WRAPPER": str(world.client)}
+    words = [world.sysroot / "bin" / "cargo", "build"]
+    building = subprocess.Popen(
+        words, cwd=world.p, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    limit = time.monotonic() + 60
+    while not (world.p / "begun").exists():
+        assert building.poll() is None, building.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    world.note_server()
+    os.killpg(building.pid, signal.SIGINT)
+    building.communicate(timeout=60)
+    assert building.returncode == -signal.SIGINT
+    # The compiler is gone, too, or it would go on when it is let go.
+    while world.control("ping")["connections"] != 1 or world.control("stats")["surroundings"]["jobserver"]["in_use"]:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    left = [path for path in world.target.rglob("*") if path.name.startswith((".sccache", "libtool", "rmeta"))]
+    assert left == []
+    (world.p / "hold").unlink()
+    made = []
+    for wrapped in (True, False):
+        cargo(world, "build", wrapped=wrapped)
+        made.append({path.name: path.read_bytes() for path in (world.target / "debug" / "deps").iterdir()})
+        shutil.rmtree(world.target)
+    assert made[0] == made[1]

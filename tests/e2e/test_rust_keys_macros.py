@@ -201,10 +201,11 @@ def test_cargos_package_variables_count_for_a_macro_that_takes_all(world, macros
     world.changes_env(name, "1", "2", *using(world, macros, 'v::variables!("CARGO_PKG_")'))
 
 
-def test_any_variable_counts_for_a_macro_that_takes_all(world, macros):
-    """Nobody can see which of them it used: so with such a macro all of them are conditions."""
+@pytest.mark.parametrize("before", ["red", None])
+def test_any_variable_counts_for_a_macro_that_takes_all(world, macros, before):
+    """Nobody can see which of them it used: so with such a macro all of them are conditions, and that there is no other."""
     world.needs_observation(NO_MACRO_VARIABLES)
-    world.changes_env("APP_COLOUR", "red", "blue", *using(world, macros, 'v::variables!("APP_")'))
+    world.changes_env("APP_COLOUR", before, "blue", *using(world, macros, 'v::variables!("APP_")'))
 
 
 def test_a_macro_that_takes_all_is_found_behind_a_normal_crate(world, macros):
@@ -269,10 +270,11 @@ def test_a_file_that_a_program_started_by_a_macro_reads_is_a_condition(world, ma
     world.changes_text("version", "2\n", *using(world, macros, 's::says!("/bin/cat|version")'))
 
 
-def test_a_shell_started_by_a_macro_makes_every_variable_a_condition(world, macros):
-    """A shell takes its whole environment in without asking."""
+@pytest.mark.parametrize("before", ["1", None])
+def test_a_shell_started_by_a_macro_makes_every_variable_a_condition(world, macros, before):
+    """A shell takes its whole environment in without asking, and sees what was not there before."""
     world.needs_observation(NO_MACRO_VARIABLES)
-    world.changes_env("WHATEVER", "1", "2", *using(world, macros, 's::says!("/bin/sh|-c|echo $WHATEVER")'))
+    world.changes_env("WHATEVER", before, "2", *using(world, macros, 's::says!("/bin/sh|-c|echo $WHATEVER")'))
 
 
 def test_a_program_that_appears_earlier_on_the_path_is_a_condition(world, macros):

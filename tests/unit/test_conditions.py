@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sccache_py.compilers.rustc import Rustc
-from sccache_py.conditions import IGNORED_PATHS, IGNORED_VARIABLES, Draft, asked_by_all, judge
+from sccache_py.conditions import IGNORED_PATHS, IGNORED_VARIABLES, WHICH_VARIABLES, Draft, asked_by_all, judge, value_of
 from sccache_py.model import Observation, Plan, Reason
 
 OUTPUTS = ["/t/deps/x.d", "/t/deps/libx.rmeta"]
@@ -107,9 +107,16 @@ def test_a_variable_that_the_source_asks_for_counts_whatever_it_is():
 def test_all_variables_count_under_a_program_that_takes_all(image):
     """Shells make variables of their whole environment without asking."""
     found = draft(Observation(asked=["HOME"], images=["/opt/rust/bin/rustc", image]), env=("FOO", "PWD", "TERM"))
-    assert found.asked == ["FOO", "HOME"]
+    assert found.asked == [WHICH_VARIABLES, "FOO", "HOME"]
 
 
 def test_all_variables_less_those_with_a_reason_count_where_anything_may_have_looked():
     """A macro with env::vars()."""
-    assert asked_by_all(["A"], ["B", "TERM", "_", "OLDPWD", "PWD"]) == ["A", "B", "PWD"]
+    assert asked_by_all(["A"], ["B", "TERM", "_", "OLDPWD", "PWD"]) == [WHICH_VARIABLES, "A", "B", "PWD"]
+
+
+def test_a_variable_that_appears_is_seen_by_who_takes_all():
+    """It was not asked for by its name: nobody knew it then."""
+    before = value_of({"A": "1", "TERM": "x"}, WHICH_VARIABLES)
+    assert before != value_of({"A": "1", "B": "2"}, WHICH_VARIABLES)
+    assert before == value_of({"A": "2", "SHLVL": "1", "MAKEFLAGS": "-j"}, WHICH_VARIABLES)

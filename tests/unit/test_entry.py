@@ -26,7 +26,7 @@ VARIANTS = st.builds(
 )
 OUTPUTS = st.builds(
     Output, path=PATHS, mode=st.integers(0, 0o777), size=st.integers(0, 1 << 40), digest=DIGESTS, inline=st.none() | st.binary(max_size=20),
-    template=st.booleans(), zstd=st.booleans(),
+    template=st.booleans(),
 )  # fmt: skip
 RESULTS = st.builds(
     Result, outputs=st.lists(OUTPUTS, max_size=3).map(tuple), stdout=st.binary(max_size=20), stderr=st.binary(max_size=20),
