@@ -19,7 +19,7 @@ endif
 # Tests and cargo run makes of their own, which must not find this one's settings.
 unexport MAKEFLAGS MFLAGS
 
-.PHONY: demo test lint native bundle bench dev clean
+.PHONY: demo test lint native bundle bench projects dev clean
 
 demo: $(BIN)/python
 	rm -rf build
@@ -48,6 +48,10 @@ bundle:
 # Us and the peers, on the same work in the same run: an hour or two, on a quiet machine.  make bench BENCH="hit demo --runs 3"
 bench: dev
 	$(BIN)/python benchmarks/run.py $(or $(BENCH),--publish)
+
+# Real C and C++ projects, built plain, cold and warm: everything must come out alike.  make projects PROJECTS="zlib nginx --compiler gcc"
+projects: dev
+	$(BIN)/python benchmarks/c_check.py $(PROJECTS)
 
 dev: $(BIN)/python
 	$(BIN)/pip install --quiet -e '.[dev]'

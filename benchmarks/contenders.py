@@ -78,7 +78,7 @@ class Room:
     @staticmethod
     def make(parent: Path, name: str) -> Room:
         parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+        place = Path(tempfile.mkdtemp(prefix=f"{name.replace(', ', '-').replace(' ', '-')}-", dir=parent))
         room = Room(place / "cache", place / "home", Path(tempfile.mkdtemp(prefix=f"bench-{os.getpid()}-", dir=_runtime_parent())))
         room.home.mkdir()
         return room
@@ -214,6 +214,18 @@ class Ours(Contender):
 
     def hits(self) -> int | None:
         return sum(json.loads(self.ask("--show-stats", "--stats-format", "json"))["stats"]["cache_hits"]["counts"].values())
+
+
+class Leveled(Ours):
+    """Ourselves once more, with stored files compressed at some other level than the default."""
+
+    def __init__(self, program: str | None, level: int) -> None:
+        super().__init__(program)
+        self.name = f"sccache-py, zstd {level}"
+        self._level = level
+
+    def settings(self, room: Room) -> dict[str, str]:
+        return super().settings(room) | {"SCCACHE_CACHE_ZSTD_LEVEL": str(self._level)}
 
 
 class Sccache(Contender):

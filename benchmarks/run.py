@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 
 from benchmarks import builds, figures, growth, hits, load, machine, report, scale, tools
-from benchmarks.contenders import PEERS, Contender, Control, sweep
+from benchmarks.contenders import PEERS, Contender, Control, Leveled, sweep
 from benchmarks.measure import Bench, Results
 
 Workload = Callable[[Bench], None]
@@ -61,6 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=known)
     known = f"of {', '.join(PEERS)}; default: {', '.join(USUAL_PEERS)}; none: only the compiler"
     parser.add_argument("--peers", action="append", help=known)
+    parser.add_argument("--zstd", action="append", type=int, default=[], metavar="LEVEL", help="ourselves once more, with that compression")
     parser.add_argument("--runs", type=int, metavar="N", help="repetitions instead of each workload's own number")
     parser.add_argument("--ours", metavar="DIR", help="the bin directory of an installed sccache-py; default: the tree is installed anew")
     parser.add_argument("--publish", action="store_true", help="write to docs/benchmarks/")
@@ -75,7 +76,8 @@ def arguments() -> argparse.Namespace:
 def assemble(chosen: argparse.Namespace, results: Results) -> list[Contender]:
     """The compiler, ourselves, the peers that can be had, the compiler once more."""
     names = [n for given in chosen.peers or [",".join(USUAL_PEERS)] for n in given.split(",") if n and n != "none"]
-    contenders: list[Contender] = [Contender(), Control(), tools.ours(chosen.ours)]
+    ours = tools.ours(chosen.ours)
+    contenders: list[Contender] = [Contender(), Control(), ours, *(Leveled(ours.program, level) for level in chosen.zstd)]
     for name in names:
         try:
             contenders.append(tools.peer(name))

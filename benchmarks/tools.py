@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def run(argv: Sequence[str | Path], timeout_s: float = 600, **options: object) -
     return str(done.stdout)
 
 
-def _online() -> dict[str, str]:
+def online() -> dict[str, str]:
     return clean_environment() | {"CARGO_NET_OFFLINE": "false"}
 
 
@@ -76,7 +77,7 @@ def peer(name: str) -> Contender:
         program = WORK / "kache" / "bin" / "kache"
         if not program.exists():
             # Not --locked: its lock file may name versions that a registry mirror does not have yet.
-            run(["cargo", "install", "kache", "--quiet", "--root", WORK / "kache"], timeout_s=7200, env=_online())
+            run(["cargo", "install", "kache", "--quiet", "--root", WORK / "kache"], timeout_s=7200, env=online())
         return PEERS[name](str(program))
     found = shutil.which(name)
     if name not in PEERS or found is None:
@@ -90,7 +91,7 @@ def project(name: str) -> Path:
     place = WORK / "checkouts" / name
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(source, place, ignore=shutil.ignore_patterns("target"))
-    run(["cargo", "fetch", "--locked"], cwd=place, env=_online(), timeout_s=1800)
+    run(["cargo", "fetch", "--locked"], cwd=place, env=online(), timeout_s=1800)
     return place
 
 
@@ -109,7 +110,7 @@ def rustc() -> str:
 def crate_sources() -> dict[str, Path]:
     """Name → unpacked source of each crate of projects/csources."""
     place = project("csources")
-    told = json.loads(run(["cargo", "metadata", "--format-version=1", "--locked"], cwd=place, env=_online()))
+    told = json.loads(run(["cargo", "metadata", "--format-version=1", "--locked"], cwd=place, env=online()))
     return {package["name"]: Path(package["manifest_path"]).parent for package in told["packages"]}
 
 
@@ -125,7 +126,12 @@ def debian_source(name: str) -> Path:
     if not (WORK / "debian" / "lists" / "partial").exists():
         (WORK / "debian" / "lists" / "partial").mkdir(parents=True)
         run(["apt-get", *options, "update"], timeout_s=900)
-    run(["apt-get", *options, "source", "--download-only", name], cwd=place, timeout_s=900)
+    fetch = ["apt-get", *options, "source", "--download-only"]
+    try:
+        run([*fetch, name], cwd=place, timeout_s=900)
+    except Missing:
+        # A mirror may not have the newest update that the list of the security archive names.
+        run([*fetch, f"{name}/{platform.freedesktop_os_release()['VERSION_CODENAME']}"], cwd=place, timeout_s=900)
     description = next(place.glob("*.dsc"), None)
     if description is None:
         raise Missing("apt-get brought no .dsc")

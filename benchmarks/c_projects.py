@@ -1,0 +1,133 @@
+"""C and C++ projects whose builds through the cache are held against plain ones (c_check.py), as a table.
+
+Each stands for something that the others have not: a build system, a way to call the compiler, assembler, archives, depfiles
+under names of its own.  The sources are Debian's and those that crates carry; nothing is installed but what `needs` names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import tools
+
+# How the build is told of the cache.
+PREFIX = "prefix"  # CC="LAUNCHER gcc"
+LAUNCHER = "launcher"  # CMAKE_C_COMPILER_LAUNCHER
+LINKS = "links"  # a directory of links named gcc, g++, cc … first on PATH
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One way to build one project.
+
+    steps: shell lines, run one after another in the source; {cc}, {cxx} (with the launcher where it belongs before them), {gcc}, {gxx}
+    (without), {flags}, {launcher} and {jobs} are filled in.  All but the last step are configuring, which is counted apart.
+    """
+
+    project: str
+    system: str
+    entry: str
+    steps: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    long: bool = False  # minutes for one build: only if it is named
+    unique: int = 0  # compiles of files whose names are drawn by lot
+
+
+def _debian(name: str) -> Callable[[], Path]:
+    return lambda: tools.debian_source(name)
+
+
+def _crate(name: str) -> Callable[[], Path]:
+    def find() -> Path:
+        found = tools.crate_sources().get(name)
+        if found is None:
+            raise tools.Missing(f"no crate {name}")
+        return found
+
+    return find
+
+
+SOURCES: dict[str, Callable[[], Path]] = {
+    "cjson": _debian("cjson"),
+    "curl": _debian("curl"),
+    "fmt": _debian("fmtlib"),
+    "git": _debian("git"),
+    "googletest": _debian("googletest"),
+    "libffi": _debian("libffi"),
+    "libpng": _debian("libpng1.6"),
+    "lua": _debian("lua5.4"),
+    "nginx": _debian("nginx"),
+    "re2": _debian("re2"),
+    "redis": _debian("redis"),
+    "sqlite": _crate("libsqlite3-sys"),
+    "zlib": _debian("zlib"),
+    "zstd": _debian("libzstd"),
+}
+
+_CMAKE = (
+    "cmake -S {where} -B build -G {generator} -DCMAKE_C_COMPILER={{gcc}} -DCMAKE_CXX_COMPILER={{gxx}} -DCMAKE_BUILD_TYPE=None"
+    " -DCMAKE_C_COMPILER_LAUNCHER={{launcher}} -DCMAKE_CXX_COMPILER_LAUNCHER={{launcher}} -DCMAKE_ASM_COMPILER_LAUNCHER={{launcher}}"
+    " '-DCMAKE_C_FLAGS={{flags}}' '-DCMAKE_CXX_FLAGS={{flags}}' {options}"
+)
+
+
+def _cmake(project: str, options: str = "", where: str = ".", target: str = "all", generator: str = "Ninja", long: bool = False) -> Cell:
+    configure = _CMAKE.format(where=where, generator="Ninja" if generator == "Ninja" else "'Unix Makefiles'", options=options)
+    build = f"ninja -C build -j{{jobs}} {target}" if generator == "Ninja" else f"make -C build -j{{jobs}} {target}"
+    programs = ("cmake", "ninja") if generator == "Ninja" else ("cmake", "make")
+    return Cell(project, f"cmake + {'ninja' if generator == 'Ninja' else 'make'}", LAUNCHER, (configure, build), programs, long)
+
+
+def _autotools(project: str, entry: str, options: str = "", target: str = "", long: bool = False) -> Cell:
+    configure = f"./configure CC='{{cc}}' CXX='{{cxx}}' CFLAGS='{{flags}}' CXXFLAGS='{{flags}}' {options}"
+    return Cell(project, "autotools", entry, (configure, f"make -j{{jobs}} {target}"), ("make",), long)
+
+
+def _make(project: str, entry: str, words: str, needs: tuple[str, ...] = (), before: tuple[str, ...] = (), long: bool = False) -> Cell:
+    return Cell(project, "make", entry, (*before, f"make -j{{jobs}} CC='{{cc}}' CXX='{{cxx}}' {words}"), ("make", *needs), long)
+
+
+# Debian's makefile wants an installed libtool, and makes this header.
+_LUA = (
+    "echo '#define DEB_HOST_MULTIARCH \"x\"' > lua5.4-deb-multiarch.h"
+    " && make -j{jobs} CC='{cc}' CFLAGS='-DLUA_USE_LINUX {flags}' $(ls *.c | sed 's/c$/o/')"
+    " && ar rcs liblua.a $(ls l*.o | grep -v -e lua.o -e luac.o) && {cc} -o luai lua.o liblua.a -lm -ldl"
+)
+
+CELLS = (
+    _make("cjson", PREFIX, "all CFLAGS='-std=c89 -fPIC {flags}'"),
+    _cmake("cjson", "-DENABLE_CUSTOM_COMPILER_FLAGS=ON -DBUILD_SHARED_AND_STATIC_LIBS=ON"),
+    _autotools("curl", LINKS, "--with-openssl --disable-ldap --without-libpsl --without-zstd --without-brotli", long=True),
+    _cmake("fmt", "-DFMT_TEST=OFF"),
+    _cmake("fmt", "-DFMT_TEST=ON -DFMT_PEDANTIC=ON", target="chrono-test color-test os-test", generator="make", long=True),
+    _make("git", PREFIX, "NO_OPENSSL=1 NO_CURL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1 NO_PYTHON=1 CFLAGS='{flags}' git", long=True),
+    _cmake("googletest"),
+    _autotools("libffi", PREFIX),
+    dataclasses.replace(_autotools("libffi", LINKS), unique=1),  # config.guess asks `cc`, in a directory made by mktemp
+    _autotools("libpng", PREFIX),
+    _cmake("libpng", generator="make"),
+    *(Cell("lua", "make's own rules", entry, (f"cd src && rm Makefile && {_LUA}",), ("make",)) for entry in (PREFIX, LINKS)),
+    Cell(
+        "nginx", "its own configure", LINKS,
+        ("./configure --with-cc={cc} --with-cc-opt='{flags}' --without-http_rewrite_module --with-threads", "make -j{jobs}"), ("make",),
+    ),
+    _make("re2", PREFIX, "CXXFLAGS='-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -I. {flags}' obj/libre2.a"),
+    _cmake("re2", "-DRE2_BUILD_TESTING=OFF"),
+    _make("redis", PREFIX, "-C src OPT='{flags}' MALLOC=libc redis-server redis-cli", long=True),
+    _make("sqlite", PREFIX, "-f /dev/null -C sqlite3 CFLAGS='-DSQLITE_THREADSAFE=1 {flags}' sqlite3.o", long=True),
+    Cell("zlib", "its own configure", PREFIX, ("CC='{cc}' CFLAGS='{flags}' ./configure", "make -j{jobs}"), ("make",)),
+    _make("zstd", LINKS, "-C lib CFLAGS='{flags}' libzstd.a libzstd"),
+    _make("zstd", PREFIX, "-C programs CFLAGS='{flags}' zstd", long=True),
+    _cmake("zstd", where="build/cmake"),
+    Cell(
+        "zstd", "meson", PREFIX,
+        (
+            "CC='{cc}' CXX='{cxx}' CFLAGS='{flags}' meson setup out build/meson --buildtype=plain -Dbin_programs=false",
+            "ninja -C out -j{jobs}",
+        ),
+        ("meson", "ninja"),
+    ),
+)  # fmt: skip
