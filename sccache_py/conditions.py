@@ -70,6 +70,12 @@ IGNORED_VARIABLES = {
     "TMPDIR": "where temporary files go",
 }
 
+# Of these the reason does not hold for a proc-macro or a plugin: what it asks for may go into the output.
+_FOR_THE_COMPILER_ALONE = frozenset(("COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"))
+
+# A macro that starts one of these asks for the time; others look at the clock without telling it (git).
+_CLOCKS = frozenset(("date",))
+
 # Those of which the compiler never sees the caller's value.
 _REPLACED_VARIABLES = frozenset(
     ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "LD_PRELOAD", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "SCCACHE_PY_LEASE", "SCCACHE_PY_OBSERVE")
@@ -142,6 +148,8 @@ def judge(
     succeeded: a probe that failed need not have left anything.
     named: variables that the source asked for (env!), which count whatever they are; None: it may have asked for any.
     """
+    if seen.plugin_clock or any(os.path.basename(image) in _CLOCKS for image in seen.images):
+        return Reason.PLUGIN_TELLS_TIME
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
     skip = {*ours, *covered}
@@ -167,7 +175,7 @@ def judge(
         return Reason.OUTPUT_MISSING
 
     asked = {*seen.asked, *env, WHICH_VARIABLES} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
-    ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named
+    ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named - (seen.plugins_asked & _FOR_THE_COMPILER_ALONE)
     own = plan.own_output_prefixes
 
     def condition(paths: list[str]) -> list[str]:

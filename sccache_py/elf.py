@@ -6,6 +6,7 @@ the image and not from its name.  Source: System V ABI, "Object Files" and "Prog
 
 from __future__ import annotations
 
+import mmap
 import struct
 from typing import NamedTuple
 
@@ -52,6 +53,18 @@ def read_image(head: bytes) -> Image:
     except (struct.error, OverflowError):
         pass
     return Image(64 if is_64 else 32, "", "")
+
+
+# The names of crates that call the kernel without the C library stand in a library's symbols, panic messages and metadata.
+_OWN_CALLS = (b"rustix", b"linux_raw_sys", b"linux-raw-sys")
+
+
+def makes_own_calls(library: mmap.mmap) -> bool:
+    """Whether a crate that is a shared library holds code by which files can be opened past the C library, and so unobserved.
+
+    That it never runs there cannot be seen.  What is no crate (`takes_environment`) has no such names in it either.
+    """
+    return any(library.find(name) >= 0 for name in _OWN_CALLS)
 
 
 def takes_environment(library: memoryview) -> bool:

@@ -59,9 +59,12 @@ class Reason(enum.Enum):
     RECORD_UNFOLLOWED = "did what cannot be observed"
     SPECIAL_FILE = "read a special file"
     TELLS_TIME = "__DATE__, __TIME__ or __TIMESTAMP__"
+    PLUGIN_TELLS_TIME = "a macro or plugin asked for the time"
+    PLUGIN_UNSEEN = "a macro makes system calls of its own"
     WROTE_ELSEWHERE = "wrote outside its output directories"
     INPUT_TOO_NEW = "input changed during the compile"
     INPUT_VANISHED = "input gone after the compile"
+    OUTPUT_SHARED = "two compiles wrote the same file"
     OUTPUT_CHANGED = "output changed while it was stored"
     OUTPUT_MISSING = "expected output missing"
     OUTPUT_SPECIAL = "output is not a regular file"
@@ -166,6 +169,8 @@ class Observation:
     absent: list[str] = field(default_factory=list)  # looked for in vain
     listed: list[str] = field(default_factory=list)  # directories
     asked: list[str] = field(default_factory=list)  # environment variables, sorted
+    plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
+    plugin_clock: bool = False  # such a library asked for the time of day
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed
     made: set[str] = field(default_factory=set)  # every path that the tree created, wrote, renamed or removed

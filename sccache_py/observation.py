@@ -84,6 +84,8 @@ class _Reader:
         self.absent: dict[str, None] = {}
         self.listed: dict[str, None] = {}
         self.asked: set[str] = set()
+        self.plugins_asked: set[str] = set()
+        self.plugin_clock = False
         self.written: dict[str, None] = {}
         self.removed: dict[str, None] = {}
         self.made: set[str] = set()
@@ -97,6 +99,10 @@ class _Reader:
         for kind, error, pid, text1, text2 in records(data):
             if kind == "E":
                 self.asked.add(text1)
+                if text2:
+                    self.plugins_asked.add(text1)
+            elif kind == "C":
+                self.plugin_clock = True
             elif kind == "N":
                 return Reason.RECORD_UNFOLLOWED
             elif kind in "PXxY":
@@ -216,6 +222,8 @@ class _Reader:
             absent=outside(self.absent),
             listed=outside(self.listed),
             asked=sorted(self.asked),
+            plugins_asked=self.plugins_asked,
+            plugin_clock=self.plugin_clock,
             written=list(self.written),
             removed=list(self.removed),
             made=self.made,

@@ -13,18 +13,20 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import takes_environment
+from sccache_py.elf import makes_own_calls, takes_environment
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
-from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, open_regular, stamp_of
+from sccache_py.server.files import FileMemo, FileShrank, Stamp, coarse_ns, copy_descriptor, existing, open_regular, stamp_of
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.look import FileLook
 from sccache_py.server.runner import Ran
@@ -77,9 +79,39 @@ def draft_observed(
     if isinstance(seen, Reason):
         return seen
     draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
-    if isinstance(draft, Draft) and any(_takes_environment(path) for path in draft.read if path.endswith(".so")):
-        draft.asked = asked_by_all(draft.asked, env)
+    if isinstance(draft, Draft):
+        macros = [_macro(path) for path in draft.read if path.endswith(".so")]
+        if any(m.makes_own_calls for m in macros):
+            return Reason.PLUGIN_UNSEEN
+        if any(m.takes_environment for m in macros):
+            draft.asked = asked_by_all(draft.asked, env)
     return draft
+
+
+class _Macro(NamedTuple):
+    """What the code of a proc-macro can do unobserved."""
+
+    takes_environment: bool
+    makes_own_calls: bool
+
+
+def _macro(path: str) -> _Macro:
+    try:
+        return _macro_of(path, stamp_of(os.stat(path)))
+    except OSError:
+        return _Macro(False, False)
+
+
+@lru_cache(maxsize=512)
+def _macro_of(path: str, stamp: Stamp) -> _Macro:
+    """stamp: so that each state of the file is read once.  Raises OSError."""
+    with open_regular(path) as f:
+        try:
+            library = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # empty
+            return _Macro(False, False)
+        with library, memoryview(library) as view:
+            return _Macro(takes_environment(view), makes_own_calls(library))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:
@@ -93,14 +125,6 @@ def _named_variables(plan: Plan) -> frozenset[str] | None:
             return frozenset(os.fsdecode(name) for name in parse_dep_info(f.read())[1])
     except OSError:
         return None
-
-
-def _takes_environment(path: str) -> bool:
-    try:
-        with open_regular(path) as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library, memoryview(library) as view:
-            return takes_environment(view)
-    except (OSError, ValueError):
-        return False
 
 
 def draft_listed(

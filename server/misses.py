@@ -33,6 +33,7 @@ from sccache_py.server.observer import Observer, Record
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import Command, Ran, Runner, SpawnError
 from sccache_py.server.threads import Threads
+from sccache_py.server.writers import Writers
 from sccache_py.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Misses:
     in_background: Callable[[Awaitable[None]], None]
     peaks: Peaks = field(default_factory=Peaks)
     _texts: TextMemo = field(default_factory=TextMemo)
+    _writers: Writers = field(default_factory=Writers)
 
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Result | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
@@ -104,25 +106,29 @@ class Misses:
         used, whole = 0, False
         try:
             lease = job.request.env.get(makeflags.LEASE_VARIABLE, "")
-            async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
-                trace.mark("token")
-                job.seen.turns_to(COMPILING, grant.id)
-                asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
-                ran, ours = await self._run(job, client, record, grant)
-                trace.mark("run")
-            job.seen.turns_to(FINISHING)
-            self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
-            self.stats.count("compile_requests")
-            self.stats.count("requests_executed")
-            self.stats.count("compilations")
-            self.stats.count_language("cache_misses", plan.language, plan.dialect)
-            self.stats.add_duration("compiler_write_duration", ran.took_ns / 1e9)
-            data = b""
-            if record is not None:
-                data = await self.threads.run(record.take)
-                used, whole = len(data), not ran.left_running
-                trace.mark("record")
-            examined = await self._examine(job, ran, ours, data, before, asked)
+            with self._writers.one_more(plan.must_write) as writer:
+                async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
+                    trace.mark("token")
+                    job.seen.turns_to(COMPILING, grant.id)
+                    asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
+                    ran, ours = await self._run(job, client, record, grant)
+                    trace.mark("run")
+                job.seen.turns_to(FINISHING)
+                self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
+                self.stats.count("compile_requests")
+                self.stats.count("requests_executed")
+                self.stats.count("compilations")
+                self.stats.count_language("cache_misses", plan.language, plan.dialect)
+                self.stats.add_duration("compiler_write_duration", ran.took_ns / 1e9)
+                data = b""
+                if record is not None:
+                    data = await self.threads.run(record.take)
+                    used, whole = len(data), not ran.left_running
+                    trace.mark("record")
+                examined = await self._examine(job, ran, ours, data, before, asked)
+            if not writer.is_alone and isinstance(examined, deposit.Examined):
+                examined.close()
+                examined = Reason.OUTPUT_SHARED
             trace.mark("examine")
         except SpawnError as e:
             log.warning("%s: %s", job.compiler.program, e)

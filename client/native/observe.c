@@ -2,7 +2,7 @@
  * looked for in vain, listed and changed.  Every function here calls the one
  * that it stands in front of, with the caller's arguments, and hands back its
  * result and errno.  What is written where is docs/protocol.md, section 4; what
- * processes and variables leave is in observe_process.c.
+ * processes leave is in observe_process.c, and what they ask in observe_ask.c.
  *
  *	cc -std=c11 -O2 -fPIC -shared -fvisibility=hidden observe*.c -o libsccache-observe.so -ldl
  *
@@ -465,6 +465,14 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 	case SYS_execve:
 		record_path('X', 0, AT_FDCWD, PATH(a));
 		return noted('x', AT_FDCWD, PATH(a), RESULT);
+	case SYS_clock_gettime:
+	case SYS_gettimeofday:
+#ifdef SYS_time
+	case SYS_time:
+#endif
+		if (is_plugin(__builtin_return_address(0)))
+			record_clock();
+		break;
 	case SYS_socket:
 	case SYS_connect:
 #ifdef SYS_io_uring_setup

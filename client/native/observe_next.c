@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <stdint.h>
 #include <string.h>
 
 /* the linker makes these two */
@@ -49,6 +50,39 @@ raw(long number, long a, long b, long c, long d)
 	return real(number, a, b, c, d);
 }
 
+/* Where the code of the program and of the libraries that it was linked with lies.
+ * More than fit are rather taken for plugins. */
+static struct range {
+	uintptr_t from, to;
+} program[128];
+static size_t in_program;
+
+static void
+add_to_program(const struct dl_phdr_info *info)
+{
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+
+		if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X) ||
+		    in_program == sizeof(program) / sizeof(*program))
+			continue;
+		program[in_program].from = info->dlpi_addr + segment->p_vaddr;
+		program[in_program].to = program[in_program].from + segment->p_memsz;
+		in_program++;
+	}
+}
+
+bool
+is_plugin(const void *code)
+{
+	uintptr_t at = (uintptr_t)code;
+
+	for (size_t i = 0; i < in_program; i++)
+		if (at >= program[i].from && at < program[i].to)
+			return false;
+	return in_program > 0;          /* none yet: a constructor of another library came before ours */
+}
+
 /* What ld.so has loaded before anyone could see it open files: the program's
  * libraries are inputs like the program itself. */
 static int
@@ -56,6 +90,7 @@ record_library(struct dl_phdr_info *info, size_t size, void *unused)
 {
 	(void)size;
 	(void)unused;
+	add_to_program(info);
 	if (info->dlpi_name && strchr(info->dlpi_name, '/'))  /* the program and the vdso have none */
 		record_path('R', 0, AT_FDCWD, info->dlpi_name);
 	return 0;

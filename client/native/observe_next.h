@@ -15,6 +15,8 @@
 #ifndef OBSERVE_NEXT_H
 #define OBSERVE_NEXT_H
 
+#include <stdbool.h>
+
 /* One function of the C library, or of whatever else is preloaded behind us. */
 struct next {
 	const char *name;
@@ -40,5 +42,9 @@ void *next_find(struct next *n);
 
 /* syscall(2) itself, for our own use: syscall() and open() are interposed. */
 long raw(long number, long a, long b, long c, long d);
+
+/* Whether the code at this address belongs to a library that the program opened
+ * by itself (dlopen): a proc-macro or a plugin, and not the compiler. */
+bool is_plugin(const void *code);
 
 #endif

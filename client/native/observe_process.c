@@ -1,5 +1,5 @@
-/* Preloaded with observe.c: records what is executed and loaded, which variables are
- * asked for, and what cannot be followed. */
+/* Preloaded with observe.c: records what is executed and loaded, and what cannot be
+ * followed. */
 
 #define _GNU_SOURCE
 #include "observe_next.h"
@@ -16,129 +16,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
-#include <time.h>
 #include <unistd.h>
-
-/* ---- variables ---- */
-
-/* for functions of the C library that ask without coming by getenv */
-static const char *
-asked(const char *name)
-{
-	const char *value = variable(name);
-
-	record_variable(name, value != NULL);
-	return value;
-}
-
-#define GETENV(name) \
-	OURS(char *, name, (const char *variable_name)) \
-	{ \
-		NEXT(char *, name, (const char *), NULL) \
-		char *value = real(variable_name); \
-		record_variable(variable_name, value != NULL); \
-		return value; \
-	}
-
-GETENV(getenv)
-GETENV(secure_getenv)
-#ifdef __GLIBC__
-GETENV(__secure_getenv)
-#endif
-
-/* setlocale(3): the order in which they are consulted does not matter here */
-static void
-asked_locale(const char *locale)
-{
-	static const char *const names[] = {
-		"LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_MONETARY",
-		"LC_NUMERIC", "LC_TIME", "LANG", "LANGUAGE", "LOCPATH", "OUTPUT_CHARSET",
-	};
-
-	if (locale && !*locale)
-		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-			asked(names[i]);
-}
-
-OURS(char *, setlocale, (int category, const char *locale))
-{
-	NEXT(char *, setlocale, (int, const char *), NULL)
-	asked_locale(locale);
-	return real(category, locale);
-}
-
-#define NEWLOCALE(name) \
-	OURS(void *, name, (int mask, const char *locale, void *base)) \
-	{ \
-		NEXT(void *, name, (int, const char *, void *), NULL) \
-		asked_locale(locale); \
-		return real(mask, locale, base); \
-	}
-
-NEWLOCALE(newlocale)
-#ifdef __GLIBC__
-NEWLOCALE(__newlocale)
-#endif
-
-OURS(void *, iconv_open, (const char *to, const char *from))
-{
-	NEXT(void *, iconv_open, (const char *, const char *), (void *)-1)
-	asked("GCONV_PATH");
-	return real(to, from);
-}
-
-OURS(int, getopt, (int argc, char *const argv[], const char *letters))
-{
-	NEXT(int, getopt, (int, char *const [], const char *), -1)
-	asked("POSIXLY_CORRECT");
-	return real(argc, argv, letters);
-}
-
-#define GETOPT_LONG(name) \
-	OURS(int, name, (int argc, char *const argv[], const char *letters, const void *words, int *index)) \
-	{ \
-		NEXT(int, name, (int, char *const [], const char *, const void *, int *), -1) \
-		asked("POSIXLY_CORRECT"); \
-		return real(argc, argv, letters, words, index); \
-	}
-
-GETOPT_LONG(getopt_long)
-GETOPT_LONG(getopt_long_only)
-
-OURS(struct tm *, localtime, (const time_t *t))
-{
-	NEXT(struct tm *, localtime, (const time_t *), NULL)
-	asked("TZ");
-	return real(t);
-}
-
-OURS(struct tm *, localtime_r, (const time_t *t, struct tm *to))
-{
-	NEXT(struct tm *, localtime_r, (const time_t *, struct tm *), NULL)
-	asked("TZ");
-	return real(t, to);
-}
-
-OURS(time_t, mktime, (struct tm *tm))
-{
-	NEXT(time_t, mktime, (struct tm *), -1)
-	asked("TZ");
-	return real(tm);
-}
-
-OURS(void, tzset, (void))
-{
-	NEXT(void, tzset, (void), )
-	asked("TZ");
-	real();
-}
-
-OURS(char *, get_current_dir_name, (void))
-{
-	NEXT(char *, get_current_dir_name, (void), NULL)
-	asked("PWD");
-	return real();
-}
 
 /* ---- programs ---- */
 
@@ -169,7 +47,7 @@ sought(const char *file, char *room)
 
 	if (!file || strchr(file, '/'))
 		return file;
-	path = asked("PATH");
+	path = ask_variable("PATH");
 	if (!path)
 		path = DEFAULT_PATH;
 	length = strlen(file);

@@ -330,13 +330,13 @@ record_text(char kind, int error, const char *text)
 }
 
 void
-record_variable(const char *name, int is_set)
+record_variable(const char *name, int is_set, int by_plugin)
 {
-	unsigned hash = is_set ? 1 : 0;
+	unsigned hash = (is_set ? 1 : 0) + (by_plugin ? 2 : 0);
 	int error = is_set ? 0 : ENOENT;
 	const char *end;
 	struct entry *e;
-	struct text text1;
+	struct text text1, text2 = {{"plugin"}, {by_plugin ? sizeof("plugin") - 1 : 0}};
 	uint32_t at;
 
 	if (!name || !recording())
@@ -347,11 +347,29 @@ record_variable(const char *name, int is_set)
 	at = atomic_load_explicit(&asked[hash], memory_order_relaxed);
 	if (at) {
 		e = (struct entry *)(void *)((char *)region + (size_t)at * 8);
-		if (e->error == error && !strcmp(e->text, name))
+		if (e->error == error && !strcmp(e->text, name) && !e->text[end - name + 1] == !by_plugin)
 			return;
 	}
 	text1 = (struct text){{name}, {(size_t)(end - name)}};
-	e = put('E', error, &text1, NULL);
+	e = put('E', error, &text1, &text2);
 	if (e)
 		atomic_store_explicit(&asked[hash], (uint32_t)(((char *)e - (char *)region) / 8), memory_order_relaxed);
+}
+
+const char *
+ask_variable(const char *name)
+{
+	const char *value = variable(name);
+
+	record_variable(name, value != NULL, 0);
+	return value;
+}
+
+void
+record_clock(void)
+{
+	static _Atomic int was_recorded;
+
+	if (recording() && !atomic_exchange_explicit(&was_recorded, 1, memory_order_relaxed))
+		record_text('C', 0, "plugin");
 }

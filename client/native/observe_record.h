@@ -34,7 +34,13 @@ void record_text(char kind, int error, const char *text);
 /* What getenv returns, unrecorded; nothing behind it takes a lock. */
 char *variable(const char *name);
 
-/* Records once for each image and answer that a variable was asked for. */
-void record_variable(const char *name, int is_set);
+/* Records once for each image, asker and answer that a variable was asked for. */
+void record_variable(const char *name, int is_set, int by_plugin);
+
+/* Both at once, for functions of the C library that ask without coming by getenv. */
+const char *ask_variable(const char *name);
+
+/* Records once for each image that a plugin asked what time it is. */
+void record_clock(void);
 
 #endif

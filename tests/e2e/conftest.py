@@ -436,6 +436,21 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
 }
 '''
 
+MACROS_OF_THE_HOUR = r'''
+extern crate proc_macro;
+use proc_macro::TokenStream;
+use std::time::{Instant, SystemTime};
+/// What compile-time and build-time do; here only the year, so that two compiles come out alike.
+#[proc_macro] pub fn now(_: TokenStream) -> TokenStream {
+    format!("{:?}", format!("{:?}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 31_556_952)).parse().unwrap()
+}
+/// How long something took does not show in what it made.
+#[proc_macro] pub fn quickly(t: TokenStream) -> TokenStream {
+    let start = Instant::now();
+    if start.elapsed().as_secs() < 3600 { t } else { TokenStream::new() }
+}
+'''
+
 # Apart, for what a macro library may do is judged by what it is linked with.
 MACROS_OF_ALL_VARIABLES = r'''
 extern crate proc_macro;
@@ -463,9 +478,9 @@ use proc_macro::TokenStream;
 
 @pytest.fixture(scope="session")
 def macros(sysroot, tmp_path_factory) -> Path:
-    """A directory with libm.so (macros that look at files), libv.so (at all variables), libs.so (start programs)."""
+    """A directory with libm.so (macros that look at files), libv.so (at all variables), libs.so (start programs), libh.so (look at the clock)."""
     made = tmp_path_factory.mktemp("macros")
-    for name, text in (("m", MACROS), ("v", MACROS_OF_ALL_VARIABLES), ("s", MACROS_THAT_SPAWN)):
+    for name, text in (("m", MACROS), ("v", MACROS_OF_ALL_VARIABLES), ("s", MACROS_THAT_SPAWN), ("h", MACROS_OF_THE_HOUR)):
         (made / f"{name}.rs").write_text(text)
         subprocess.run(
             [sysroot / "bin" / "rustc", "--crate-type", "proc-macro", "--crate-name", name, "-Cprefer-dynamic=no", f"{name}.rs"],

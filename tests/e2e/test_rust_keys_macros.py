@@ -331,3 +331,40 @@ def test_a_file_made_and_read_within_the_compile_is_no_condition(world, macros):
     script = "t=$(mktemp); echo hi >$t; cat $t; rm $t"
     world.compile_twice(*using(world, macros, f's::says!("/bin/sh|-c|{script}")'))
     assert os.listdir(world.p) == ["src"]
+
+
+def test_a_macro_that_asks_what_time_it_is_is_not_stored(world, macros):
+    """A hit would tell the time of another build."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("a macro or plugin asked for the time", *using(world, macros, "h::now!()"))
+
+
+def test_a_macro_that_starts_date_is_not_stored(world, macros):
+    """The same by a program."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("a macro or plugin asked for the time", *using(world, macros, 's::says!("date|+%Y")'))
+
+
+def test_a_macro_that_measures_how_long_it_takes_is_stored(world, macros):
+    """And so is one that has the clock beside it and does not ask."""
+    world.compile_twice(*using(world, macros, 'h::quickly!("x")'))
+
+
+@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH"])
+def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
+    """The compiler's colours come from its arguments, and rustc says nothing of the variable."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    before, after = ("/nowhere/a", "/nowhere/b") if name == "LD_LIBRARY_PATH" else ("1", "2")
+    world.changes_env(name, before, after, *using(world, macros, f'm::variable!("{name}")'))
+
+
+def test_a_macro_that_calls_the_kernel_by_itself_is_not_stored(world, macros):
+    """rustix reads files by system calls of its own, which nobody sees."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("rustix.rs", "#[inline(never)] pub fn open() -> u8 { 1 }\n")
+    world.write("r.rs", "extern crate proc_macro;\n#[proc_macro] pub fn one(_: proc_macro::TokenStream) -> proc_macro::TokenStream"
+                        " { rustix::open().to_string().parse().unwrap() }\n")  # fmt: skip
+    for words in (("--crate-type", "rlib", "rustix.rs"), ("--crate-type", "proc-macro", "--extern", "rustix=librustix.rlib", "r.rs")):
+        subprocess.run([world.compiler, "--edition=2021", *words], cwd=world.p, env=world.env, check=True)
+    world.write("src/lib.rs", "pub const N: u8 = r::one!();\n")
+    world.not_stored("a macro makes system calls of its own", *LIB, *world.out, "--extern", "r=libr.so", "src/lib.rs")

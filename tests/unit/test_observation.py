@@ -224,3 +224,10 @@ def test_a_cut_record_makes_the_record_useless():
 def test_an_empty_record_takes_its_header():
     """That is all that must be zeroed."""
     assert used_bytes(new_header(4096)) == HEADER_BYTES
+
+
+def test_what_a_plugin_asked_is_told_apart():
+    """Its questions may go into the output where the compiler's own do not."""
+    seen = Tape().note("E", "TERM").note("E", "COLUMNS", "plugin").seen()
+    assert (seen.asked, seen.plugins_asked, seen.plugin_clock) == (["COLUMNS", "TERM"], {"COLUMNS"}, False)
+    assert Tape().note("C", "plugin").seen().plugin_clock

@@ -1,0 +1,170 @@
+/* Preloaded with observe.c: records which variables are asked for, and who wants to know what time it is. */
+
+#define _GNU_SOURCE
+#include "observe_next.h"
+#include "observe_record.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <time.h>
+
+/* ---- variables ---- */
+
+#define GETENV(name) \
+	OURS(char *, name, (const char *variable_name)) \
+	{ \
+		NEXT(char *, name, (const char *), NULL) \
+		char *value = real(variable_name); \
+		record_variable(variable_name, value != NULL, is_plugin(__builtin_return_address(0))); \
+		return value; \
+	}
+
+GETENV(getenv)
+GETENV(secure_getenv)
+#ifdef __GLIBC__
+GETENV(__secure_getenv)
+#endif
+
+/* setlocale(3): the order in which they are consulted does not matter here */
+static void
+asked_locale(const char *locale)
+{
+	static const char *const names[] = {
+		"LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_MONETARY",
+		"LC_NUMERIC", "LC_TIME", "LANG", "LANGUAGE", "LOCPATH", "OUTPUT_CHARSET",
+	};
+
+	if (locale && !*locale)
+		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+			ask_variable(names[i]);
+}
+
+OURS(char *, setlocale, (int category, const char *locale))
+{
+	NEXT(char *, setlocale, (int, const char *), NULL)
+	asked_locale(locale);
+	return real(category, locale);
+}
+
+#define NEWLOCALE(name) \
+	OURS(void *, name, (int mask, const char *locale, void *base)) \
+	{ \
+		NEXT(void *, name, (int, const char *, void *), NULL) \
+		asked_locale(locale); \
+		return real(mask, locale, base); \
+	}
+
+NEWLOCALE(newlocale)
+#ifdef __GLIBC__
+NEWLOCALE(__newlocale)
+#endif
+
+OURS(void *, iconv_open, (const char *to, const char *from))
+{
+	NEXT(void *, iconv_open, (const char *, const char *), (void *)-1)
+	ask_variable("GCONV_PATH");
+	return real(to, from);
+}
+
+OURS(int, getopt, (int argc, char *const argv[], const char *letters))
+{
+	NEXT(int, getopt, (int, char *const [], const char *), -1)
+	ask_variable("POSIXLY_CORRECT");
+	return real(argc, argv, letters);
+}
+
+#define GETOPT_LONG(name) \
+	OURS(int, name, (int argc, char *const argv[], const char *letters, const void *words, int *index)) \
+	{ \
+		NEXT(int, name, (int, char *const [], const char *, const void *, int *), -1) \
+		ask_variable("POSIXLY_CORRECT"); \
+		return real(argc, argv, letters, words, index); \
+	}
+
+GETOPT_LONG(getopt_long)
+GETOPT_LONG(getopt_long_only)
+
+OURS(struct tm *, localtime, (const time_t *t))
+{
+	NEXT(struct tm *, localtime, (const time_t *), NULL)
+	ask_variable("TZ");
+	return real(t);
+}
+
+OURS(struct tm *, localtime_r, (const time_t *t, struct tm *to))
+{
+	NEXT(struct tm *, localtime_r, (const time_t *, struct tm *), NULL)
+	ask_variable("TZ");
+	return real(t, to);
+}
+
+OURS(time_t, mktime, (struct tm *tm))
+{
+	NEXT(time_t, mktime, (struct tm *), -1)
+	ask_variable("TZ");
+	return real(tm);
+}
+
+OURS(void, tzset, (void))
+{
+	NEXT(void, tzset, (void), )
+	ask_variable("TZ");
+	real();
+}
+
+OURS(char *, get_current_dir_name, (void))
+{
+	NEXT(char *, get_current_dir_name, (void), NULL)
+	ask_variable("PWD");
+	return real();
+}
+
+/* ---- the clock ---- */
+
+/* A compiler measures itself all the time; what a proc-macro or a plugin wants to know
+ * goes into the output.  How much time has passed (CLOCK_MONOTONIC) does not. */
+static void
+told_time(const void *caller)
+{
+	int saved = errno;
+
+	if (is_plugin(caller))
+		record_clock();
+	errno = saved;
+}
+
+static int
+is_of_the_day(long clock)
+{
+	return clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE || clock == CLOCK_TAI;
+}
+
+OURS(int, clock_gettime, (int clock, void *to))
+{
+	NEXT(int, clock_gettime, (int, void *), -1)
+	if (is_of_the_day(clock))
+		told_time(__builtin_return_address(0));
+	return real(clock, to);
+}
+
+OURS(int, gettimeofday, (void *to, void *zone))
+{
+	NEXT(int, gettimeofday, (void *, void *), -1)
+	told_time(__builtin_return_address(0));
+	return real(to, zone);
+}
+
+OURS(time_t, time, (time_t *to))
+{
+	NEXT(time_t, time, (time_t *), -1)
+	told_time(__builtin_return_address(0));
+	return real(to);
+}
+
+OURS(int, timespec_get, (void *to, int base))
+{
+	NEXT(int, timespec_get, (void *, int), 0)
+	told_time(__builtin_return_address(0));
+	return real(to, base);
+}
