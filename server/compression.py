@@ -60,7 +60,7 @@ class Unpacking:
 
     def __init__(self, descriptor: int) -> None:
         self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
-        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOGS[1]).stream_reader(self._file)
+        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOGS[1]).stream_reader(self._file, read_across_frames=True)
         self._buffer = memoryview(bytearray(_CHUNK_BYTES))
 
     def __enter__(self) -> Unpacking:
@@ -83,3 +83,11 @@ class Unpacking:
             write_all(target, self._buffer[:got])
             size -= got
         return hasher.digest()
+
+    def end(self) -> None:
+        """Raises CompressionError if anything follows, OSError."""
+        try:
+            if self._frame.readinto(self._buffer[:1]):
+                raise CompressionError("something follows the last file")
+        except zstandard.ZstdError as e:
+            raise CompressionError(str(e)) from e

@@ -47,10 +47,12 @@ class Restorer:
                     raise OSError(errno.ELOOP, "a link is where an output goes", target)
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
+            pack = None
             if files.pack is not None:
                 descriptor = _open_stored(files.pack)
                 opened.callback(os.close, descriptor)
-                fill = _packed(opened.enter_context(Unpacking(descriptor)))
+                pack = opened.enter_context(Unpacking(descriptor))
+                fill = _packed(pack)
             else:
                 sources: dict[bytes, int] = {}
                 for output in result.outputs:
@@ -65,6 +67,11 @@ class Restorer:
 
             for output in result.outputs:
                 self._write(plan, output, fill, caller.umask)
+            if pack is not None:
+                try:
+                    pack.end()
+                except CompressionError as e:
+                    raise Damaged(files.pack or "") from e
 
     def _check(self, output: Output, path: str, fd: int) -> None:
         try:

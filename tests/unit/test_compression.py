@@ -68,6 +68,16 @@ def test_a_torn_pack_is_an_error(tmp_path: Path) -> None:
         unpack(pack, [len(content)])
 
 
+def test_what_follows_a_pack_is_an_error(tmp_path: Path) -> None:
+    pack = make(tmp_path, [b"content" * 1000])
+    with pack.open("ab") as f:
+        f.write(b"more")
+    with pack.open("rb") as f, open(os.devnull, "wb") as out, Unpacking(f.fileno()) as read:
+        read.next_file(out.fileno(), 7000)
+        with pytest.raises(CompressionError):
+            read.end()
+
+
 def test_what_is_no_pack_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "pack").write_bytes(b"not a frame" * 100)
     with pytest.raises(CompressionError):
