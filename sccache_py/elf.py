@@ -64,7 +64,8 @@ def makes_own_calls(library: mmap.mmap) -> bool:
 
     That it never runs there cannot be seen.  What is no crate (`takes_environment`) has no such names in it either.
     """
-    return any(library.find(name) >= 0 for name in _OWN_CALLS)
+    data = library[:]  # a map's own find is slower than a copy and a search
+    return any(name in data for name in _OWN_CALLS)
 
 
 def takes_environment(library: memoryview) -> bool:
