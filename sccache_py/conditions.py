@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sccache_py.model import Observation, Plan, Reason
 
@@ -84,6 +84,11 @@ _REPLACED_VARIABLES = frozenset(
 
 _INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ruby|tclsh|lua)[0-9.]*")
 
+# Who asks for PATH only to look for programs along it: compilers, and what links for them.
+_SEARCHERS = re.compile(
+    r"rustc|clippy-driver|(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9.]+)?|collect2|lto-wrapper|(.*-|.*\.)?(ld|lld)(\..*)?"
+)
+
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
 
@@ -101,6 +106,7 @@ class Draft:
     listed: list[str]
     asked: list[str]
     outputs: list[str]
+    sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
 
 
 def is_ignored(path: str) -> bool:
@@ -191,7 +197,28 @@ def judge(
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
+        sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
     )
+
+
+def search_path(value: str | None) -> list[str] | None:
+    """The directories of a PATH; None if it is not the same wherever it is used, or not set."""
+    directories = (value or "").split(":")
+    return directories if all(d.startswith("/") for d in directories) else None
+
+
+def _sought(seen: Observation, plan: Plan, env: Mapping[str, str]) -> list[str]:
+    """Names that were looked for along PATH; none if somebody may have used its text, too.
+
+    Where each of them is found decides, and not in which directories beside.
+    """
+    directories = search_path(env.get("PATH"))
+    alien = any(not _SEARCHERS.fullmatch(image) for image in seen.path_asked_by)
+    if directories is None or alien or "PATH" in seen.plugins_asked or asks_for_all(seen.images) or "PATH" in plan.told_variables:
+        return []
+    among = {d.rstrip("/") or "/" for d in directories}
+    places = (os.path.split(path) for path in (*seen.absent, *seen.present, *seen.read, *seen.images))
+    return sorted({name for directory, name in places if directory in among})
 
 
 def _ancestors(paths: Iterable[str]) -> set[str]:

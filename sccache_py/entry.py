@@ -34,6 +34,7 @@ def pack_manifest(variants: list[Variant]) -> bytes:
             v.env,
             v.pins,
             v.result,
+            v.sought,
         ]
         for v in variants
     ]
@@ -50,7 +51,7 @@ def unpack_manifest(data: bytes) -> list[Variant]:
 
 
 def _variant(table: list[str], row: list[Any]) -> Variant:
-    files, present, absent, listed, env, pins, result = row
+    files, present, absent, listed, env, pins, result, sought = row
     return Variant(
         files=[(table[i], d) for i, d in files],
         present=[(table[i], s) for i, s in present],
@@ -59,6 +60,7 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
         env=[(name, value) for name, value in env],
         pins=[(role, path) for role, path in pins],
         result=result,
+        sought=[(name, where) for name, where in sought],
     )
 
 

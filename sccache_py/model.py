@@ -171,6 +171,7 @@ class Observation:
     asked: list[str] = field(default_factory=list)  # environment variables, sorted
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
     plugin_clock: bool = False  # such a library asked for the time of day
+    path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed
     made: set[str] = field(default_factory=set)  # every path that the tree created, wrote, renamed or removed
@@ -188,6 +189,7 @@ class Variant:
     env: list[tuple[str, str | None]]
     pins: list[tuple[str, str]]  # role, the path that it must have: an output shows that path
     result: bytes = b""
+    sought: list[tuple[str, str]] = field(default_factory=list)  # programs looked for along PATH, folded path found or ""
 
 
 @dataclass(frozen=True, slots=True)

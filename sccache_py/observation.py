@@ -86,6 +86,8 @@ class _Reader:
         self.asked: set[str] = set()
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
+        self.image_of: dict[int, str] = {}  # by pid
+        self.path_asked_by: set[str] = set()
         self.written: dict[str, None] = {}
         self.removed: dict[str, None] = {}
         self.made: set[str] = set()
@@ -99,8 +101,10 @@ class _Reader:
         for kind, error, pid, text1, text2 in records(data):
             if kind == "E":
                 self.asked.add(text1)
-                if text2:
+                if text2 == "plugin":
                     self.plugins_asked.add(text1)
+                elif text1 == "PATH" and text2 != "search":
+                    self.path_asked_by.add(self.image_of.get(pid, ""))
             elif kind == "C":
                 self.plugin_clock = True
             elif kind == "N":
@@ -124,8 +128,9 @@ class _Reader:
             if self.images:
                 self._owe(pid, name, -1)
             if pid in self.tried:
-                self._input(self.tried.pop(pid))
+                self._executed(self.tried.pop(pid))
             self.images[text1] = None
+            self.image_of[pid] = os.path.basename(text1)
         elif kind == "X":
             self._owe(pid, text1, 1)
             self.tried[pid] = plain(text1)
@@ -135,7 +140,13 @@ class _Reader:
             self.absent[plain(text1)] = None
         else:
             self._owe(int(text2), text1, 1)
-            self._input(plain(text1))
+            self._executed(plain(text1))
+
+    def _executed(self, path: str) -> None:
+        """Its content is an input, and that it may be executed: else a search would have gone on."""
+        self._input(path)
+        if path not in self.made:
+            self.present[path] = None
 
     def _owe(self, pid: int, path: str, count: int) -> None:
         key = (pid, os.path.basename(path))
@@ -224,6 +235,7 @@ class _Reader:
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,
+            path_asked_by=self.path_asked_by,
             written=list(self.written),
             removed=list(self.removed),
             made=self.made,

@@ -17,7 +17,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, NamedTuple
 
 from sccache_py.keys import Hasher, names_digest
@@ -300,7 +300,9 @@ class Sight:
             if known is not None and known[0] == stamp_of(st):
                 return known[1]
         mode = st.st_mode
-        kind = b"d" if stat.S_ISDIR(mode) else b"f%d" % st.st_size if stat.S_ISREG(mode) else b"special"
+        kind = b"d" if stat.S_ISDIR(mode) else b"special"
+        if stat.S_ISREG(mode):
+            kind = (b"x%d" if mode & 0o111 else b"f%d") % st.st_size
         resolved = self._resolve(path, is_link)
         state = kind if resolved == path else kind + b">" + os.fsencode(fold(resolved))
         if lasting:
@@ -327,6 +329,14 @@ class Sight:
         if place is None:
             place = self._places[directory] = _physical(directory or "/").rstrip("/")
         return f"{place}/{name}"
+
+    def find_program(self, name: str, directories: Sequence[str]) -> str:
+        """What execvp would execute; "": nothing."""
+        for directory in directories:
+            path = f"{directory.rstrip('/')}/{name}"
+            if os.access(path, os.X_OK) and not os.path.isdir(path):
+                return path
+        return ""
 
     def names(self, directory: str, few: bool = False) -> frozenset[str] | None:
         """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion."""

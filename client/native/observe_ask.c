@@ -16,7 +16,7 @@
 	{ \
 		NEXT(char *, name, (const char *), NULL) \
 		char *value = real(variable_name); \
-		record_variable(variable_name, value != NULL, is_plugin(__builtin_return_address(0))); \
+		record_variable(variable_name, value != NULL, is_plugin(__builtin_return_address(0)) ? BY_PLUGIN : BY_PROGRAM); \
 		return value; \
 	}
 
@@ -37,7 +37,7 @@ asked_locale(const char *locale)
 
 	if (locale && !*locale)
 		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
-			ask_variable(names[i]);
+			ask_variable(names[i], BY_PROGRAM);
 }
 
 OURS(char *, setlocale, (int category, const char *locale))
@@ -63,14 +63,14 @@ NEWLOCALE(__newlocale)
 OURS(void *, iconv_open, (const char *to, const char *from))
 {
 	NEXT(void *, iconv_open, (const char *, const char *), (void *)-1)
-	ask_variable("GCONV_PATH");
+	ask_variable("GCONV_PATH", BY_PROGRAM);
 	return real(to, from);
 }
 
 OURS(int, getopt, (int argc, char *const argv[], const char *letters))
 {
 	NEXT(int, getopt, (int, char *const [], const char *), -1)
-	ask_variable("POSIXLY_CORRECT");
+	ask_variable("POSIXLY_CORRECT", BY_PROGRAM);
 	return real(argc, argv, letters);
 }
 
@@ -78,7 +78,7 @@ OURS(int, getopt, (int argc, char *const argv[], const char *letters))
 	OURS(int, name, (int argc, char *const argv[], const char *letters, const void *words, int *index)) \
 	{ \
 		NEXT(int, name, (int, char *const [], const char *, const void *, int *), -1) \
-		ask_variable("POSIXLY_CORRECT"); \
+		ask_variable("POSIXLY_CORRECT", BY_PROGRAM); \
 		return real(argc, argv, letters, words, index); \
 	}
 
@@ -88,35 +88,35 @@ GETOPT_LONG(getopt_long_only)
 OURS(struct tm *, localtime, (const time_t *t))
 {
 	NEXT(struct tm *, localtime, (const time_t *), NULL)
-	ask_variable("TZ");
+	ask_variable("TZ", BY_PROGRAM);
 	return real(t);
 }
 
 OURS(struct tm *, localtime_r, (const time_t *t, struct tm *to))
 {
 	NEXT(struct tm *, localtime_r, (const time_t *, struct tm *), NULL)
-	ask_variable("TZ");
+	ask_variable("TZ", BY_PROGRAM);
 	return real(t, to);
 }
 
 OURS(time_t, mktime, (struct tm *tm))
 {
 	NEXT(time_t, mktime, (struct tm *), -1)
-	ask_variable("TZ");
+	ask_variable("TZ", BY_PROGRAM);
 	return real(tm);
 }
 
 OURS(void, tzset, (void))
 {
 	NEXT(void, tzset, (void), )
-	ask_variable("TZ");
+	ask_variable("TZ", BY_PROGRAM);
 	real();
 }
 
 OURS(char *, get_current_dir_name, (void))
 {
 	NEXT(char *, get_current_dir_name, (void), NULL)
-	ask_variable("PWD");
+	ask_variable("PWD", BY_PROGRAM);
 	return real();
 }
 

@@ -47,7 +47,7 @@ sought(const char *file, char *room)
 
 	if (!file || strchr(file, '/'))
 		return file;
-	path = ask_variable("PATH");
+	path = ask_variable("PATH", BY_SEARCH);
 	if (!path)
 		path = DEFAULT_PATH;
 	length = strlen(file);

@@ -330,13 +330,14 @@ record_text(char kind, int error, const char *text)
 }
 
 void
-record_variable(const char *name, int is_set, int by_plugin)
+record_variable(const char *name, int is_set, enum asker by)
 {
-	unsigned hash = (is_set ? 1 : 0) + (by_plugin ? 2 : 0);
+	static const char *const askers[] = {"", "plugin", "search"};
+	unsigned hash = (is_set ? 1 : 0) + 2 * (unsigned)by;
 	int error = is_set ? 0 : ENOENT;
 	const char *end;
 	struct entry *e;
-	struct text text1, text2 = {{"plugin"}, {by_plugin ? sizeof("plugin") - 1 : 0}};
+	struct text text1, text2 = {{askers[by]}, {strlen(askers[by])}};
 	uint32_t at;
 
 	if (!name || !recording())
@@ -347,7 +348,7 @@ record_variable(const char *name, int is_set, int by_plugin)
 	at = atomic_load_explicit(&asked[hash], memory_order_relaxed);
 	if (at) {
 		e = (struct entry *)(void *)((char *)region + (size_t)at * 8);
-		if (e->error == error && !strcmp(e->text, name) && !e->text[end - name + 1] == !by_plugin)
+		if (e->error == error && !strcmp(e->text, name) && e->text[end - name + 1] == *askers[by])
 			return;
 	}
 	text1 = (struct text){{name}, {(size_t)(end - name)}};
@@ -357,11 +358,11 @@ record_variable(const char *name, int is_set, int by_plugin)
 }
 
 const char *
-ask_variable(const char *name)
+ask_variable(const char *name, enum asker by)
 {
 	const char *value = variable(name);
 
-	record_variable(name, value != NULL, 0);
+	record_variable(name, value != NULL, by);
 	return value;
 }
 

@@ -34,11 +34,15 @@ void record_text(char kind, int error, const char *text);
 /* What getenv returns, unrecorded; nothing behind it takes a lock. */
 char *variable(const char *name);
 
+/* Who asks for a variable: the program, a library that it opened by itself, or the C
+ * library, which looks along PATH for a program. */
+enum asker { BY_PROGRAM, BY_PLUGIN, BY_SEARCH };
+
 /* Records once for each image, asker and answer that a variable was asked for. */
-void record_variable(const char *name, int is_set, int by_plugin);
+void record_variable(const char *name, int is_set, enum asker by);
 
 /* Both at once, for functions of the C library that ask without coming by getenv. */
-const char *ask_variable(const char *name);
+const char *ask_variable(const char *name, enum asker by);
 
 /* Records once for each image that a plugin asked what time it is. */
 void record_clock(void);

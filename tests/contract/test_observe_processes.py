@@ -81,7 +81,7 @@ def test_a_spawned_process_is_named_with_its_number(observer: Observer, probe: P
     parent = records[0].pid
     assert [(r.kind, r.error, r.text, r.text2) for r in records[1:] if r.pid == parent][:-1] == [
         ("S", NO, "/absent/a", ""),
-        ("E", 0, "PATH", ""),
+        ("E", 0, "PATH", "search"),
         ("S", NO, "/absent/absent-from-path", ""),
         ("S", NO, "/usr/bin/absent-from-path", ""),
         ("S", NO, "/absent/true", ""),

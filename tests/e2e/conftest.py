@@ -444,7 +444,8 @@ use proc_macro::TokenStream;
 use std::time::{Instant, SystemTime};
 /// What compile-time and build-time do; here only the year, so that two compiles come out alike.
 #[proc_macro] pub fn now(_: TokenStream) -> TokenStream {
-    format!("{:?}", format!("{:?}", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 31_556_952)).parse().unwrap()
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    format!("\"{}\"", seconds / 31_556_952).parse().unwrap()
 }
 /// How long something took does not show in what it made.
 #[proc_macro] pub fn quickly(t: TokenStream) -> TokenStream {
@@ -480,7 +481,7 @@ use proc_macro::TokenStream;
 
 @pytest.fixture(scope="session")
 def macros(sysroot, tmp_path_factory) -> Path:
-    """A directory with libm.so (macros that look at files), libv.so (at all variables), libs.so (start programs), libh.so (look at the clock)."""
+    """A directory of macros: libm.so looks at files, libv.so at all variables, libs.so starts programs, libh.so looks at the clock."""
     made = tmp_path_factory.mktemp("macros")
     for name, text in (("m", MACROS), ("v", MACROS_OF_ALL_VARIABLES), ("s", MACROS_THAT_SPAWN), ("h", MACROS_OF_THE_HOUR)):
         (made / f"{name}.rs").write_text(text)

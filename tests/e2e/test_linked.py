@@ -117,6 +117,40 @@ def test_another_linker_in_path_is_a_miss(w: Any) -> None:
     w.changes(put_in_front, (tools / "cc").unlink, *args)
 
 
+def test_a_path_that_leads_to_the_same_programs_is_no_other_path(w: Any) -> None:
+    """Another terminal, an activated virtual environment: directories come and go in which no compiler lies."""
+    tools, venv = w.p / "tools", w.p / "venv"
+    for directory in (tools, venv):
+        directory.mkdir()
+    (venv / "python").write_text("#!/bin/sh\n")
+    (venv / "python").chmod(0o755)
+    w.write("x.rs", MAIN)
+    plain = w.env["PATH"]
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "x.rs")
+    w.env["PATH"] = f"{plain}:{tools}"
+    w.compile_twice(*args)
+    for path in (plain, f"{venv}:{plain}", f"{plain}:{venv}:/nowhere"):
+        w.expect("hit", *args, env={"PATH": path})
+    tools.rmdir()
+    w.expect("hit", *args, env={"PATH": plain})
+
+
+def test_a_path_with_another_linker_in_front_is_another_path(w: Any) -> None:
+    """The name is found elsewhere; and where PATH means another directory for everyone, nothing is known."""
+    tools = w.p / "tools"
+    tools.mkdir()
+    (tools / "cc").write_text('#!/bin/sh\nexec /usr/bin/cc -Wl,--defsym=another_linker=1 "$@"\n')
+    (tools / "cc").chmod(0o755)
+    w.write("x.rs", MAIN)
+    plain = w.env["PATH"]
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "x.rs")
+    first = w.compile_twice(*args)
+    assert w.expect("miss", *args, env={"PATH": f"{tools}:{plain}"}) != first
+    w.expect("miss", *args, env={"PATH": f"tools:{plain}"})
+    (tools / "cc").chmod(0o644)
+    w.expect("hit", *args, env={"PATH": f"{tools}:{plain}"})
+
+
 def test_a_linker_script_is_an_input(w: Any) -> None:
     """Embedded projects change nothing else."""
     w.write("extra.ld", "one = 1;\n")

@@ -350,6 +350,13 @@ def test_a_macro_that_measures_how_long_it_takes_is_stored(world, macros):
     world.compile_twice(*using(world, macros, 'h::quickly!("x")'))
 
 
+def test_the_text_of_path_counts_where_a_macro_asks_for_it(world, macros):
+    """A linker only looks along it."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    path = world.env["PATH"]
+    world.changes_env("PATH", path, f"{path}:/nowhere", *using(world, macros, 'm::variable!("PATH")'))
+
+
 @pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH"])
 def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
     """The compiler's colours come from its arguments, and rustc says nothing of the variable."""

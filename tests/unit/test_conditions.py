@@ -120,3 +120,34 @@ def test_a_variable_that_appears_is_seen_by_who_takes_all():
     before = value_of({"A": "1", "TERM": "x"}, WHICH_VARIABLES)
     assert before != value_of({"A": "1", "B": "2"}, WHICH_VARIABLES)
     assert before == value_of({"A": "2", "SHLVL": "1", "MAKEFLAGS": "-j"}, WHICH_VARIABLES)
+
+
+ENV_WITH_PATH = {"PATH": "/usr/local/bin:/usr/bin/"}
+LINKED = {"asked": ["PATH"], "absent": ["/usr/local/bin/cc", "/elsewhere/x"], "read": ["/usr/bin/cc"], "images": ["/usr/bin/gcc-12"]}
+
+
+def test_names_looked_for_along_path_are_found():
+    """Each that was found in a directory of PATH, or was not."""
+    assert draft(Observation(**LINKED, path_asked_by={"rustc", "collect2", "ld.lld"}), env=ENV_WITH_PATH).sought == ["cc", "gcc-12"]
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"path_asked_by": {"protoc"}}, "/usr/bin"),
+        ({"path_asked_by": {""}}, "/usr/bin"),
+        ({"plugins_asked": {"PATH"}}, "/usr/bin"),
+        ({}, "bin:/usr/bin"),
+        ({}, "/usr/bin:"),
+        ({}, ""),
+    ],
+)
+def test_where_the_text_of_path_may_be_used_nothing_is_sought(more, path):
+    """By a program of which nobody knows what for, a macro, or one that means its own directory."""
+    assert draft(Observation(**LINKED, **more), env={"PATH": path}).sought == []
+
+
+def test_a_shell_has_all_of_path():
+    """It is a variable of the script."""
+    seen = Observation(**{**LINKED, "images": ["/bin/sh"]})
+    assert draft(seen, env=ENV_WITH_PATH).sought == []

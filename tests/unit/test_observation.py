@@ -231,3 +231,16 @@ def test_what_a_plugin_asked_is_told_apart():
     seen = Tape().note("E", "TERM").note("E", "COLUMNS", "plugin").seen()
     assert (seen.asked, seen.plugins_asked, seen.plugin_clock) == (["COLUMNS", "TERM"], {"COLUMNS"}, False)
     assert Tape().note("C", "plugin").seen().plugin_clock
+
+
+def test_who_asked_for_path_is_told_apart():
+    """Looking along it for a program is another use than taking its text."""
+    tape = Tape().note("E", "PATH", "search").note("E", "PATH", "search", pid=CHILD)
+    assert tape.seen().path_asked_by == set()
+    assert tape.note("E", "PATH").note("E", "PATH", pid=CHILD).seen().path_asked_by == {"rustc", ""}
+
+
+def test_what_was_executed_is_read_and_looked_at():
+    """Whether it may be executed is none of its bytes."""
+    seen = Tape().note("X", "/bin/cc", pid=CHILD).note("P", "/bin/gcc-12", "/bin/cc", pid=CHILD).seen()
+    assert (seen.read, seen.present) == (["/bin/cc"], ["/bin/cc"])

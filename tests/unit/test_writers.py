@@ -12,7 +12,9 @@ def test_who_writes_alone_is_alone():
         pass
     with writers.one_more(["/a"]) as later:
         pass
-    assert first.is_alone and other.is_alone and later.is_alone
+    assert first.is_alone
+    assert other.is_alone
+    assert later.is_alone
 
 
 def test_two_that_share_a_file_are_not():
