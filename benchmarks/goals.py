@@ -14,7 +14,7 @@ OURS = "sccache-py"
 class Goal:
     """at_most: an absolute limit in the case's unit; factor × against: a limit by another contender.
 
-    more: the case counts something of which more is better.
+    beside: the case in which that contender is looked up, if it is another.  more: the case counts something of which more is better.
     """
 
     case: str
@@ -22,6 +22,7 @@ class Goal:
     factor: float | None = None
     against: str = ""
     more: bool = False
+    beside: str = ""
 
     def text(self) -> str:
         sign = "≥" if self.more else "≤"
@@ -38,6 +39,19 @@ GOALS = (
     Goal("Rust lib", at_most=1.5, factor=0.35, against="zccache"),
     Goal("big170, cargo build, cold", factor=1.03, against=PLAIN),
     Goal("big170, cargo build, warm", factor=0.8, against="kache"),
+    Goal("big170, cargo build: cache on disk", factor=1.5, against="sccache"),
+    Goal("big170, cargo build: memory of all servers", at_most=120),
+    Goal("big170, cargo test --no-run, warm", factor=1 / 8, against=PLAIN, beside="big170, cargo test --no-run, cold"),
+    Goal("cargo check after an edit, meanwhile", factor=0.5, against=PLAIN),
+    *(
+        goal
+        for project in ("Debian's re2, cmake and ninja", "Debian's leveldb, cmake and ninja")
+        for goal in (
+            Goal(f"{project}, cold", factor=1.03, against=PLAIN),
+            Goal(f"{project}, cold", factor=1.0, against="ccache"),
+            Goal(f"{project}, warm", factor=0.6, against="ccache"),
+        )
+    ),
     Goal("C, 5 system headers: hits per second, 2 clients", factor=1.0, against="ccache", more=True),
 )
 
@@ -65,7 +79,7 @@ def _verdict(results: Results, goal: Goal) -> Verdict:
     if goal.at_most is not None:
         off.append(value / goal.at_most)
     if goal.factor is not None:
-        against = figures.ratio(ours, results.values(goal.case, goal.against))
+        against = figures.ratio(ours, results.values(goal.beside or goal.case, goal.against))
         if against is None:
             return Verdict(goal, value, max(off) if off else None)
         off.append(goal.factor / against.median if goal.more else against.median / goal.factor)

@@ -107,6 +107,15 @@ def some_results() -> measure.Results:
     return results
 
 
+def test_a_goal_may_be_held_against_another_case():
+    """Warm against plain, which is only ever cold."""
+    results = some_results()
+    results.add("test", "big170, cargo test --no-run, warm", "sccache-py", "s", [2.0])
+    results.add("test", "big170, cargo test --no-run, cold", "plain", "s", [32.0])
+    verdict = next(v for v in goals.judge(results) if v.goal.beside)
+    assert (verdict.value, verdict.off) == (2.0, pytest.approx(0.5))
+
+
 def test_a_goal_counts_by_the_worse_of_its_two_limits():
     by_case = {v.goal.case: v for v in goals.judge(some_results())}
     c = by_case["C, 5 system headers"]
