@@ -170,6 +170,7 @@ class Observation:
     listed: list[str] = field(default_factory=list)  # directories
     asked: list[str] = field(default_factory=list)  # environment variables, sorted
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
+    linked: set[str] = field(default_factory=set)  # libraries that its images were started with
     plugin_clock: bool = False  # such a library asked for the time of day
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind

@@ -86,6 +86,7 @@ class _Reader:
         self.asked: set[str] = set()
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
+        self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
         self.path_asked_by: set[str] = set()
         self.written: dict[str, None] = {}
@@ -107,6 +108,9 @@ class _Reader:
                     self.path_asked_by.add(self.image_of.get(pid, ""))
             elif kind == "C":
                 self.plugin_clock = True
+            elif kind == "I":
+                self._input(plain(text1))
+                self.linked.add(plain(text1))
             elif kind == "N":
                 return Reason.RECORD_UNFOLLOWED
             elif kind in "PXxY":
@@ -235,6 +239,7 @@ class _Reader:
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,
+            linked=self.linked,
             path_asked_by=self.path_asked_by,
             written=list(self.written),
             removed=list(self.removed),

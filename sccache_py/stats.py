@@ -33,6 +33,8 @@ _DURATIONS = ("cache_write_duration", "cache_read_hit_duration", "compiler_write
 
 # Our own, each with the line it has in the text.
 _OWN = {
+    "probe_hits": "Questions answered (-vV, --print)",
+    "probe_misses": "Questions asked of a compiler",
     "joined_flights": "Joined flights",
     "verified": "Verified hits",
     "verify_differences": "Verified hits that differed",
@@ -197,8 +199,9 @@ def from_answer(answer: Mapping[str, Any]) -> tuple[Stats, Surroundings]:
 
 
 def as_json(stats: Stats, surroundings: Surroundings) -> Json:
-    """sccache's `--stats-format json`; `jobserver`, `joined_flights`, `verify` and `other` are ours."""
+    """sccache's `--stats-format json`; `jobserver`, `joined_flights`, `probes`, `verify` and `other` are ours."""
     own = stats.own()
+    probes = {"hits": own.pop("probe_hits"), "misses": own.pop("probe_misses")}
     verify = {"verified": own.pop("verified"), "differences": own.pop("verify_differences")}
     return {
         "stats": {
@@ -223,6 +226,7 @@ def as_json(stats: Stats, surroundings: Surroundings) -> Json:
         "basedirs": list(surroundings.basedirs),
         "jobserver": dict(surroundings.jobserver),
         "joined_flights": own.pop("joined_flights"),
+        "probes": probes,
         "verify": verify,
         "other": own,
     }

@@ -80,7 +80,7 @@ def draft_observed(
         return seen
     draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
     if isinstance(draft, Draft):
-        macros = [_macro(path) for path in draft.read if path.endswith(".so")]
+        macros = [_macro(path) for path in draft.read if path.endswith(".so") and path not in seen.linked]
         if any(m.makes_own_calls for m in macros):
             return Reason.PLUGIN_UNSEEN
         if any(m.takes_environment for m in macros):

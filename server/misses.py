@@ -115,11 +115,7 @@ class Misses:
                     trace.mark("run")
                 job.seen.turns_to(FINISHING)
                 self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
-                self.stats.count("compile_requests")
-                self.stats.count("requests_executed")
-                self.stats.count("compilations")
-                self.stats.count_language("cache_misses", plan.language, plan.dialect)
-                self.stats.add_duration("compiler_write_duration", ran.took_ns / 1e9)
+                self._count(plan, ran)
                 data = b""
                 if record is not None:
                     data = await self.threads.run(record.take)
@@ -298,6 +294,18 @@ class Misses:
         differing = sorted(p for p in before.keys() | now.keys() if before.get(p) != now.get(p)) or ["what it said"]
         log.error("SCCACHE_VERIFY: %s: a stored result differs from the compiler's in %s", job.plan.source, ", ".join(differing))
         await self.keeper.forget(job.recipe, fresh.variant.result)
+
+    def _count(self, plan: Plan, ran: Ran) -> None:
+        """As sccache does, for which a question is no compile."""
+        self.stats.count("compile_requests")
+        if plan.asks:
+            self.stats.count("requests_not_compile")
+            self.stats.count("probe_misses")
+            return
+        self.stats.count("requests_executed")
+        self.stats.count("compilations")
+        self.stats.count_language("cache_misses", plan.language, plan.dialect)
+        self.stats.add_duration("compiler_write_duration", ran.took_ns / 1e9)
 
     def _not_stored(self, reason: Reason, plan: Plan) -> None:
         log.info("not stored (%s): %s", reason.value, plan.source)

@@ -186,9 +186,13 @@ class Pipeline:
 
     def _count_hit(self, job: Job, variant: Variant, result: Result) -> Replay:
         roles = job.plan.roles
-        self._count_request(executed=True)
-        self.stats.count_language("cache_hits", job.plan.language, job.plan.dialect)
-        self.stats.add_duration("cache_read_hit_duration", time.perf_counter() - job.began)
+        self._count_request(executed=not job.plan.asks)
+        if job.plan.asks:
+            self.stats.count("requests_not_compile")
+            self.stats.count("probe_hits")
+        else:
+            self.stats.count_language("cache_hits", job.plan.language, job.plan.dialect)
+            self.stats.add_duration("cache_read_hit_duration", time.perf_counter() - job.began)
         self.keeper.put_first(job.recipe, variant)
         self.keeper.mark_used(job.recipe, variant.result, result)
         return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)

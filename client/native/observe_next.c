@@ -92,7 +92,7 @@ record_library(struct dl_phdr_info *info, size_t size, void *unused)
 	(void)unused;
 	add_to_program(info);
 	if (info->dlpi_name && strchr(info->dlpi_name, '/'))  /* the program and the vdso have none */
-		record_path('R', 0, AT_FDCWD, info->dlpi_name);
+		record_path('I', 0, AT_FDCWD, info->dlpi_name);
 	return 0;
 }
 

@@ -70,7 +70,7 @@ def without_startup(records: Iterable[Record]) -> Iterator[Record]:
     for record in records:
         if record.kind == "P":
             starting.add(record.pid)
-        elif record.kind == "R" and record.pid in starting and record.error == 0 and _LIBRARY.search(record.text):
+        elif record.kind == "I" and record.pid in starting and record.error == 0 and _LIBRARY.search(record.text):
             continue
         else:
             starting.discard(record.pid)

@@ -308,7 +308,7 @@ def test_a_locale_from_the_environment_is_asked_for_by_name(observer: Observer, 
 def test_the_libraries_that_a_program_starts_with_are_read(observer: Observer, probe: Path) -> None:
     """ld.so opens them before anyone can look; another libbfd below the same `as` is another assembler."""
     observer.observe(probe)
-    read = {os.path.basename(r.text) for r in observer.all_records() if r.kind == "R"}
+    read = {os.path.basename(r.text) for r in observer.all_records() if r.kind == "I"}
     listed = plain_run(probe, env={"LD_TRACE_LOADED_OBJECTS": "1"}).stdout
     started_with = {os.path.basename(name) for name in re.findall(r"=> (/\S+)", listed)}
     assert started_with

@@ -266,13 +266,15 @@ class World:
         self.pids.add(self.control("ping")["pid"])
 
     def counts(self) -> dict[str, int]:
-        """Counters, when everything that was compiled has been stored or given up."""
+        """Counters, when everything that was compiled has been stored or given up.  Questions count as compiles here."""
         limit = time.monotonic() + PATIENCE_S
         while True:
             stats = self.control("stats")["stats"]
             counts: dict[str, int] = dict(stats["counts"])
             for name in ("cache_hits", "cache_misses"):
                 counts[name] = sum(stats["languages"].get(name, {}).values())
+            for ours, name in (("probe_hits", "cache_hits"), ("probe_misses", "cache_misses"), ("probe_misses", "compilations")):
+                counts[name] = counts.get(name, 0) + counts.get(ours, 0)
             settled = sum(counts.get(n, 0) for n in ("cache_writes", "non_cacheable_compilations", "compile_fails", "cache_write_errors"))
             if settled >= counts.get("compilations", 0):
                 return counts

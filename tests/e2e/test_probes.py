@@ -113,3 +113,17 @@ def test_a_target_specification_is_an_input_of_a_question(w: Any) -> None:
     changed = ask(w, *args, cached=False, env=env)
     assert changed != plain
     assert ask(w, *args, env=env) == changed
+
+
+def test_a_question_is_no_compile_in_the_statistics(w: Any) -> None:
+    """cargo asks some before each build, and the hit rate tells of compiles; sccache counts them as non-compilation calls."""
+    for _ in range(3):
+        ask(w, "-vV")
+    w.note_server()
+    stats = w.control("stats")["stats"]
+    counts = stats["counts"]
+    assert (counts["compile_requests"], counts["requests_not_compile"]) == (3, 3)
+    assert (counts["probe_misses"], counts["probe_hits"]) == (1, 2)
+    assert not counts.get("requests_executed")
+    assert not counts.get("compilations")
+    assert not stats["languages"]

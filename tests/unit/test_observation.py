@@ -244,3 +244,9 @@ def test_what_was_executed_is_read_and_looked_at():
     """Whether it may be executed is none of its bytes."""
     seen = Tape().note("X", "/bin/cc", pid=CHILD).note("P", "/bin/gcc-12", "/bin/cc", pid=CHILD).seen()
     assert (seen.read, seen.present) == (["/bin/cc"], ["/bin/cc"])
+
+
+def test_what_an_image_was_started_with_is_read_and_told_apart():
+    """rustc's own driver is a library, too, and no macro."""
+    seen = Tape().note("I", "/lib/librustc_driver.so").note("R", "/t/libm.so").seen()
+    assert (seen.read, seen.linked) == (["/lib/librustc_driver.so", "/t/libm.so"], {"/lib/librustc_driver.so"})

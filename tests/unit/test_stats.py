@@ -146,6 +146,7 @@ def test_json_has_sccaches_keys_and_shapes() -> None:
     assert (value["cache_size"], value["max_cache_size"]) == (3 * 1024**2 + 7, 10 * 1024**3)
     assert (value["version"], value["basedirs"]) == ("0.1.0", [])
     assert value["jobserver"] == {"size": 8, "in_use": 2, "waits": 3, "wait_total_s": 1.25}
+    assert value["probes"] == {"hits": 0, "misses": 0}
     assert (value["joined_flights"], value["verify"]) == (0, {"verified": 0, "differences": 0})
 
 
