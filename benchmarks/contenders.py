@@ -213,7 +213,11 @@ class Ours(Contender):
         return [str(self.program), "--stop-server"]
 
     def hits(self) -> int | None:
-        return sum(json.loads(self.ask("--show-stats", "--stats-format", "json"))["stats"]["cache_hits"]["counts"].values())
+        """Ours tells of questions (`-vV`, `--print`) apart."""
+        told = json.loads(self.ask("--show-stats", "--stats-format", "json"))
+        hits: dict[str, int] = told["stats"]["cache_hits"]["counts"]
+        probes: dict[str, int] = told.get("probes", {})
+        return sum(hits.values()) + probes.get("hits", 0)
 
 
 class Leveled(Ours):
