@@ -19,7 +19,7 @@ ROOMS = WORK / "rooms"
 PROJECTS = ROOT / "benchmarks" / "projects"
 
 # Debian source packages that build with cmake and need nothing else.
-DEBIAN_SOURCES = ("leveldb", "re2")
+DEBIAN_SOURCES = ("leveldb",)
 
 Say = Callable[[str], None]
 
