@@ -80,6 +80,12 @@ def _make(project: str, entry: str, words: str, needs: tuple[str, ...] = (), bef
     return Cell(project, "make", entry, (*before, f"make -j{{jobs}} CC='{{cc}}' CXX='{{cxx}}' {words}"), ("make", *needs), long)
 
 
+def _with_tables(re2: Cell) -> Cell:
+    """Debian leaves the tables to be made, those of Unicode from data that is not everywhere: empty ones do, for nothing is linked."""
+    make = "perl re2/make_perl_groups.pl > re2/perl_groups.cc && touch re2/unicode_casefold.cc re2/unicode_groups.cc"
+    return dataclasses.replace(re2, steps=(make, *re2.steps), needs=(*re2.needs, "perl"))
+
+
 # Debian's makefile wants an installed libtool, and makes this header.
 _LUA = (
     "echo '#define DEB_HOST_MULTIARCH \"x\"' > lua5.4-deb-multiarch.h"
@@ -98,14 +104,16 @@ CELLS = (
     _autotools("libffi", PREFIX),
     dataclasses.replace(_autotools("libffi", LINKS), unique=1),  # config.guess asks `cc`, in a directory made by mktemp
     _autotools("libpng", PREFIX),
-    _cmake("libpng", generator="make"),
+    _cmake("libpng", "-DPNG_TESTS=OFF", generator="make"),  # they link with a library that Debian's patch names otherwise
     *(Cell("lua", "make's own rules", entry, (f"cd src && rm Makefile && {_LUA}",), ("make",)) for entry in (PREFIX, LINKS)),
     Cell(
         "nginx", "its own configure", LINKS,
         ("./configure --with-cc={cc} --with-cc-opt='{flags}' --without-http_rewrite_module --with-threads", "make -j{jobs}"), ("make",),
     ),
-    _make("re2", PREFIX, "CXXFLAGS='-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -I. {flags}' obj/libre2.a"),
-    _cmake("re2", "-DRE2_BUILD_TESTING=OFF"),
+    _with_tables(
+        _make("re2", PREFIX, "CXXFLAGS='-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -I. {flags}' obj/libre2.a")
+    ),
+    _with_tables(_cmake("re2", "-DRE2_BUILD_TESTING=OFF")),
     # Its makefile adds -g by DEBUG, and names the build after the time unless SOURCE_DATE_EPOCH tells one.
     Cell(
         "redis", "make", PREFIX,
