@@ -1,7 +1,7 @@
 """C and C++ projects whose builds through the cache are held against plain ones (c_check.py), as a table.
 
 Each stands for something that the others have not: a build system, a way to call the compiler, assembler, archives, depfiles
-under names of its own.  The sources are Debian's and those that crates carry; nothing is installed but what `needs` names.
+under names of its own.  The sources are Debian's; nothing is installed but what `needs` names.
 """
 
 from __future__ import annotations
@@ -40,16 +40,6 @@ def _debian(name: str) -> Callable[[], Path]:
     return lambda: tools.debian_source(name)
 
 
-def _crate(name: str) -> Callable[[], Path]:
-    def find() -> Path:
-        found = tools.crate_sources().get(name)
-        if found is None:
-            raise tools.Missing(f"no crate {name}")
-        return found
-
-    return find
-
-
 SOURCES: dict[str, Callable[[], Path]] = {
     "cjson": _debian("cjson"),
     "curl": _debian("curl"),
@@ -62,7 +52,7 @@ SOURCES: dict[str, Callable[[], Path]] = {
     "nginx": _debian("nginx"),
     "re2": _debian("re2"),
     "redis": _debian("redis"),
-    "sqlite": _crate("libsqlite3-sys"),
+    "sqlite": _debian("sqlite3"),
     "zlib": _debian("zlib"),
     "zstd": _debian("libzstd"),
 }
@@ -81,13 +71,19 @@ def _cmake(project: str, options: str = "", where: str = ".", target: str = "all
     return Cell(project, f"cmake + {'ninja' if generator == 'Ninja' else 'make'}", LAUNCHER, (configure, build), programs, long)
 
 
-def _autotools(project: str, entry: str, options: str = "", target: str = "", long: bool = False) -> Cell:
+def _autotools(project: str, entry: str, options: str = "", target: str = "", *needs: str, long: bool = False) -> Cell:
     configure = f"./configure CC='{{cc}}' CXX='{{cxx}}' CFLAGS='{{flags}}' CXXFLAGS='{{flags}}' {options}"
-    return Cell(project, "autotools", entry, (configure, f"make -j{{jobs}} {target}"), ("make",), long)
+    return Cell(project, "autotools", entry, (configure, f"make -j{{jobs}} {target}"), ("make", *needs), long)
 
 
 def _make(project: str, entry: str, words: str, needs: tuple[str, ...] = (), before: tuple[str, ...] = (), long: bool = False) -> Cell:
     return Cell(project, "make", entry, (*before, f"make -j{{jobs}} CC='{{cc}}' CXX='{{cxx}}' {words}"), ("make", *needs), long)
+
+
+def _with_tables(re2: Cell) -> Cell:
+    """Debian leaves the tables to be made, those of Unicode from data that is not everywhere: empty ones do, for nothing is linked."""
+    make = "perl re2/make_perl_groups.pl > re2/perl_groups.cc && touch re2/unicode_casefold.cc re2/unicode_groups.cc"
+    return dataclasses.replace(re2, steps=(make, *re2.steps), needs=(*re2.needs, "perl"))
 
 
 # Debian's makefile wants an installed libtool, and makes this header.
@@ -108,16 +104,25 @@ CELLS = (
     _autotools("libffi", PREFIX),
     dataclasses.replace(_autotools("libffi", LINKS), unique=1),  # config.guess asks `cc`, in a directory made by mktemp
     _autotools("libpng", PREFIX),
-    _cmake("libpng", generator="make"),
+    _cmake("libpng", "-DPNG_TESTS=OFF", generator="make"),  # they link with a library that Debian's patch names otherwise
     *(Cell("lua", "make's own rules", entry, (f"cd src && rm Makefile && {_LUA}",), ("make",)) for entry in (PREFIX, LINKS)),
     Cell(
         "nginx", "its own configure", LINKS,
         ("./configure --with-cc={cc} --with-cc-opt='{flags}' --without-http_rewrite_module --with-threads", "make -j{jobs}"), ("make",),
     ),
-    _make("re2", PREFIX, "CXXFLAGS='-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -I. {flags}' obj/libre2.a"),
-    _cmake("re2", "-DRE2_BUILD_TESTING=OFF"),
-    _make("redis", PREFIX, "-C src OPT='{flags}' MALLOC=libc redis-server redis-cli", long=True),
-    _make("sqlite", PREFIX, "-f /dev/null -C sqlite3 CFLAGS='-DSQLITE_THREADSAFE=1 {flags}' sqlite3.o", long=True),
+    _with_tables(
+        _make("re2", PREFIX, "CXXFLAGS='-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -I. {flags}' obj/libre2.a")
+    ),
+    _with_tables(_cmake("re2", "-DRE2_BUILD_TESTING=OFF")),
+    # Its makefile adds -g by DEBUG, and names the build after the time unless SOURCE_DATE_EPOCH tells one.
+    Cell(
+        "redis", "make", PREFIX,
+        ("SOURCE_DATE_EPOCH=1600000000 make -j{jobs} -C src CC='{cc}' OPT='{flags}' DEBUG= MALLOC=libc redis-server redis-cli",), ("make",),
+        long=True,
+    ),
+    _autotools("sqlite", PREFIX, "--disable-amalgamation --disable-shared --disable-tcl --disable-readline", "libsqlite3.la", "tclsh"),
+    # The amalgamation: one source of eight megabytes.
+    _autotools("sqlite", LINKS, "--disable-shared --disable-tcl --disable-readline", "libsqlite3.la", "tclsh", long=True),
     Cell("zlib", "its own configure", PREFIX, ("CC='{cc}' CFLAGS='{flags}' ./configure", "make -j{jobs}"), ("make",)),
     _make("zstd", LINKS, "-C lib CFLAGS='{flags}' libzstd.a libzstd"),
     _make("zstd", PREFIX, "-C programs CFLAGS='{flags}' zstd", long=True),

@@ -63,6 +63,7 @@ COMMON_OPTIONS = (
     Option("--help", _JOINED, Does.NOT_COMPILING),
     Option("--param", _NEXT),
     Option("--param=", _JOINED),
+    Option("--print-", _JOINED, Does.NOT_COMPILING),
     Option("--std=", _JOINED),
     Option("--sysroot", _NEXT),
     Option("--sysroot=", _JOINED),

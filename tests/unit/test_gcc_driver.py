@@ -112,6 +112,7 @@ def test_equal_spellings_of_an_option_are_alike():
         (("--version",), Reason.NOT_COMPILING),
         (("-V",), Reason.NOT_COMPILING),
         (("-print-prog-name=as",), Reason.NOT_COMPILING),
+        (("x.c", "-o", "prog", "--print-search-dirs"), Reason.NOT_COMPILING),  # meson asks so
         (("x.c", "-o", "prog"), Reason.NOT_COMPILING),
         (("x.o", "-o", "prog"), Reason.NOT_COMPILING),
         (("-c",), Reason.MISSING_INPUT),
