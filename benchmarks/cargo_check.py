@@ -57,6 +57,7 @@ VERBS = {
     "clippy": Verb(("clippy", "--all-targets")),
     "test-no-run": Verb(("test", "--no-run")),
     "test": Verb(("test", "--", "--test-threads=1")),
+    "bench": Verb(("bench", "--no-run")),
     "doc": Verb(("doc", "--no-deps")),
     "thin": Verb(_RELEASE, {"CARGO_PROFILE_RELEASE_LTO": "thin", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}),
     "fat": Verb(
@@ -152,9 +153,9 @@ class Check:
         env = self.environment(verb, way)
         before = self.ours.stats() if cached else {}
         began = time.perf_counter()
-        done = subprocess.run(
-            ["cargo", *verb.words, "--offline"], cwd=self.place, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )  # fmt: skip
+        # Before the other words: what follows a "--" is the test program's.
+        words = ["cargo", verb.words[0], "--offline", *verb.words[1:]]
+        done = subprocess.run(words, cwd=self.place, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         took = time.perf_counter() - began
         said = sorted(_TIMES.sub(b"#", done.stdout + done.stderr).splitlines())
         built = Built(done.returncode, said, {}, took)
