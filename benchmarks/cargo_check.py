@@ -78,6 +78,10 @@ VERBS = {
 # What cargo keeps of its own: rustc's answers with the wrapper's path and time.
 _CARGOS_OWN = {".rustc_info.json"}
 
+# What cargo 1.95 writes out of a hash map, in another order every time: the files that a unit has read, in .fingerprint, and the depfile
+# beside what it links into target/debug.
+_IN_ANY_ORDER = re.compile(r"/\.fingerprint/[^/]+/dep-[^/]+$|/(debug|release)/[^/]+\.d$")
+
 # Times, and in which order cargo's units happened to end.
 _TIMES = re.compile(rb"\b\d+(\.\d+)?m?s\b|\b\d+m \d+s\b")
 
@@ -108,6 +112,9 @@ def snapshot(place: Path) -> Snapshot:
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
                 content = os.fsencode(os.readlink(path))
+            elif _IN_ANY_ORDER.search(path):
+                with open(path, "rb") as f:
+                    content = bytes(sorted(f.read()))
             else:
                 with open(path, "rb") as f:
                     content = hashlib.file_digest(f, "blake2b").digest()
