@@ -79,7 +79,7 @@ VERBS = {
 _CARGOS_OWN = {".rustc_info.json"}
 
 # What cargo 1.95 writes out of a hash map, in another order every time: the files that a unit has read, in .fingerprint, and the depfile
-# beside what it links into target/debug.
+# beside what it links into target/debug.  Where one crate makes several libraries, any of them may be that depfile's target.
 _IN_ANY_ORDER = re.compile(r"/\.fingerprint/[^/]+/dep-[^/]+$|/(debug|release)/[^/]+\.d$")
 
 # Times, and in which order cargo's units happened to end.
@@ -114,7 +114,7 @@ def snapshot(place: Path) -> Snapshot:
                 content = os.fsencode(os.readlink(path))
             elif _IN_ANY_ORDER.search(path):
                 with open(path, "rb") as f:
-                    content = bytes(sorted(f.read()))
+                    content = bytes(sorted(f.read().rpartition(b": ")[2]))
             else:
                 with open(path, "rb") as f:
                     content = hashlib.file_digest(f, "blake2b").digest()
