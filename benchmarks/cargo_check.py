@@ -57,6 +57,7 @@ VERBS = {
     "clippy": Verb(("clippy", "--all-targets")),
     "test-no-run": Verb(("test", "--no-run")),
     "test": Verb(("test", "--", "--test-threads=1")),
+    "bench": Verb(("bench", "--no-run")),
     "doc": Verb(("doc", "--no-deps")),
     "thin": Verb(_RELEASE, {"CARGO_PROFILE_RELEASE_LTO": "thin", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}),
     "fat": Verb(
@@ -76,6 +77,10 @@ VERBS = {
 
 # What cargo keeps of its own: rustc's answers with the wrapper's path and time.
 _CARGOS_OWN = {".rustc_info.json"}
+
+# What cargo 1.95 writes out of a hash map, in another order every time: the files that a unit has read, in .fingerprint, and the depfile
+# beside what it links into target/debug.  Where one crate makes several libraries, any of them may be that depfile's target.
+_IN_ANY_ORDER = re.compile(r"/\.fingerprint/[^/]+/dep-[^/]+$|/(debug|release)/[^/]+\.d$")
 
 # Times, and in which order cargo's units happened to end.
 _TIMES = re.compile(rb"\b\d+(\.\d+)?m?s\b|\b\d+m \d+s\b")
@@ -107,6 +112,9 @@ def snapshot(place: Path) -> Snapshot:
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
                 content = os.fsencode(os.readlink(path))
+            elif _IN_ANY_ORDER.search(path):
+                with open(path, "rb") as f:
+                    content = bytes(sorted(f.read().rpartition(b": ")[2]))
             else:
                 with open(path, "rb") as f:
                     content = hashlib.file_digest(f, "blake2b").digest()
@@ -152,9 +160,9 @@ class Check:
         env = self.environment(verb, way)
         before = self.ours.stats() if cached else {}
         began = time.perf_counter()
-        done = subprocess.run(
-            ["cargo", *verb.words, "--offline"], cwd=self.place, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )  # fmt: skip
+        # Before the other words: what follows a "--" is the test program's.
+        words = ["cargo", verb.words[0], "--offline", *verb.words[1:]]
+        done = subprocess.run(words, cwd=self.place, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         took = time.perf_counter() - began
         said = sorted(_TIMES.sub(b"#", done.stdout + done.stderr).splitlines())
         built = Built(done.returncode, said, {}, took)

@@ -166,6 +166,81 @@ fn main() {
     "migrations/2024-01-01-000000_words/down.sql": "DROP TABLE words;\n",
 }
 
+_MEMBER = '[package]\nname = "{}"\nversion = "0.1.0"\nedition = "2021"\n{}'
+
+# A workspace: settings in .cargo, macros of its own that read a directory and the environment, code generated from a grammar and into
+# OUT_DIR, and a library for C with a header by cbindgen and a C source.
+_WORKSPACE = {
+    "Cargo.toml": '[workspace]\nmembers = ["app", "capi", "grammar", "macros"]\nresolver = "2"\n'
+    '[profile.release]\nlto = true\ncodegen-units = 1\npanic = "abort"\n',
+    ".cargo/config.toml": '[build]\nrustflags = ["--cfg", "from_config"]\n'
+    '[env]\nCHECK_DATA = { value = "data", relative = true }\nCHECK_WORD = "word"\n',
+    "data/one.txt": "one\n",
+    "app/Cargo.toml": _MEMBER.format(
+        "app",
+        '[dependencies]\ncapi = { path = "../capi" }\ngrammar = { path = "../grammar" }\nmacros = { path = "../macros" }\nphf = "0.11"\n'
+        '[build-dependencies]\nphf_codegen = "0.11"\n',
+    ),
+    "app/build.rs": r"""
+fn main() {
+    let words = phf_codegen::Map::new().entry("if", "2").entry("loop", "1").build().to_string();
+    let text = format!("static WORDS: phf::Map<&'static str, u32> = {words};\n");
+    std::fs::write(format!("{}/words.rs", std::env::var("OUT_DIR").unwrap()), text).unwrap();
+    println!("cargo:rustc-check-cfg=cfg(from_config)");
+    println!("cargo:rerun-if-changed={}", std::env::var("CHECK_DATA").unwrap());
+    println!("cargo:rerun-if-env-changed=CHECK_MORE");
+}
+""",
+    "app/src/main.rs": r"""
+include!(concat!(env!("OUT_DIR"), "/words.rs"));
+fn main() {
+    println!("{:?} {:?} {}", macros::files!(), macros::environment!(), cfg!(from_config));
+    println!("{} {} {:?}", grammar::count("1,2,3"), capi::capi_less(3, 1), WORDS.get("if"));
+}
+""",
+    "capi/Cargo.toml": _MEMBER.format(
+        "capi",
+        '[lib]\ncrate-type = ["cdylib", "staticlib", "rlib"]\n'
+        '[build-dependencies]\ncbindgen = { version = "0.28", default-features = false }\ncc = "1"\n',
+    ),
+    "capi/build.rs": r"""
+fn main() {
+    let header = format!("{}/capi.h", std::env::var("OUT_DIR").unwrap());
+    let made = cbindgen::Builder::new().with_crate(".").with_language(cbindgen::Language::C).generate().unwrap();
+    made.write_to_file(header);
+    cc::Build::new().file("src/less.c").compile("less");
+    println!("cargo:rerun-if-changed=src");
+}
+""",
+    "capi/src/less.c": "int less(int a, int b) { return a - b; }\n",
+    "capi/src/lib.rs": r"""
+extern "C" { fn less(a: i32, b: i32) -> i32; }
+#[no_mangle] pub extern "C" fn capi_less(a: i32, b: i32) -> i32 { unsafe { less(a, b) } }
+""",
+    "grammar/Cargo.toml": _MEMBER.format("grammar", '[dependencies]\npest = "2"\npest_derive = "2"\n'),
+    "grammar/src/list.pest": 'number = { ASCII_DIGIT+ }\nlist = { SOI ~ number ~ ("," ~ number)* ~ EOI }\n',
+    "grammar/src/lib.rs": r"""
+use pest::Parser;
+#[derive(pest_derive::Parser)] #[grammar = "list.pest"] struct List;
+pub fn count(text: &str) -> usize { List::parse(Rule::list, text).unwrap().next().unwrap().into_inner().count() }
+""",
+    "macros/Cargo.toml": _MEMBER.format("macros", "[lib]\nproc-macro = true\n"),
+    "macros/src/lib.rs": r"""
+use proc_macro::TokenStream;
+#[proc_macro] pub fn files(_: TokenStream) -> TokenStream {
+    let entries = std::fs::read_dir(std::env::var("CHECK_DATA").unwrap()).unwrap();
+    let mut all: Vec<_> = entries.map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect();
+    all.sort();
+    format!("{all:?}").parse().unwrap()
+}
+#[proc_macro] pub fn environment(_: TokenStream) -> TokenStream {
+    let mut all: Vec<_> = std::env::vars().filter(|v| v.0.starts_with("CHECK_")).collect();
+    all.sort();
+    format!("{all:?}").parse().unwrap()
+}
+""",
+}
+
 PROJECTS = {
     "big170": Project(),
     "demo": Project(),
@@ -198,6 +273,7 @@ PROJECTS = {
         '[build-dependencies]\nbuilt = "0.8"\n',
         files=_TEMPLATES,
     ),
+    "workspace": Project(files=_WORKSPACE),
 }
 
 
@@ -230,6 +306,12 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         Edit("a new file in an included directory", {"tree/new.txt": "new\n"}),
         Edit("what a build script tells by cargo:rustc-env", env={"CHECK_FLAVOUR": "sweet"}),
         Edit("askama is configured", {"askama.toml": '[general]\ndirs = ["tree", "templates"]\n', "tree/hello.txt": "new {{ name }}\n"}),
+    ),
+    "workspace": (
+        Edit("a file in a directory that a macro reads", {"data/two.txt": "two\n"}),
+        Edit("a variable that a macro may meet", env={"CHECK_MORE": "more"}),
+        Edit("a grammar", {"grammar/src/list.pest": 'number = { (ASCII_DIGIT | ",")+ }\nlist = { SOI ~ number ~ EOI }\n'}),
+        Edit("a C file of the build script", {"capi/src/less.c": "int less(int a, int b) { return b - a; }\n"}),
     ),
 }
 
