@@ -164,7 +164,9 @@ def judge(
     def decides(path: str) -> bool:
         return not (path in skip or path.startswith(toolchain) or is_ignored(path))
 
-    read = [p for p in seen.read if decides(p)]
+    # lld opens what lies where its output goes, and removes it, so that the kernel frees it while it links.
+    replaced = set(plan.must_write).intersection(seen.removed)
+    read = [p for p in seen.read if decides(p) and p not in replaced]
     if any(is_special(p) for p in read):
         return Reason.SPECIAL_FILE
 

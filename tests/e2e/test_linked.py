@@ -151,6 +151,19 @@ def test_a_path_with_another_linker_in_front_is_another_path(w: Any) -> None:
     w.expect("hit", *args, env={"PATH": f"{tools}:{plain}"})
 
 
+@pytest.mark.parametrize("kind", ["bin", "cdylib", "dylib", "proc-macro"])
+def test_what_is_linked_over_an_older_one_is_stored(w: Any, kind: str) -> None:
+    """The edit of every day: the last build's program is still there."""
+    args = ("--crate-name", "x", "--crate-type", kind, EMIT, *w.out, "x.rs")
+    text = MAIN if kind == "bin" else ""
+    for n in (1, 2):
+        w.write("x.rs", f"{text}// {n}\n")
+        assert w.run([str(w.client), w.compiler, *args], None, {}).returncode == 0
+    w.note_server()
+    assert w.expect("hit", *args)
+    assert not w.reasons()
+
+
 def test_a_linker_script_is_an_input(w: Any) -> None:
     """Embedded projects change nothing else."""
     w.write("extra.ld", "one = 1;\n")

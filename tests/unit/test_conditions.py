@@ -151,3 +151,11 @@ def test_a_shell_has_all_of_path():
     """It is a variable of the script."""
     seen = Observation(**{**LINKED, "images": ["/bin/sh"]})
     assert draft(seen, env=ENV_WITH_PATH).sought == []
+
+
+def test_an_old_output_that_was_opened_and_removed_is_no_input():
+    """lld does it to every program that it links anew; one that is kept may well be used."""
+    seen = Observation(read=[OUTPUTS[0], "/p/a.rs"], written=OUTPUTS)
+    assert draft(seen).read == [OUTPUTS[0], "/p/a.rs"]
+    seen.removed.append(OUTPUTS[0])
+    assert draft(seen).read == ["/p/a.rs"]
