@@ -6,7 +6,6 @@ the image and not from its name.  Source: System V ABI, "Object Files" and "Prog
 
 from __future__ import annotations
 
-import mmap
 import struct
 from typing import NamedTuple
 
@@ -59,12 +58,12 @@ def read_image(head: bytes) -> Image:
 _OWN_CALLS = (b"rustix", b"linux_raw_sys", b"linux-raw-sys")
 
 
-def makes_own_calls(library: mmap.mmap) -> bool:
+def makes_own_calls(library: memoryview) -> bool:
     """Whether a crate that is a shared library holds code by which files can be opened past the C library, and so unobserved.
 
     That it never runs there cannot be seen.  What is no crate (`takes_environment`) has no such names in it either.
     """
-    data = library[:]  # a map's own find is slower than a copy and a search
+    data = bytes(library)
     return any(name in data for name in _OWN_CALLS)
 
 

@@ -111,7 +111,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         except ValueError:  # empty
             return _Macro(False, False)
         with library, memoryview(library) as view:
-            return _Macro(takes_environment(view), makes_own_calls(library))
+            return _Macro(takes_environment(view), makes_own_calls(view))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:
