@@ -201,6 +201,7 @@ class Sight:
         self._seen: dict[str, bytes | None] = {}
         self._budget = _INLINE_FILES
         self._places: dict[str, str] = {}
+        self._stamps: dict[str, Stamp] = {}  # of files that are no links and have been looked at
         self.unhashed: dict[str, None] = {}
 
     def digest(self, path: str) -> bytes | None:
@@ -258,7 +259,8 @@ class Sight:
 
         The hot loop of a hit, with some hundred headers: stat and memo are spelled out, and cost 1 µs a file.
         """
-        seen, known, look = self._seen, self.memo.digests, os.stat
+        # A link's own stamp is that of no digest, so links take the long way.
+        seen, known, look, stamps = self._seen, self.memo.digests, os.lstat, self._stamps
         unsure = False
         for folded, digest in files:
             path = folded if folded[0] == "/" else unfold(folded)
@@ -273,6 +275,7 @@ class Sight:
                     return False
                 if entry is not None and entry.stamp == (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns):
                     found = seen[path] = entry.digest
+                    stamps[path] = entry.stamp
                 else:
                     found = self.digest(path)
                     if found == self.UNHASHED:
@@ -281,6 +284,27 @@ class Sight:
             if found != digest:
                 return False
         return None if unsure else True
+
+    def states_are(
+        self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], fold: Callable[[str], str], lasting: bool
+    ) -> bool:
+        """Whether each (folded path, state) is so.
+
+        gcc asks where every header really is: what files_are has looked at is not looked at again.
+        """
+        known, stamps = self.memo.states, self._stamps
+        for folded, state in states:
+            if lasting and folded in stamps:
+                entry = known.get(folded)
+                if entry is not None and entry[0] == stamps[folded]:
+                    if entry[1] != state:
+                        return False
+                    continue
+            path = folded if folded[0] == "/" else unfold(folded)
+            # The toolchain's directories, some dozen: those of the caller's project may well be moved about.
+            if path is None or not self.is_so(path, state, fold, lasting and path is folded):
+                return False
+        return True
 
     def state(self, path: str, fold: Callable[[str], str], lasting: bool = False) -> bytes | None:
         """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.

@@ -46,12 +46,8 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     files = sight.files_are(variant.files, unfold)
     if files is False:
         return False
-    lasting = plan.resolves_names
-    for folded, state in variant.present:
-        path = unfold(folded)
-        # The toolchain's directories, some dozen: those of the caller's project may well be moved about.
-        if path is None or not sight.is_so(path, state, plan.roles.fold, lasting and path is folded):
-            return False
+    if not sight.states_are(variant.present, unfold, plan.roles.fold, plan.resolves_names):
+        return False
     for folded, names in variant.absent:
         path = unfold(folded)
         if path is None or not sight.lacks(path, names):
