@@ -17,7 +17,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, NamedTuple
 
 from sccache_py.keys import Hasher, names_digest
@@ -353,14 +353,6 @@ class Sight:
         if place is None:
             place = self._places[directory] = _physical(directory or "/").rstrip("/")
         return f"{place}/{name}"
-
-    def find_program(self, name: str, directories: Sequence[str]) -> str:
-        """What execvp would execute; "": nothing."""
-        for directory in directories:
-            path = f"{directory.rstrip('/')}/{name}"
-            if os.access(path, os.X_OK) and not os.path.isdir(path):
-                return path
-        return ""
 
     def names(self, directory: str, few: bool = False) -> frozenset[str] | None:
         """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion."""

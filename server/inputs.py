@@ -20,6 +20,7 @@ from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Variant
 from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, open_regular, stamp_of
+from sccache_py.server.search import find_program
 from sccache_py.server.time_macros import NAMES, Words, tells_names
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def take_down(
     asked = [(name, value_of(env, name)) for name in draft.asked]
     inputs = Inputs(Variant([], [], [], [], asked, []), searched=_searched(plan))
     if "PATH" in draft.asked and (directories := search_path(env.get("PATH"))):
-        inputs.variant.sought = [(name, plan.roles.fold(Sight(memo).find_program(name, directories))) for name in draft.sought]
+        inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
     try:
         reason = _take_files(plan, draft, memo, began_ns, before, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
     except BaseException:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from sccache_py.conditions import search_path, value_of
 from sccache_py.model import Plan, Variant
 from sccache_py.server.files import Sight
+from sccache_py.server.search import find_program
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     """None: it cannot be said before `sight.unhashed` is computed.  The cheap conditions first."""
     unfold = plan.roles.unfold
     for name, value in variant.env:
-        if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env, sight)):
+        if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
             return False
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
@@ -59,19 +60,19 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     return files
 
 
-def _finds_the_same(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> bool:
+def _finds_the_same(variant: Variant, plan: Plan, env: Mapping[str, str]) -> bool:
     """Whether another PATH leads to the same programs, where it was used for nothing else."""
     directories = search_path(env.get("PATH"))
     if directories is None or not variant.sought:
         return False
-    return all(plan.roles.fold(sight.find_program(name, directories)) == where for name, where in variant.sought)
+    return all(plan.roles.fold(find_program(name, directories)) == where for name, where in variant.sought)
 
 
 def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> str:
     """The first condition that does not hold, to read."""
     unfold = plan.roles.unfold
     for name, value in variant.env:
-        if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env, sight)):
+        if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
             return f"variable {name}" if name else "other variables are set"
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
