@@ -42,6 +42,7 @@ from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
 from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
+from sccache_py.server.watch import Watcher
 from sccache_py.server.workers import Link, Owner, default_count
 from sccache_py.stats import Stats
 from sccache_py.wire import ProtocolError
@@ -67,7 +68,7 @@ class Parts:
             trace.start(settings.trace)
         self.stats = Stats()
         self.store: Store = _open_store(settings)
-        self.memo = FileMemo()
+        self.memo = FileMemo(Watcher())
         self.keeper = Keeper(self.store, self.stats, self.memo, settings.read_only)
         self.threads = Threads()
         self.observer = Observer(native, runtime)

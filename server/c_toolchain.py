@@ -16,8 +16,8 @@ from sccache_py.compilers.gcc import CLANG, GCC, C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
-from sccache_py.server.files import Sight
 from sccache_py.server.observer import image_of
+from sccache_py.server.sight import Sight
 
 # Names that are worth a question: gcc, x86_64-linux-gnu-g++-12, clang++, cc, c99-gcc, a wrapper `my-cc.sh`.
 NAMES = re.compile(r"(^|[-_.])(gcc|g\+\+|clang|clang\+\+|cc|c\+\+|c89|c99)([-_.]|$)")
@@ -49,6 +49,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     if _LAUNCHERS.fullmatch(os.path.basename(real)):
         return Reason.UNSUPPORTED_COMPILER
     stamps: Stamps = [(program, stamp(program))]
+    absent: dict[str, list[str]] = {}
     image = image_of(program)
     driver = _driver(request, program, bool(image.script))
     if driver is None:
@@ -64,7 +65,11 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
             places = [os.path.join(d, name) for d in path]
             found = next((p for p in places if os.access(p, os.X_OK)), "")
             covered.update(places)
-            stamps += [(p, None) for p in (places[: places.index(found)] if found else places)]
+            for passed in places[: places.index(found)] if found else places:
+                if os.path.lexists(passed):
+                    stamps.append((passed, stamp(passed)))
+                else:
+                    absent.setdefault(os.path.dirname(passed), []).append(name)
         if found.startswith("/") and os.path.isfile(found):
             covered |= {found, os.path.realpath(found)}
             files.append(found)
@@ -96,6 +101,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
         is_script=bool(image.script),
         cwd_matters=bool(image.script) or not os.path.isabs(request.program),
         stamps=stamps,
+        absent=list(absent.items()),
         checked_at=time.monotonic(),
     )
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import os
 import struct
@@ -36,14 +35,14 @@ import termios
 from collections import deque
 from collections.abc import Callable
 
+from sccache_py.server.inotify import IN_ACCESS, IN_MODIFY, Inotify
+
 _F_SETPIPE_SZ = 1031
 _PAGE_BYTES = 4096
 _TOKEN = b"+"
 
 # make aborts at FD_SETSIZE (1024) and gcc wants descriptors that are not 0-2; low numbers belong to scripts (`exec 3<`).
 LOWEST_FD, FD_LIMIT = 11, 1024
-
-_IN_ACCESS, _IN_MODIFY = 1, 2
 
 # `returned` bytes came back; how many lie unread is for the hearer to ask.
 News = Callable[[int], None]
@@ -224,23 +223,20 @@ class Wide:
         self._loop = asyncio.get_running_loop()
         self.path: str | None = None
         self._inside = 0  # written by us and not read back
-        libc = ctypes.CDLL(None, use_errno=True)
         path = os.path.join(directory, "tokens")
         os.mkdir(directory, 0o700)
         with contextlib.ExitStack() as undo:
             undo.callback(_forget, path, directory)
 
             def keep(fd: int) -> int:
-                if fd < 0:
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
                 undo.callback(os.close, fd)
                 return fd
 
             os.mkfifo(path, 0o600)
             self.far_w = keep(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-            self._watch = keep(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-            if libc.inotify_add_watch(self._watch, os.fsencode(path), _IN_ACCESS | _IN_MODIFY) < 0:
-                keep(-1)
+            watch = Inotify()
+            self._watch = keep(watch.fd)
+            watch.add(path, IN_ACCESS | IN_MODIFY)
             self.child_r = self.child_w = self.far_r = -1
             if style == "fifo":
                 self.path = path

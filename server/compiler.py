@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 from sccache_py.compilers.driver import Driver
 from sccache_py.elf import Image
 from sccache_py.model import Request
-from sccache_py.server.files import Stamp, stamp_of
+from sccache_py.server.files import NEVER
 from sccache_py.server.observer import image_of
+from sccache_py.server.sight import Sight
+from sccache_py.server.stamps import Stamp, stamp_of
 
 _PROBE_TIMEOUT_S = 20.0
 
 # `libLLVM.so.14 => /lib/libLLVM.so.14 (0x…)`, as ld.so lists it.
 _LIBRARY = re.compile(r"=> (/\S+)")
 
-# Stats of a whole toolchain take some 100 µs; in a burst of requests they are good for this long.  Which toolchain it is, a link or a
-# setting away, is looked at every time.
+# Stats of a whole toolchain, where it cannot be watched, take some 100 µs; in a burst of requests they are good for this long.  Which
+# toolchain it is, a link or a setting away, is looked at every time.
 _RECHECK_S = 0.010
 
 Stamps = list[tuple[str, Stamp | None]]
+Absent = list[tuple[str, list[str]]]  # directory, names that are not in it
 
 
 @dataclass(slots=True)
@@ -37,16 +40,23 @@ class Compiler:
     is_script: bool
     cwd_matters: bool
     stamps: Stamps = field(default_factory=list)
+    absent: Absent = field(default_factory=list)  # programs that would be found first
     choosing: int = 1  # so many of the stamps, the first, say which toolchain is meant
     checked_at: float = 0.0
+    _steady: tuple[int, Stamps, Absent] | None = None  # how often a watched path had changed, and what is not watched
 
-    def still_is(self) -> bool:
+    def still_is(self, sight: Sight) -> bool:
+        if self._steady is not None and self._steady[0] == sight.dropped != NEVER:
+            return _are(*self._steady[1:], sight)
         now = time.monotonic()
         if now - self.checked_at < _RECHECK_S:
-            return all_are(self.stamps[: self.choosing])
-        if not all_are(self.stamps):
+            return _are(self.stamps[: self.choosing], [], sight)
+        if not _are(self.stamps, self.absent, sight):
             return False
         self.checked_at = now
+        stamps = [(path, then) for path, then in self.stamps if not sight.is_watched(path)]
+        absent = [(directory, names) for directory, names in self.absent if not sight.is_watched(directory)]
+        self._steady = sight.dropped, stamps, absent
         return True
 
 
@@ -57,6 +67,12 @@ def stamp(path: str) -> Stamp | None:
         return (st.st_dev, st.st_ino, 0, 0, 0) if path.endswith("/") else stamp_of(st)
     except OSError:
         return None
+
+
+def _are(stamps: Stamps, absent: Absent, sight: Sight) -> bool:
+    """By what is watched, and stats of the rest."""
+    found = all((stamp(path) if path.endswith("/") else sight.stamp(path)) == then for path, then in stamps)
+    return found and all(sight.lacks(directory, names, True) for directory, names in absent)
 
 
 def all_are(stamps: Stamps) -> bool:

@@ -26,10 +26,11 @@ from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
-from sccache_py.server.files import FileMemo, FileShrank, Stamp, coarse_ns, copy_descriptor, existing, open_regular, stamp_of
+from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, open_regular
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.look import FileLook
 from sccache_py.server.runner import Ran
+from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.store.base import Store
 from sccache_py.server.time_macros import result_tells_time
 

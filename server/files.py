@@ -4,8 +4,7 @@ A digest is remembered with the (device, inode, size, mtime, ctime) that it was 
 coarse clock when hashing began: file timestamps come from that clock, and a file as young as its tick can change again
 without showing it.
 
-`Sight` is one request's look at the file system: each path is looked at once, so that one answer never mixes two moments.
-Digests that are not known and not cheap are not computed there; they are named, for a thread to compute.
+One request's look at all this is a `Sight` (sight.py).
 """
 
 from __future__ import annotations
@@ -17,11 +16,14 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO, NamedTuple
 
-from sccache_py.keys import Hasher, names_digest
+from sccache_py.keys import Hasher
+from sccache_py.model import Variant
+from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.time_macros import TimeMacros
+from sccache_py.server.watch import Watcher
 
 # Linux's number of the clock (linux/time.h); Python's time module does not name it.
 _CLOCK_REALTIME_COARSE = 5
@@ -30,13 +32,6 @@ _CLOCK_REALTIME_COARSE = 5
 _FICLONE = 0x40049409
 
 _CHUNK_BYTES = 1 << 20
-
-# What one look may hash without leaving the event loop: some tens of microseconds each.
-_INLINE_FILE_BYTES = 64 * 1024
-_INLINE_FILES = 6
-
-# To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
-_FEW_NAMES = 8
 
 # Stamps take some 300 bytes each; a big project has some ten thousand files.
 _MEMO_LIMIT = 120_000
@@ -47,7 +42,8 @@ _EXPORTED = 4000
 
 _serial = itertools.count()
 
-Stamp = tuple[int, int, int, int, int]
+# No number of what was taken out of what is watched.
+NEVER = -1
 
 
 class Known(NamedTuple):
@@ -55,13 +51,20 @@ class Known(NamedTuple):
     digest: bytes
 
 
+class State(NamedTuple):
+    """What is to be seen of a path without reading it (Sight.state)."""
+
+    stamp: Stamp
+    kind: bytes
+    resolved: str | None  # without links, where that is another path
+
+    def told(self, fold: Callable[[str], str]) -> bytes:
+        return self.kind if self.resolved is None else self.kind + b">" + os.fsencode(fold(self.resolved))
+
+
 def coarse_ns() -> int:
     """The clock that file timestamps are taken from."""
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
-
-
-def stamp_of(st: os.stat_result) -> Stamp:
-    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
 def hash_descriptor(fd: int) -> bytes:
@@ -125,16 +128,38 @@ def _tick_is_fine(directory: str) -> bool:
         os.close(fd)
 
 
+class Steady(NamedTuple):
+    """A variant of which everything held that lies in watched places: as long as nothing changes there only the rest need be looked at."""
+
+    variant: Variant
+    dropped: int  # Watcher.dropped at that time
+    rest: Variant
+
+
 class FileMemo:
     """path → digest and directory → names, for all requests of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        self._watcher = watcher
         self.digests: dict[str, Known] = {}
         self._fine: dict[int, bool] = {}
         self.time_macros = TimeMacros()
-        self.states: dict[str, tuple[Stamp, bytes]] = {}
+        self.states: dict[str, State] = {}
+        self._steady: dict[bytes, Steady] = {}
         self.news = False  # something that export() gives was learned since the last one
         self._names: dict[str, tuple[Stamp, frozenset[str] | None]] = {}
+
+    def watched(self) -> tuple[Mapping[str, Stamp], int]:
+        """path → its stat, as of now, of what the kernel says has not changed (watch.py); and how often one was taken out of it."""
+        if self._watcher is None:
+            return {}, NEVER
+        self._watcher.look()
+        return self._watcher.stamps, self._watcher.dropped
+
+    def wish(self, path: str) -> None:
+        """It was looked at, and may be looked at often: worth watching."""
+        if self._watcher is not None:
+            self._watcher.wish(path)
 
     def export(self) -> list[list[object]]:
         """What was expensive to learn, newest last: toolchains and big libraries, for the next server of this cache."""
@@ -159,10 +184,19 @@ class FileMemo:
             self._fine[device] = _tick_is_fine(directory)
         return self._fine[device]
 
-    def remember_state(self, path: str, stamp: Stamp, state: bytes) -> None:
+    def remember_state(self, path: str, state: State) -> None:
         if len(self.states) >= _MEMO_LIMIT // 10:
             self.states.clear()
-        self.states[path] = (stamp, state)
+        self.states[path] = state
+
+    def steady(self, variant: Variant) -> Steady | None:
+        known = self._steady.get(variant.result)
+        return known if known is not None and known.variant is variant else None
+
+    def remember_steady(self, steady: Steady) -> None:
+        if len(self._steady) >= _MEMO_LIMIT // 20:
+            self._steady.clear()
+        self._steady[steady.variant.result] = steady
 
     def known(self, path: str, stamp: Stamp) -> bytes | None:
         entry = self.digests.get(path)
@@ -189,216 +223,6 @@ class FileMemo:
         if len(self._names) >= _MEMO_LIMIT // 10:
             self._names.clear()
         self._names[path] = (stamp, names)
-
-
-class Sight:
-    """One request's look.  Digests: bytes, None (no such regular file), or UNHASHED (listed in `unhashed`)."""
-
-    UNHASHED = b""
-
-    def __init__(self, memo: FileMemo) -> None:
-        self.memo = memo
-        self._seen: dict[str, bytes | None] = {}
-        self._budget = _INLINE_FILES
-        self._places: dict[str, str] = {}
-        self._stamps: dict[str, Stamp] = {}  # of files that are no links and have been looked at
-        self.unhashed: dict[str, None] = {}
-
-    def digest(self, path: str) -> bytes | None:
-        try:
-            return self._seen[path]
-        except KeyError:
-            pass
-        try:
-            st = os.stat(path)
-        except (OSError, ValueError):
-            self._seen[path] = None
-            return None
-        if not stat.S_ISREG(st.st_mode):
-            self._seen[path] = None
-            return None
-        digest = self.memo.known(path, stamp_of(st))
-        if digest is None:
-            if st.st_size > _INLINE_FILE_BYTES or self._budget == 0:
-                self.unhashed[path] = None
-                return self.UNHASHED
-            self._budget -= 1
-            return self.hash_now(path)
-        self._seen[path] = digest
-        return digest
-
-    def hash_now(self, path: str) -> bytes | None:
-        """The digest at any cost: for threads."""
-        if path in self._seen:
-            return self._seen[path]
-        try:
-            known = self.memo.known(path, stamp_of(os.stat(path)))
-        except (OSError, ValueError):
-            known = None
-        if known is not None:
-            self._seen[path] = known
-            return known
-        hashed = hash_path(path)
-        if hashed is None:
-            self._seen[path] = None
-            return None
-        stamp, digest, lasting = hashed
-        if lasting:
-            self.memo.remember(path, stamp, digest)
-        self._seen[path] = digest
-        return digest
-
-    def hash_all(self) -> None:
-        """Compute what was named in `unhashed`: for threads."""
-        for path in list(self.unhashed):
-            self.hash_now(path)
-        self.unhashed.clear()
-
-    def files_are(self, files: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None]) -> bool | None:
-        """Whether each (folded path, digest) is so; None: that cannot be said before `unhashed` is computed.
-
-        The hot loop of a hit, with some hundred headers: stat and memo are spelled out, and cost 1 µs a file.
-        """
-        # A link's own stamp is that of no digest, so links take the long way.
-        seen, known, look, stamps = self._seen, self.memo.digests, os.lstat, self._stamps
-        unsure = False
-        for folded, digest in files:
-            path = folded if folded[0] == "/" else unfold(folded)
-            if path is None:
-                return False
-            found = seen.get(path, self.UNHASHED)
-            if found == self.UNHASHED:
-                entry = known.get(path)
-                try:
-                    st = look(path)
-                except (OSError, ValueError):
-                    return False
-                if entry is not None and entry.stamp == (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns):
-                    found = seen[path] = entry.digest
-                    stamps[path] = entry.stamp
-                else:
-                    found = self.digest(path)
-                    if found == self.UNHASHED:
-                        unsure = True
-                        continue
-            if found != digest:
-                return False
-        return None if unsure else True
-
-    def states_are(
-        self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], fold: Callable[[str], str], lasting: bool
-    ) -> bool:
-        """Whether each (folded path, state) is so.
-
-        gcc asks where every header really is: what files_are has looked at is not looked at again.
-        """
-        known, stamps = self.memo.states, self._stamps
-        for folded, state in states:
-            if lasting and folded in stamps:
-                entry = known.get(folded)
-                if entry is not None and entry[0] == stamps[folded]:
-                    if entry[1] != state:
-                        return False
-                    continue
-            path = folded if folded[0] == "/" else unfold(folded)
-            # The toolchain's directories, some dozen: those of the caller's project may well be moved about.
-            if path is None or not self.is_so(path, state, fold, lasting and path is folded):
-                return False
-        return True
-
-    def state(self, path: str, fold: Callable[[str], str], lasting: bool = False) -> bytes | None:
-        """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
-
-        None: it is not there.  lasting: where links lead is asked anew only if another file is there or it changed.  (Not noticed
-        then: a directory above it was renamed, and a link that led through it followed.)
-        """
-        try:
-            st = os.lstat(path)
-            is_link = stat.S_ISLNK(st.st_mode)
-            if is_link:
-                st = os.stat(path)
-        except (OSError, ValueError):
-            return None
-        if lasting:
-            known = self.memo.states.get(path)
-            if known is not None and known[0] == stamp_of(st):
-                return known[1]
-        mode = st.st_mode
-        kind = b"d" if stat.S_ISDIR(mode) else b"special"
-        if stat.S_ISREG(mode):
-            kind = (b"x%d" if mode & 0o111 else b"f%d") % st.st_size
-        resolved = self._resolve(path, is_link)
-        state = kind if resolved == path else kind + b">" + os.fsencode(fold(resolved))
-        if lasting:
-            self.memo.remember_state(path, stamp_of(st), state)
-        return state
-
-    def modified(self, path: str) -> bytes | None:
-        """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""
-        try:
-            return b"m%d" % os.stat(path).st_mtime_ns
-        except (OSError, ValueError):
-            return None
-
-    def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
-        """Whether what is there still has a state that `state` or `modified` told."""
-        return state == (self.modified(path) if state.startswith(b"m") else self.state(path, fold, lasting))
-
-    def _resolve(self, path: str, is_link: bool) -> str:
-        """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
-        directory, _, name = path.rpartition("/")
-        if is_link or name in ("", ".", ".."):
-            return _physical(path)
-        place = self._places.get(directory)
-        if place is None:
-            place = self._places[directory] = _physical(directory or "/").rstrip("/")
-        return f"{place}/{name}"
-
-    def names(self, directory: str, few: bool = False) -> frozenset[str] | None:
-        """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion."""
-        try:
-            st = os.stat(directory)
-            stamp = stamp_of(st)
-            known = self.memo.names(directory, stamp)
-            if known is not None:
-                return known
-            if not stat.S_ISDIR(st.st_mode):
-                return None
-            began = coarse_ns()
-            names = None if few and not self.memo.seen_so(directory, stamp) else frozenset(os.listdir(directory))
-            if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
-                self.memo.remember_names(directory, stamp, names)
-        except (OSError, ValueError):
-            return None
-        return names
-
-    def lacks(self, directory: str, names: list[str]) -> bool:
-        """Whether none of `names` is in `directory`: one stat where nothing changed."""
-        few = len(names) <= _FEW_NAMES
-        there = self.names(directory, few)
-        if there is not None:
-            return there.isdisjoint(names)
-        # No such directory, or one that may be searched but not listed.
-        return not any(os.path.lexists(f"{directory}/{name}") for name in names)
-
-    def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
-        """Digest of a directory's names, less those whose path begins with one of `without`."""
-        names = self.names(directory)
-        if names is None:
-            return None
-        return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
-
-
-def _physical(path: str) -> str:
-    """Of something that is there: without links and dots.  The kernel says it in three calls, however deep it lies."""
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            return os.readlink(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
-    except (OSError, ValueError):
-        return os.path.realpath(path)
 
 
 class FileShrank(OSError):

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Variant
-from sccache_py.server.files import FileMemo, Sight, Stamp, coarse_ns, hash_descriptor, open_regular, stamp_of
+from sccache_py.server.files import FileMemo, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
+from sccache_py.server.sight import Sight
+from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.time_macros import NAMES, Words, tells_names
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,8 @@ def take_down(
     if "PATH" in draft.asked and (directories := search_path(env.get("PATH"))):
         inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
     try:
-        reason = _take_files(plan, draft, memo, began_ns, before, inputs) or _take_names(plan, draft, Sight(memo), began_ns, inputs.variant)
+        sight = Sight(memo, watched=False)
+        reason = _take_files(plan, draft, memo, began_ns, before, inputs) or _take_names(plan, draft, sight, began_ns, inputs.variant)
     except BaseException:
         inputs.close()
         raise
@@ -119,12 +122,12 @@ def _take_files(
         if not stat.S_ISREG(st.st_mode):
             return Reason.SPECIAL_FILE
         # Perhaps only its times were set, as `cargo check` does to a crate while others are compiled that use it.
-        if st.st_ctime_ns >= began_ns and (before.get(path) is None or Sight(memo).hash_now(path) != before[path]):
+        if st.st_ctime_ns >= began_ns and (before.get(path) is None or Sight(memo, watched=False).hash_now(path) != before[path]):
             log.info("input too new: %s", path)
             return Reason.INPUT_TOO_NEW
         digest = memo.known(path, stamp_of(st))
         if digest is None and st.st_size <= _AT_ONCE_BYTES:
-            digest = Sight(memo).hash_now(path)
+            digest = Sight(memo, watched=False).hash_now(path)
             if digest is None:
                 return Reason.INPUT_VANISHED
         elif digest is None:

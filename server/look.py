@@ -10,7 +10,8 @@ import stat
 
 from sccache_py.compilers.c_includes import Names, names_in
 from sccache_py.keys import digest as digest_of
-from sccache_py.server.files import FileMemo, Sight, open_regular
+from sccache_py.server.files import FileMemo, open_regular
+from sccache_py.server.sight import Sight
 
 _MEMO_LIMIT = 50_000
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from sccache_py.conditions import search_path, value_of
 from sccache_py.model import Plan, Variant
-from sccache_py.server.files import Sight
 from sccache_py.server.search import find_program
+from sccache_py.server.sight import Sight
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def first_holding(variants: Sequence[Variant], plan: Plan, env: Mapping[str, str
 def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> bool | None:
     """None: it cannot be said before `sight.unhashed` is computed.  The cheap conditions first."""
     unfold = plan.roles.unfold
+    whole, variant = variant, sight.rest_of(variant)
     for name, value in variant.env:
         if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
             return False
@@ -51,12 +52,14 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
         return False
     for folded, names in variant.absent:
         path = unfold(folded)
-        if path is None or not sight.lacks(path, names):
+        if path is None or not sight.lacks(path, names, path is folded):
             return False
     for folded, digest in variant.listed:
         path = unfold(folded)
         if path is None or sight.listing_digest(path, plan.own_output_prefixes) != digest:
             return False
+    if files and variant is whole:
+        sight.note_that_it_holds(variant)
     return files
 
 

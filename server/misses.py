@@ -22,7 +22,7 @@ from sccache_py.model import Plan, Reason, Result
 from sccache_py.observation import plain
 from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
-from sccache_py.server.files import Sight, coarse_ns
+from sccache_py.server.files import coarse_ns
 from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import COMPILING, FINISHING
 from sccache_py.server.jobserver import Grant, Need, TokenPool
@@ -32,6 +32,7 @@ from sccache_py.server.memory import Peaks
 from sccache_py.server.observer import Observer, Record
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import Command, Ran, Runner, SpawnError
+from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
 from sccache_py.server.writers import Writers
 from sccache_py.stats import Stats

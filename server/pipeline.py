@@ -19,13 +19,14 @@ from sccache_py import config
 from sccache_py.model import Reason, Refusal, Request, Result, Variant
 from sccache_py.server import lookup, permits, trace
 from sccache_py.server.answers import Answer, Client, Pass, Replay
-from sccache_py.server.files import FileMemo, Sight
+from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import WAITING_FOR_RESULT, Jobs, Seen
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.misses import Misses
 from sccache_py.server.planning import Job, Planner
 from sccache_py.server.restore import Damaged, Restorer
+from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
 from sccache_py.stats import Stats
 

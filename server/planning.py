@@ -17,10 +17,11 @@ from sccache_py.model import Plan, Reason, Refusal, Request, Variant
 from sccache_py.server import trace
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
-from sccache_py.server.files import FileMemo, Sight, open_regular
+from sccache_py.server.files import FileMemo, open_regular
 from sccache_py.server.jobs import Seen, unseen
 from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
+from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
 
@@ -57,14 +58,15 @@ class Planner:
 
     def plan_now(self, request: Request) -> Job | Reason | Refusal | None:
         """What can be said from memory and stats; None: make_job() must be awaited."""
-        compiler = self.toolchains.find_now(request)
+        sight = Sight(self.memo)
+        compiler = self.toolchains.find_now(request, sight)
         trace.mark("compiler")
         if compiler is None:
             return None
-        return self._plan(request, config.wishes(request.env), compiler, Sight(self.memo))
+        return self._plan(request, config.wishes(request.env), compiler, sight)
 
     async def make_job(self, request: Request, client: Client | None) -> Job | Reason | Refusal:
-        compiler = self.toolchains.find_now(request)
+        compiler = self.toolchains.find_now(request, Sight(self.memo))
         if compiler is None:
             compiler = await self.toolchains.identify(request)
         trace.mark("compiler")

@@ -17,8 +17,9 @@ from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Request, Result
 from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, Unpacking
-from sccache_py.server.files import FileMemo, copy_descriptor, hash_descriptor, publish, stamp_of, write_all
+from sccache_py.server.files import FileMemo, copy_descriptor, hash_descriptor, publish, write_all
 from sccache_py.server.keeper import StoredFiles
+from sccache_py.server.stamps import stamp_of
 
 # Smaller ones are hashed again in less time than remembering takes.
 _REMEMBERED_BYTES = 16 * 1024

@@ -22,8 +22,9 @@ from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server import c_toolchain
 from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
-from sccache_py.server.files import FileMemo, Sight
+from sccache_py.server.files import FileMemo
 from sccache_py.server.observer import image_of
+from sccache_py.server.sight import Sight
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +45,14 @@ class Toolchains:
         self._rejected: dict[_Key, tuple[float, Stamps]] = {}
         self._under_way: dict[_Key, asyncio.Future[Compiler | Reason]] = {}
 
-    def find_now(self, request: Request) -> Compiler | Reason | None:
+    def find_now(self, request: Request, sight: Sight) -> Compiler | Reason | None:
         """What is known already; None: identify() must be awaited."""
         key = _key(request)
         if key is None:
             return Reason.UNSUPPORTED_COMPILER
         found = self._known.get(key) or self._known.get((*key, request.cwd))
         if found is not None:
-            return found if found.still_is() else None
+            return found if found.still_is(sight) else None
         since, stamps = self._rejected.get((*key, request.cwd), (0.0, []))
         return Reason.UNSUPPORTED_COMPILER if stamps and time.monotonic() - since < _REJECTED_S and all_are(stamps) else None
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from sccache_py.keys import digest
-from sccache_py.server.files import FileMemo, Sight, coarse_ns, copy_descriptor, hash_path, publish, stamp_of, write_all
+from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, hash_path, publish, write_all
+from sccache_py.server.sight import Sight
+from sccache_py.server.stamps import stamp_of
 
 
 def wait_for_a_tick() -> None:

@@ -1,0 +1,302 @@
+"""One request's look at the file system: each path is looked at once, so that one answer never mixes two moments.
+
+What is watched (watch.py) is not looked at at all: the kernel would have said if it had changed.  Digests that are not known and not cheap
+are not computed here; they are named, for a thread to compute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Callable, Iterable
+
+from sccache_py.keys import names_digest
+from sccache_py.model import Variant
+from sccache_py.server.files import NEVER, FileMemo, State, Steady, coarse_ns, hash_path
+from sccache_py.server.stamps import Stamp, stamp_of
+
+# What one look may hash without leaving the event loop: some tens of microseconds each.
+_INLINE_FILE_BYTES = 64 * 1024
+_INLINE_FILES = 6
+
+# To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
+_FEW_NAMES = 8
+
+
+class Sight:
+    """Digests: bytes, None (no such regular file), or UNHASHED (listed in `unhashed`)."""
+
+    UNHASHED = b""
+
+    def __init__(self, memo: FileMemo, watched: bool = True) -> None:
+        """watched: take the kernel's word for what is watched; a compile's conditions are taken down from the files themselves."""
+        self.memo = memo
+        self._watched, self.dropped = memo.watched() if watched else ({}, NEVER)
+        self._seen: dict[str, bytes | None] = {}
+        self._budget = _INLINE_FILES
+        self._places: dict[str, str] = {}
+        self._stamps: dict[str, Stamp] = {}  # of files that are no links and have been looked at
+        self.unhashed: dict[str, None] = {}
+
+    # -- what is watched -----------------------------------------------------------------------------------------
+
+    def is_watched(self, path: str) -> bool:
+        return path in self._watched
+
+    def rest_of(self, variant: Variant) -> Variant:
+        """What of its conditions must be looked at: all, or those that are in no watched place, if the others held."""
+        steady = self.memo.steady(variant)
+        return steady.rest if steady is not None and steady.dropped == self.dropped != NEVER else variant
+
+    def note_that_it_holds(self, variant: Variant) -> None:
+        """All its conditions were looked at just now."""
+        if self.dropped == NEVER:
+            return
+        watched = self._watched
+        rest = dataclasses.replace(
+            variant,
+            files=[(path, digest) for path, digest in variant.files if path not in watched],
+            # Where a link leads is told by the caller's roles.
+            present=[(path, state) for path, state in variant.present if path not in watched or b">" in state],
+            absent=[(path, names) for path, names in variant.absent if path not in watched],
+        )
+        if len(rest.files) < len(variant.files):
+            self.memo.remember_steady(Steady(variant, self.dropped, rest))
+
+    # -- stats ---------------------------------------------------------------------------------------------------
+
+    def stamp(self, path: str) -> Stamp | None:
+        """What a path leads to; None: nothing is there."""
+        stamp = self._watched.get(path)
+        if stamp is None:
+            try:
+                stamp = stamp_of(os.stat(path))
+            except (OSError, ValueError):
+                return None
+            self.memo.wish(path)
+        return stamp
+
+    # -- contents ------------------------------------------------------------------------------------------------
+
+    def digest(self, path: str) -> bytes | None:
+        try:
+            return self._seen[path]
+        except KeyError:
+            pass
+        stamp = self._watched.get(path)
+        digest = self.memo.known(path, stamp) if stamp is not None else None
+        if digest is None:
+            try:
+                st = os.stat(path)
+            except (OSError, ValueError):
+                self._seen[path] = None
+                return None
+            if not stat.S_ISREG(st.st_mode):
+                self._seen[path] = None
+                return None
+            digest = self.memo.known(path, stamp_of(st))
+            if digest is None:
+                if st.st_size > _INLINE_FILE_BYTES or self._budget == 0:
+                    self.unhashed[path] = None
+                    return self.UNHASHED
+                self._budget -= 1
+                return self.hash_now(path)
+        self._seen[path] = digest
+        return digest
+
+    def hash_now(self, path: str) -> bytes | None:
+        """The digest at any cost: for threads."""
+        if path in self._seen:
+            return self._seen[path]
+        try:
+            known = self.memo.known(path, stamp_of(os.stat(path)))
+        except (OSError, ValueError):
+            known = None
+        if known is not None:
+            self._seen[path] = known
+            return known
+        hashed = hash_path(path)
+        if hashed is None:
+            self._seen[path] = None
+            return None
+        stamp, digest, lasting = hashed
+        if lasting:
+            self.memo.remember(path, stamp, digest)
+        self._seen[path] = digest
+        return digest
+
+    def hash_all(self) -> None:
+        """Compute what was named in `unhashed`: for threads."""
+        for path in list(self.unhashed):
+            self.hash_now(path)
+        self.unhashed.clear()
+
+    def files_are(self, files: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None]) -> bool | None:
+        """Whether each (folded path, digest) is so; None: that cannot be said before `unhashed` is computed.
+
+        The hot loop of a hit, with some hundred headers: stat and memo are spelled out, and cost 1 µs a file that is not watched.
+        """
+        # A link's own stamp is that of no digest, so links take the long way.
+        seen, known, look, stamps, watched = self._seen, self.memo.digests, os.lstat, self._stamps, self._watched
+        unsure = False
+        for folded, digest in files:
+            path = folded if folded[0] == "/" else unfold(folded)
+            if path is None:
+                return False
+            found = seen.get(path, self.UNHASHED)
+            if found == self.UNHASHED:
+                entry = known.get(path)
+                stamp = watched.get(path)
+                if stamp is None:
+                    try:
+                        st = look(path)
+                    except (OSError, ValueError):
+                        return False
+                    stamp = (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+                    if path is folded:
+                        self.memo.wish(path)
+                if entry is not None and entry.stamp == stamp:
+                    found = seen[path] = entry.digest
+                    stamps[path] = entry.stamp
+                else:
+                    found = self.digest(path)
+                    if found == self.UNHASHED:
+                        unsure = True
+                        continue
+            if found != digest:
+                return False
+        return None if unsure else True
+
+    # -- what is there -------------------------------------------------------------------------------------------
+
+    def states_are(
+        self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], fold: Callable[[str], str], lasting: bool
+    ) -> bool:
+        """Whether each (folded path, state) is so.
+
+        lasting: see state(); of paths that are told by no role: those of the caller's project may well be moved about.  gcc asks where
+        every header really is: what files_are has looked at is not looked at again.
+        """
+        known, watched, stamps = self.memo.states, self._watched, self._stamps
+        for folded, state in states:
+            path = folded if folded[0] == "/" else unfold(folded)
+            if path is None:
+                return False
+            if path is folded:
+                stamp = watched.get(path) or (stamps.get(path) if lasting else None)
+                entry = known.get(path)
+                if entry is not None and entry.stamp == stamp:
+                    if (entry.kind if entry.resolved is None else entry.told(fold)) != state:
+                        return False
+                    continue
+            if not self.is_so(path, state, fold, lasting and path is folded):
+                return False
+            if path is folded:
+                self.memo.wish(path)
+        return True
+
+    def state(self, path: str, fold: Callable[[str], str], lasting: bool = False) -> bytes | None:
+        """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
+
+        None: it is not there.  lasting: where links lead is asked anew only if another file is there or it changed.  (Not noticed
+        then, unless the path is watched: a directory above it was renamed, and a link that led through it followed.)
+        """
+        try:
+            st = os.lstat(path)
+            is_link = stat.S_ISLNK(st.st_mode)
+            if is_link:
+                st = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        stamp = stamp_of(st)
+        if lasting:
+            known = self.memo.states.get(path)
+            if known is not None and known.stamp == stamp:
+                return known.told(fold)
+        mode = st.st_mode
+        kind = b"d" if stat.S_ISDIR(mode) else b"special"
+        if stat.S_ISREG(mode):
+            kind = (b"x%d" if mode & 0o111 else b"f%d") % st.st_size
+        resolved = self._resolve(path, is_link)
+        state = State(stamp, kind, None if resolved == path else resolved)
+        self.memo.remember_state(path, state)
+        return state.told(fold)
+
+    def modified(self, path: str) -> bytes | None:
+        """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""
+        try:
+            return b"m%d" % os.stat(path).st_mtime_ns
+        except (OSError, ValueError):
+            return None
+
+    def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
+        """Whether what is there still has a state that `state` or `modified` told."""
+        return state == (self.modified(path) if state.startswith(b"m") else self.state(path, fold, lasting))
+
+    def _resolve(self, path: str, is_link: bool) -> str:
+        """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
+        directory, _, name = path.rpartition("/")
+        if is_link or name in ("", ".", ".."):
+            return _physical(path)
+        place = self._places.get(directory)
+        if place is None:
+            place = self._places[directory] = _physical(directory or "/").rstrip("/")
+        return f"{place}/{name}"
+
+    # -- directories ---------------------------------------------------------------------------------------------
+
+    def names(self, directory: str, few: bool = False, lasting: bool = False) -> frozenset[str] | None:
+        """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion.
+
+        lasting: worth watching.
+        """
+        stamp = self._watched.get(directory)
+        if stamp is not None:
+            known = self.memo.names(directory, stamp)
+            if known is not None:
+                return known
+        try:
+            st = os.stat(directory)
+            stamp = stamp_of(st)
+            if lasting:
+                self.memo.wish(directory)
+            known = self.memo.names(directory, stamp)
+            if known is not None:
+                return known
+            if not stat.S_ISDIR(st.st_mode):
+                return None
+            began = coarse_ns()
+            names = None if few and not self.memo.seen_so(directory, stamp) else frozenset(os.listdir(directory))
+            if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
+                self.memo.remember_names(directory, stamp, names)
+        except (OSError, ValueError):
+            return None
+        return names
+
+    def lacks(self, directory: str, names: list[str], lasting: bool = False) -> bool:
+        """Whether none of `names` is in `directory`: one stat where nothing changed."""
+        there = self.names(directory, len(names) <= _FEW_NAMES, lasting)
+        if there is not None:
+            return there.isdisjoint(names)
+        # No such directory, or one that may be searched but not listed.
+        return not any(os.path.lexists(f"{directory}/{name}") for name in names)
+
+    def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
+        """Digest of a directory's names, less those whose path begins with one of `without`."""
+        names = self.names(directory)
+        if names is None:
+            return None
+        return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
+
+
+def _physical(path: str) -> str:
+    """Of something that is there: without links and dots.  The kernel says it in three calls, however deep it lies."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return os.path.realpath(path)

@@ -1,0 +1,360 @@
+"""What is watched: a stat that is vouched for is what os.stat says, whatever was done to the file, to a link, or to a directory above."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sccache_py.server import watch
+from sccache_py.server.stamps import stamp_of
+from sccache_py.server.watch import Watcher
+
+
+@pytest.fixture
+def watcher() -> Iterator[Watcher]:
+    made = Watcher()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """real/inc/a.h, real/inc/b.h, `inc` a link to real/inc, `b.h` a link to inc/b.h, `other.h` a second name of a.h."""
+    inc = tmp_path / "real" / "inc"
+    inc.mkdir(parents=True)
+    (inc / "a.h").write_text("a")
+    (inc / "b.h").write_text("b")
+    (tmp_path / "inc").symlink_to("real/inc")
+    (tmp_path / "b.h").symlink_to("inc/b.h")
+    os.link(inc / "a.h", tmp_path / "other.h")
+    return tmp_path
+
+
+def watch_now(watcher: Watcher, *paths: Path | str) -> None:
+    for path in paths:
+        for _ in range(2):
+            watcher.wish(str(path))
+    watcher.watch_all()
+
+
+def vouched(watcher: Watcher, path: Path | str) -> bool:
+    """Whether a stat is vouched for; it must be the true one."""
+    watcher.look()
+    stamp = watcher.stamps.get(str(path))
+    assert stamp is None or stamp == stamp_of(os.stat(path))
+    return stamp is not None
+
+
+def test_a_path_is_watched_from_the_second_wish_on(watcher, tree):
+    """One that is looked at once in a build is not worth it."""
+    path = str(tree / "inc" / "a.h")
+    watcher.wish(path)
+    watcher.watch_all()
+    assert not vouched(watcher, path)
+    watcher.wish(path)
+    watcher.watch_all()
+    assert vouched(watcher, path)
+
+
+def test_reading_and_looking_change_nothing(watcher, tree):
+    """Else every compile would undo what it is for."""
+    path = tree / "inc" / "a.h"
+    watch_now(watcher, path)
+    path.read_bytes()
+    os.listdir(path.parent)
+    (tree / "real" / "inc" / "c.h").write_text("beside it")
+    (tree / "elsewhere").write_text("x")
+    assert vouched(watcher, path)
+
+
+def map_and_write(path: Path) -> None:
+    with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
+        m[0:1] = b"m"
+
+
+def replace(path: Path) -> None:
+    new = path.with_name("new")
+    new.write_text("n")
+    os.replace(new, path)
+
+
+def copy_over(path: Path) -> None:
+    other = path.with_name("source")
+    other.write_text("s")
+    shutil.copyfile(other, path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "written in place": lambda tree: (tree / "real/inc/a.h").write_text("A"),
+    "written by another name of the same file": lambda tree: (tree / "other.h").write_text("A"),
+    "written through a mapping": lambda tree: map_and_write(tree / "real/inc/a.h"),
+    "truncated": lambda tree: os.truncate(tree / "real/inc/a.h", 0),
+    "copied over": lambda tree: copy_over(tree / "real/inc/a.h"),
+    "its times set": lambda tree: os.utime(tree / "real/inc/a.h", (1, 1)),
+    "its mode set": lambda tree: os.chmod(tree / "real/inc/a.h", 0o600),
+    "given another name": lambda tree: os.link(tree / "real/inc/a.h", tree / "third.h"),
+    "removed": lambda tree: os.unlink(tree / "real/inc/a.h"),
+    "replaced by a rename": lambda tree: replace(tree / "real/inc/a.h"),
+    "its directory renamed": lambda tree: os.rename(tree / "real/inc", tree / "real/old"),
+    "the directory above renamed": lambda tree: os.rename(tree / "real", tree / "unreal"),
+    "everything removed": lambda tree: shutil.rmtree(tree / "real"),
+}
+
+
+@pytest.mark.parametrize("way", ["real/inc/a.h", "inc/a.h", "inc/../inc/./a.h"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_ends_it(watcher, tree, change, way):
+    path = f"{tree}/{way}"
+    watch_now(watcher, path)
+    assert vouched(watcher, path)
+    CHANGES[change](tree)
+    watcher.look()
+    assert path not in watcher.stamps
+
+
+def test_a_link_on_the_way_that_is_retargeted_ends_it(watcher, tree):
+    """Every file is as it was; the path leads to another one."""
+    (tree / "real2").mkdir()
+    (tree / "real2" / "a.h").write_text("another")
+    watch_now(watcher, tree / "inc" / "a.h")
+    assert vouched(watcher, tree / "inc" / "a.h")
+    (tree / "new").symlink_to("real2")
+    os.replace(tree / "new", tree / "inc")
+    watcher.look()
+    assert str(tree / "inc" / "a.h") not in watcher.stamps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: replace(tree / "real/inc/b.h"),
+        lambda tree: (tree / "real/inc/b.h").write_text("B"),
+        lambda tree: os.rename(tree / "real", tree / "unreal"),
+        lambda tree: os.unlink(tree / "inc"),
+        lambda tree: os.unlink(tree / "b.h"),
+    ],
+)
+def test_a_file_that_is_a_link_depends_on_all_that_it_leads_through(watcher, tree, change):
+    watch_now(watcher, tree / "b.h")
+    assert vouched(watcher, tree / "b.h")
+    change(tree)
+    watcher.look()
+    assert str(tree / "b.h") not in watcher.stamps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: (tree / "inc/c.h").write_text("new"),
+        lambda tree: os.unlink(tree / "inc/b.h"),
+        lambda tree: os.rename(tree / "inc/b.h", tree / "inc/c.h"),
+        lambda tree: os.rename(tree / "other.h", tree / "inc/c.h"),
+        lambda tree: os.mkdir(tree / "inc/sys"),
+    ],
+)
+def test_a_directory_counts_with_the_names_in_it(watcher, tree, change):
+    """A header that appears and shadows another shows in its directory's mtime."""
+    spellings = [f"{tree}/{inc}" for inc in ("inc", "real/inc", "inc/../inc", "inc/", "inc/.")]
+    watch_now(watcher, *spellings)
+    assert all(vouched(watcher, path) for path in spellings)
+    change(tree)
+    watcher.look()
+    assert not watcher.stamps
+
+
+def test_what_is_not_there_or_no_file_is_not_vouched_for(watcher, tree):
+    os.mkfifo(tree / "fifo")
+    (tree / "loop").symlink_to("loop")
+    (tree / "loops").symlink_to("loops/x")
+    names = ("missing", "missing/x", "fifo", "loop", "loops/y", "a\0b", "inc/a.h/x")
+    watch_now(watcher, *(f"{tree}/{name}" for name in names), "/dev/null", "/proc/self/exe", "a.h", "/", "/proc", "")
+    watcher.look()
+    assert not watcher.stamps
+
+
+def test_more_events_than_the_kernel_keeps_end_everything(watcher, tree):
+    """What overflowed is not known."""
+    with open("/proc/sys/fs/inotify/max_queued_events") as f:
+        queued = int(f.read())
+    watch_now(watcher, tree / "inc" / "a.h", tree / "inc")
+    assert vouched(watcher, tree / "inc" / "a.h")
+    for n in range(queued // 2 + 10):
+        os.rename(tree / "inc" / ("b.h" if n % 2 == 0 else "c.h"), tree / "inc" / ("c.h" if n % 2 == 0 else "b.h"))
+    watcher.look()
+    assert not watcher.stamps
+    watch_now(watcher, tree / "other.h")
+    assert vouched(watcher, tree / "other.h"), "it begins anew"
+
+
+def test_a_restless_place_is_left_alone(watcher, tree, monkeypatch):
+    """Events cost more than stats would."""
+    monkeypatch.setattr(watch, "_RESTLESS", 50)
+    path = tree / "inc" / "a.h"
+    watch_now(watcher, path)
+    for n in range(60):
+        (tree / "inc" / f"{n}.h").write_text("x")
+        watcher.look()
+    assert str(path) not in watcher.stamps
+    watch_now(watcher, path, tree / "other.h")
+    assert not vouched(watcher, path)
+    assert vouched(watcher, tree / "other.h")
+
+
+def test_no_more_watches_are_taken_than_the_limit(watcher, tree):
+    watcher._limit = len(watcher._inodes)
+    watch_now(watcher, tree / "inc" / "a.h")
+    assert not vouched(watcher, tree / "inc" / "a.h")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting is root's")
+def test_a_mount_over_it_ends_everything(tmp_path):
+    """No file is changed by a mount, and no event is queued."""
+    program = """
+import os, sys, subprocess
+from sccache_py.server.watch import Watcher
+path = sys.argv[1] + "/a.h"
+watcher = Watcher()
+for _ in range(2): watcher.wish(path)
+watcher.watch_all()
+watcher.look()
+before = path in watcher.stamps
+subprocess.run(["mount", "-t", "tmpfs", "none", sys.argv[1]], check=True)
+watcher.look()
+print(before, path in watcher.stamps)
+"""
+    (tmp_path / "a.h").write_text("a")
+    unshare = shutil.which("unshare")
+    assert unshare is not None
+    done = subprocess.run([unshare, "-m", sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("mounting is not allowed here")
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting is root's")
+def test_overlayfs_tells_of_files_that_are_copied_up(tmp_path):
+    """In a container all but the volumes lies on one: a file of a lower layer is another inode below once it was written to."""
+    program = """
+import os, sys, subprocess
+from sccache_py.server.watch import Watcher
+top = sys.argv[1]
+for name in ("low/inc", "up", "work", "all"): os.makedirs(f"{top}/{name}")
+for name in "abcd": open(f"{top}/low/inc/{name}.h", "w").write(name)
+layers = f"lowerdir={top}/low,upperdir={top}/up,workdir={top}/work"
+subprocess.run(["mount", "-t", "overlay", "-o", layers, "none", f"{top}/all"], check=True)
+watcher = Watcher()
+paths = [f"{top}/all/inc/{name}.h" for name in "abcd"]
+for path in paths * 2: watcher.wish(path)
+watcher.watch_all()
+watcher.look()
+print(len(watcher.stamps))
+open("/proc/sys/vm/drop_caches", "w").write("2")
+def changed(path, change):
+    change(path)
+    watcher.look()
+    print(path in watcher.stamps)
+def write(path):
+    with open(path, "w") as f: f.write("x")
+def replace(path):
+    write(path + ".new")
+    os.replace(path + ".new", path)
+changed(paths[0], write)
+changed(paths[1], lambda path: os.chmod(path, 0o600))
+changed(paths[2], replace)
+print(paths[3] in watcher.stamps)
+changed(paths[3], os.unlink)
+"""
+    unshare = shutil.which("unshare")
+    assert unshare is not None
+    done = subprocess.run([unshare, "-m", sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    if "Operation not permitted" in done.stderr or "overlay" in done.stderr:
+        pytest.skip(f"no overlayfs here: {done.stderr.splitlines()[-1]}")
+    assert done.stdout.split() == ["4", "False", "False", "False", "True", "False"], done.stderr
+
+
+def test_wishes_are_fulfilled_behind_the_request(watcher, tree):
+    path = str(tree / "inc" / "a.h")
+    for _ in range(2):
+        watcher.wish(path)
+    for _ in range(1000):
+        if vouched(watcher, path):
+            return
+        time.sleep(0.01)
+    pytest.fail("never watched")
+
+
+class World:
+    """A small tree to which random things are done."""
+
+    def __init__(self, top: Path, seed: int) -> None:
+        self.top = str(top)
+        self.random = random.Random(seed)
+        self.directories = [f"{self.top}/{d}" for d in ("d0", "d1", "d0/e0", "d0/e1", "l0", "l1")]
+        self.paths = [f"{d}/{f}" for d in self.directories for f in ("f0", "f1", "l0/f0", "../f0", "e0", "..", "l0/..", ".")]
+        self.paths += self.directories
+        for directory in self.directories[:4]:
+            os.mkdir(directory)
+
+    def step(self) -> str:
+        """Returns what was tried; most of it may fail."""
+        path, other = (self.random.choice(self.paths) for _ in range(2))
+        directory, other_directory = (self.random.choice(self.directories) for _ in range(2))
+        done: dict[str, Callable[[], object]] = {
+            "mkdir": lambda: os.mkdir(directory),
+            "write": lambda: self._write(path, "w"),
+            "append": lambda: self._write(path, "a"),
+            "rename": lambda: os.rename(path, other),
+            "rename directory": lambda: os.rename(directory, other_directory),
+            "unlink": lambda: os.unlink(self.random.choice((path, directory))),
+            "rmtree": lambda: shutil.rmtree(directory),
+            "link": lambda: os.link(path, other),
+            "symlink": lambda: os.symlink(self.random.choice((directory, path, "../d1", "f0", "..", "e0")), other),
+            "symlink directory": lambda: os.symlink(self.random.choice(("d0", "d1", f"{self.top}/d0/e0", "l1")), directory),
+            "chmod": lambda: os.chmod(path, self.random.choice((0o644, 0o600))),
+            "utime": lambda: os.utime(path, ns=(self.random.randrange(9), self.random.randrange(9))),
+            "nothing": lambda: None,
+        }
+        what = self.random.choices(list(done), (9, 9, 5, 5, 3, 3, 1, 4, 4, 4, 2, 2, 5))[0]
+        try:
+            done[what]()
+        except (OSError, shutil.Error) as e:
+            return f"{what} {path} {other} {directory} {other_directory}: {e}"
+        return f"{what} {path} {other} {directory} {other_directory}"
+
+    def _write(self, path: str, mode: str) -> None:
+        with open(path, mode) as f:
+            f.write(self.random.choice("xyz"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_is_done_a_vouched_stat_is_the_true_one(tmp_path, seed):
+    """At any moment, for any spelling of a path; a wrong one would be a wrong hit."""
+    world, watcher, vouched_for, log = World(tmp_path, seed), Watcher(), 0, []
+    try:
+        for number in range(700):
+            for path in world.random.choices(world.paths, k=4):
+                for _ in range(2):
+                    watcher.wish(path)
+            if number % 3 == 0:
+                watcher.watch_all()
+            log.append(world.step())
+            watcher.look()
+            for path, stamp in list(watcher.stamps.items()):  # its own thread may add some
+                try:
+                    now = stamp_of(os.stat(path))
+                except OSError as e:
+                    pytest.fail(f"seed {seed}, step {number}: {path} is gone ({e}); {log[-8:]}")
+                assert stamp == now, f"seed {seed}, step {number}: {path}; {log[-8:]}"
+            vouched_for += len(watcher.stamps)
+    finally:
+        watcher.close()
+    assert vouched_for > 100, "the test must have seen something"
