@@ -45,14 +45,14 @@ class KeyHash:
     """Fields → 16 bytes."""
 
     def __init__(self) -> None:
-        self._hash = xxhash.xxh3_128()
+        self._parts: list[bytes] = []
 
     def field(self, name: str, value: bytes) -> None:
-        self._hash.update(b"%s:%d:" % (name.encode(), len(value)))
-        self._hash.update(value)
+        self._parts.append(b"%s:%d:%s" % (name.encode(), len(value), value))
 
     def key(self) -> bytes:
-        return self._hash.digest()
+        # One call for all: a recipe has some dozens of short fields.
+        return xxhash.xxh3_128_digest(b"".join(self._parts))
 
 
 class KeyExplanation:

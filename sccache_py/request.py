@@ -45,11 +45,12 @@ def decode_request(payload: bytes) -> Request | OtherVersion:
         if len(fields) != _FIELDS:
             raise FormatError(f"{len(fields)} fields in a request")
         env: dict[str, str] = {}
-        for item in fields[5]:
-            name, equals, value = item.partition(b"=")
+        # All decoded at once: a NUL is in none of them.
+        for item in b"\0".join(fields[5]).decode("utf-8", "surrogateescape").split("\0"):
+            name, equals, value = item.partition("=")
             # The first of two equal names is what getenv finds.
-            if equals:
-                env.setdefault(name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+            if equals and name not in env:
+                env[name] = value
         request = Request(
             argv=[_text(a) for a in fields[2]],
             program=_text(fields[3]),

@@ -94,6 +94,7 @@ class Connection:
         self._out = bytearray()
         self._closing = False
         self._closed = False
+        self._heard = False
         self._room = asyncio.Event()  # both of the compiler's streams may wait for it
         self._room.set()
         self._group = 0
@@ -110,13 +111,17 @@ class Connection:
         return build_of(self.pid)
 
     def begin(self, received: bytes) -> None:
-        self._loop.add_reader(self._socket.fileno(), self._readable)
-        self._patience = self._loop.call_later(_REQUEST_TIMEOUT_S, self.close)
         if received:
             self._decoder.feed(received)
             self._frames()
         else:
-            self._readable()  # the request is mostly there already
+            self._readable()  # the request is mostly there already, and often answered at once: then the loop never hears of it
+        if self._closed:
+            return
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._heard = True
+        if self.task is None and not self._closing:
+            self._patience = self._loop.call_later(_REQUEST_TIMEOUT_S, self.close)
 
     def _readable(self) -> None:
         try:
@@ -383,8 +388,10 @@ class Connection:
             return
         self._closed = True
         self._stop_patience()
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
+        if self._heard:
+            self._loop.remove_reader(self._socket.fileno())
+        if self._out:
+            self._loop.remove_writer(self._socket.fileno())
         with contextlib.suppress(OSError):
             self._socket.close()
         self._room.set()

@@ -35,6 +35,7 @@ class Listener:
         self._idle_s = idle_s
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
+        self._resting_since = 0.0
         self.connections: set[Connection] = set()
         self.background: set[asyncio.Task[None]] = set()
         root = os.stat("/")
@@ -116,9 +117,6 @@ class Listener:
             log.warning("a connection from uid %d was refused", uid)
             sock.close()
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         connection = Connection(self._service, self.root, sock, pid, self._connection_gone)
         self.connections.add(connection)
         try:
@@ -137,11 +135,25 @@ class Listener:
         self._rest()
 
     def _rest(self) -> None:
-        """Start the idle timer if nothing is in flight: a compile is never cut by it."""
+        """Start the idle time if nothing is in flight: a compile is never cut by it."""
         if self._accepting and self._idle_s and not self.connections and not self.background:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._idle)
+            self._resting_since = asyncio.get_running_loop().time()
+            if self._timer is None:
+                self._sleep(self._idle_s)
+
+    def _sleep(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._waken)
+
+    def _waken(self) -> None:
+        # A timer for each connection would cost more: one runs, and looks when it ends whether something was asked meanwhile.
+        self._timer = None
+        left = self._resting_since + self._idle_s - asyncio.get_running_loop().time()
+        if self.connections or self.background:
+            return  # its end begins the time anew
+        if left > 0:
+            self._sleep(left)
+        else:
+            self._idle()
 
 
 async def _guarded(work: Awaitable[None]) -> None:
