@@ -11,6 +11,7 @@ import logging
 import mmap
 import os
 import stat
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +38,7 @@ from sccache_py.server.time_macros import result_tells_time
 log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
+_LONGEST_NEEDLE = 16 * 1024  # of usual ones
 
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
@@ -300,23 +302,34 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     return found
 
 
+class _Buffers(threading.local):
+    """Each thread's own, kept: the pages of a new one would have to be found first."""
+
+    def __init__(self) -> None:
+        self.text = bytearray(_CHUNK_BYTES + _LONGEST_NEEDLE)
+
+
+_buffers = _Buffers()
+
+
 def _hash_and_search(fd: int, movable: list[tuple[str, list[bytes]]]) -> tuple[bytes, set[str]]:
     """Digest of a file, and the roles whose path it shows."""
     hasher = Hasher()
     shown: set[str] = set()
     overlap = max((len(n) for _, needles in movable for n in needles), default=1) - 1
-    tail = b""
-    offset = 0
     # One search where one directory holds all the others: rustc's externs lie in -L, which is the out-dir.
     needles = [(role, n) for role, all_ in movable for n in all_]
-    shortest = [n for _, n in needles if not any(m != n and n.startswith(m) for _, m in needles)]
-    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
-        hasher.update(chunk)
-        offset += len(chunk)
-        window = tail + chunk if tail else chunk
-        if any(n in window for n in set(shortest)):
-            shown.update(role for role, n in needles if n in window)
-        tail = window[-overlap:] if overlap else b""
+    shortest = {n for _, n in needles if not any(m != n and n.startswith(m) for _, m in needles)}
+    text = _buffers.text if overlap <= _LONGEST_NEEDLE else bytearray(_CHUNK_BYTES + overlap)
+    offset = kept = 0  # the end of one piece stands before the next, for what lies across them
+    with memoryview(text) as view:
+        while got := os.preadv(fd, [view[kept : kept + _CHUNK_BYTES]], offset):
+            hasher.update(view[kept : kept + got])
+            offset, end = offset + got, kept + got
+            if any(text.find(n, 0, end) >= 0 for n in shortest):
+                shown.update(role for role, n in needles if text.find(n, 0, end) >= 0)
+            kept = min(overlap, end)
+            view[:kept] = view[end - kept : end]
     return hasher.digest(), shown
 
 
