@@ -38,6 +38,9 @@ _INLINE_FILES = 6
 # To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
 _FEW_NAMES = 8
 
+# How a state begins that says when a file was changed last.
+_MODIFIED = b"m"
+
 # Stamps take some 300 bytes each; a big project has some ten thousand files.
 _MEMO_LIMIT = 120_000
 
@@ -297,9 +300,10 @@ class Sight:
             if lasting and folded in stamps:
                 entry = known.get(folded)
                 if entry is not None and entry[0] == stamps[folded]:
-                    if entry[1] != state:
+                    if entry[1] == state:
+                        continue
+                    if not state.startswith(_MODIFIED):
                         return False
-                    continue
             path = folded if folded[0] == "/" else unfold(folded)
             # The toolchain's directories, some dozen: those of the caller's project may well be moved about.
             if path is None or not self.is_so(path, state, fold, lasting and path is folded):
@@ -336,13 +340,13 @@ class Sight:
     def modified(self, path: str) -> bytes | None:
         """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""
         try:
-            return b"m%d" % os.stat(path).st_mtime_ns
+            return _MODIFIED + b"%d" % os.stat(path).st_mtime_ns
         except (OSError, ValueError):
             return None
 
     def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
         """Whether what is there still has a state that `state` or `modified` told."""
-        return state == (self.modified(path) if state.startswith(b"m") else self.state(path, fold, lasting))
+        return state == (self.modified(path) if state.startswith(_MODIFIED) else self.state(path, fold, lasting))
 
     def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
