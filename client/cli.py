@@ -201,12 +201,12 @@ def _next_frame(connection: socket.socket) -> tuple[Kind, bytes]:
 
 
 def show_stats(answer: Answer, as_text: bool, advanced: bool = False) -> None:
-    """Print them; JSON is one line, as sccache's."""
+    """Print them; JSON is one line without spaces, as sccache's, in which scripts search for `"counts":{"Rust":2}`."""
     stats, surroundings = from_answer(answer)
     if as_text:
         print(render.stats(stats, surroundings, advanced), end="")
     else:
-        print(json.dumps(as_json(stats, surroundings)))
+        print(json.dumps(as_json(stats, surroundings), separators=(",", ":")))
 
 
 def start_server(control: Control) -> None:

@@ -77,12 +77,13 @@ def test_statistics_are_shown_as_text(ctl: Scene) -> None:
 
 @pytest.mark.parametrize("words", [["-s", "--stats-format", "json"], ["--stats-format=json", "--show-stats"]])
 def test_statistics_are_shown_as_json(ctl: Scene, words: list[str]) -> None:
-    """For scripts: one line, sccache's keys."""
+    """For scripts, of which some parse it and some search it: one line, sccache's keys, and no more spaces than sccache has."""
     with ctl.serve(answering("stats", some_stats())):
         done = ctl.run(*words)
     value = json.loads(done.stdout)
     assert done.stdout.count(b"\n") == 1
     assert value["stats"]["cache_hits"] == {"counts": {"Rust": 1}, "adv_counts": {"rust": 1}}
+    assert b'"cache_hits":{"counts":{"Rust":1},"adv_counts":{"rust":1}}' in done.stdout
 
 
 def test_advanced_statistics_tell_the_compiler(ctl: Scene) -> None:
