@@ -202,6 +202,14 @@ def test_a_pipe_instead_of_temporary_files_changes_nothing(c):
     c.expect("hit", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
 
 
+def test_a_compile_that_fails_is_a_failure_and_no_miss(c):
+    """The hit rate tells how good the cache is, not how often somebody mistyped; sccache and ccache count so."""
+    c.write("x.c", "int f(void) { return }\n")
+    c.expect("fail", "-c", "x.c", "-o", c.object())
+    counts = c.world.counts()
+    assert (counts["compile_fails"], counts["compilations"], counts["cache_misses"]) == (1, 1, 0)
+
+
 def test_an_output_directory_that_is_not_there_is_the_compilers_to_complain_of(c):
     """Not made by us, and the same compile works as soon as somebody made it."""
     c.write("x.c", ONE)
