@@ -364,6 +364,17 @@ LANGUAGES = {
     "objective-c-cpp-output": ("C/C++", "objc"),
 }
 
+# Of which nothing is preprocessed any more: no depfile is written, whatever is asked for.
+PREPROCESSED = (
+    "assembler",
+    "c++-cpp-output",
+    "cpp-output",
+    "ir",
+    "objc-cpp-output",
+    "objective-c++-cpp-output",
+    "objective-c-cpp-output",
+)
+
 # Variables that make the compiler append to a file, or change its command line behind our back.
 REFUSED_VARIABLES = ("CCC_OVERRIDE_OPTIONS", "CXX_MODULE_MAPPER", "DEPENDENCIES_OUTPUT", "GCC_COMPARE_DEBUG", "SUNPRO_DEPENDENCIES")
 

@@ -51,6 +51,7 @@ CLANG = Dialect(
 )  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
+_ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")
 
 _GCC_WITH_COLORS = 5
 _GCC_WITH_URLS = 10
@@ -218,9 +219,11 @@ class C:
         elif does is Does.LANGUAGE:
             parsed.language = None if value == "none" else value
         elif does is Does.COMPILE or does is Does.SYNTAX_ONLY:
-            if parsed.mode not in (None, option.name):
+            # Whatever their order, the one that ends first wins; clang's --precompile is another way, not an end.
+            modes = [mode for mode in (parsed.mode, option.name) if mode is not None]
+            if "--precompile" in modes and len(set(modes)) > 1:
                 parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
-            parsed.mode = option.name
+            parsed.mode = min(modes, key=_ENDS.index)
             parsed.shows_names = parsed.shows_names or option.name == "--precompile"
 
     def _refusal(self, parsed: _Parsed) -> Reason | Refusal | None:
@@ -259,7 +262,7 @@ class C:
             return plain(os.path.join(cwd, name))
 
         output = self._output(parsed, source, language)
-        depfile = self._depfile(parsed, source, output)
+        depfile = self._depfile(parsed, source, language)
         roles = [("cwd", cwd, pwd)]
         must = []
         templates: list[str] = []
@@ -334,12 +337,12 @@ class C:
             suffix = {".o": ".bc", ".s": ".ll"}.get(suffix, suffix)
         return os.path.splitext(os.path.basename(source))[0] + suffix
 
-    def _depfile(self, parsed: _Parsed, source: str, output: str | None) -> str | None:
-        if parsed.depfile is not None or not parsed.writes_depfile:
+    def _depfile(self, parsed: _Parsed, source: str, language: str) -> str | None:
+        if not parsed.writes_depfile or language in c_options.PREPROCESSED:
+            return None
+        if parsed.depfile is not None:
             return parsed.depfile
-        if output is None or parsed.output is None:
-            output = os.path.basename(source)
-        return os.path.splitext(output)[0] + ".d"
+        return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
 
     def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""

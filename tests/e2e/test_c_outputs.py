@@ -73,6 +73,24 @@ def test_a_depfile_by_the_preprocessors_option(c):
     c.expect("miss", f"-Wp,-MD,{c.o}/.x.o.d", "-c", "x.c", "-o", c.object())
 
 
+@pytest.mark.parametrize("name", ["x.s", "x.i"])
+def test_a_source_that_is_not_preprocessed_leaves_no_depfile(c, name):
+    """CMake asks for one beside every assembler source."""
+    c.write(name, "int f;\n" if name == "x.i" else "nop\n")
+    args = ("-MD", "-MF", str(c.o / "x.d"), "-c", name, "-o", c.object())
+    language = {"x.s": "assembler", "x.i": "cpp-output"}[name]
+    if not c.left_out(f"C without observation: {language}", *args):
+        assert c.compile_twice(*args).names() == {"x.o"}
+
+
+@pytest.mark.parametrize("modes", [("-c", "-fsyntax-only"), ("-fsyntax-only", "-S"), ("-c", "-S"), ("-S", "-c")], ids=" ".join)
+def test_of_several_ends_the_first_counts(c, modes):
+    """Checkers add -fsyntax-only to a compile's own words."""
+    c.write("x.c", "#warning so\nint f(void);\n")
+    output = () if "-fsyntax-only" in modes else ("-o", c.object("x.s"))
+    c.compile_twice(*modes, "-MMD", "-MF", str(c.o / "x.d"), "x.c", *output)
+
+
 def test_dependencies_by_a_variable_are_left_to_the_compiler(c):
     """It appends to a file that others append to as well."""
     c.write("x.c", ONE)

@@ -122,7 +122,6 @@ def test_equal_spellings_of_an_option_are_alike():
         (("-c", "x.c", "-o", "-"), Reason.OUTPUT_IS_STDOUT),
         (("-c", "x.c", "-o", "/dev/stdout"), Reason.OUTPUT_IS_STDOUT),
         (("-c", "x.c", "-MD", "-MF", "/dev/stderr"), Reason.OUTPUT_IS_STDOUT),
-        (("-c", "-S", "x.c"), Reason.BAD_ARGUMENTS),
         (("-E", "x.c"), Refusal(Reason.REFUSED_OPTION, "-E")),
         (("-M", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-M")),
         (("-save-temps=obj", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-save-temps")),
