@@ -105,7 +105,7 @@ class C:
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
         parsed = _Parsed(shows_names=self._opaque)
-        refusal = self._read(argv, parsed) or parsed.refused or self._refusal(parsed)
+        refusal = self._read(argv, parsed) or self._refusal(parsed)
         return refusal if refusal is not None else self._plan(parsed, cwd, pwd)
 
     def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:
@@ -228,8 +228,12 @@ class C:
 
     def _refusal(self, parsed: _Parsed) -> Reason | Refusal | None:
         """Why not, in the order in which sccache would say it."""
+        if not parsed.inputs and parsed.mode is None:
+            return Reason.NOT_COMPILING  # `gcc -v`
+        if parsed.refused is not None:
+            return parsed.refused
         if not parsed.inputs:
-            return Reason.MISSING_INPUT if parsed.mode else Reason.NOT_COMPILING
+            return Reason.MISSING_INPUT
         source, language = parsed.inputs[0]
         language = language or c_options.EXTENSIONS.get(os.path.splitext(source)[1])
         is_header = language is not None and language.endswith("-header")

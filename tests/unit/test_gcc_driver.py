@@ -111,6 +111,8 @@ def test_equal_spellings_of_an_option_are_alike():
         ((), Reason.NOT_COMPILING),
         (("--version",), Reason.NOT_COMPILING),
         (("-V",), Reason.NOT_COMPILING),
+        (("-v",), Reason.NOT_COMPILING),
+        (("-v", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-v")),
         (("-print-prog-name=as",), Reason.NOT_COMPILING),
         (("x.c", "-o", "prog", "--print-search-dirs"), Reason.NOT_COMPILING),  # meson asks so
         (("x.c", "-o", "prog"), Reason.NOT_COMPILING),
