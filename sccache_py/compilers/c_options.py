@@ -27,13 +27,15 @@ class Does(enum.Enum):
     KEEP = enum.auto()
     COLOR = enum.auto()
     COMPILE = enum.auto()
-    DEBUG = enum.auto()  # the output names the cwd
+    DEBUG = enum.auto()  # debug information, which names the cwd
+    DEBUG_DIRECTORY = enum.auto()  # what debug information names in place of the cwd
     DEP_FILE = enum.auto()
     DEP_TARGET = enum.auto()
     DEP_WRITE = enum.auto()
     IMPLICIT_MODULES = enum.auto()  # fills a cache of its own, unless -fno-implicit-modules
     LANGUAGE = enum.auto()
     MACHINE = enum.auto()  # may be "native"
+    NO_DEBUG = enum.auto()  # takes back what was said before
     NOTHING = enum.auto()  # changes no byte of any output
     NOT_COMPILING = enum.auto()
     OUTPUT = enum.auto()
@@ -42,6 +44,7 @@ class Does(enum.Enum):
     RECORDS = enum.auto()  # writes the command line into the output
     REFUSE = enum.auto()  # counted by its own name
     SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
+    SHOWS_CWD = enum.auto()  # the output names the cwd
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
     SYNTAX_ONLY = enum.auto()
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
@@ -149,11 +152,12 @@ COMMON_OPTIONS = (
     Option("-ftime-report", _JOINED, Does.REFUSE),
     Option("-fverbose-asm", _NO, Does.RECORDS),
     Option("-fwide-exec-charset", _JOINED, Does.UNLISTED),
-    Option("-fworking-directory", _NO, Does.DEBUG),
+    Option("-fworking-directory", _NO, Does.SHOWS_CWD),
     Option("-g", _JOINED, Does.DEBUG),
-    Option("-g0", _NO),
+    Option("-g0", _NO, Does.NO_DEBUG),
+    Option("-ggdb0", _NO, Does.NO_DEBUG),
     Option("-gsplit-dwarf", _JOINED, Does.SHOWS_NAMES),
-    Option("-gz", _JOINED, Does.SHOWS_NAMES),  # compressed: nobody can search it for paths
+    Option("-gz", _JOINED),  # what comes out compressed is pinned (elf.hides_text)
     Option("-idirafter", _EITHER),
     Option("-imacros", _EITHER),
     Option("-imultilib", _EITHER),
@@ -266,12 +270,12 @@ CLANG_OPTIONS = (
     Option("-fcoverage-mapping", _NO, Does.SHOWS_NAMES),
     Option("-fcrash-diagnostics-dir", _JOINED),
     Option("-fcs-profile", _JOINED, Does.SHOWS_NAMES),
-    Option("-fdebug-compilation-dir", _NEXT),
-    Option("-fdebug-compilation-dir=", _JOINED),
+    Option("-fdebug-compilation-dir", _NEXT, Does.DEBUG_DIRECTORY),
+    Option("-fdebug-compilation-dir=", _JOINED, Does.DEBUG_DIRECTORY),
     Option("-fdepfile-entry=", _JOINED, Does.REFUSE),
-    Option("-fdiagnostics-absolute-paths", _NO, Does.DEBUG),
+    Option("-fdiagnostics-absolute-paths", _NO, Does.SHOWS_CWD),
     Option("-fembed-bitcode", _JOINED, Does.SHOWS_NAMES),
-    Option("-ffile-compilation-dir=", _JOINED),
+    Option("-ffile-compilation-dir=", _JOINED, Does.DEBUG_DIRECTORY),
     Option("-fimplicit-module", _JOINED, Does.UNLISTED),
     Option("-fmemory-profile", _JOINED, Does.SHOWS_NAMES),
     Option("-fmodule-map-file=", _JOINED),

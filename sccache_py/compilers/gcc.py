@@ -77,6 +77,8 @@ class _Parsed:
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
     maps: list[tuple[str, str, str]] = field(default_factory=list)
     color: str | None = None
+    debug: bool = False
+    debug_directory: bool = False  # debug information names another directory than the cwd
     shows_cwd: bool = False
     shows_names: bool = False
     records: bool = False
@@ -201,6 +203,12 @@ class C:
         if does in _UNLISTED or (option.takes in (Takes.NEXT, Takes.EITHER) and value in ("", "-")):
             parsed.unlisted = parsed.unlisted or option.name
         if does is Does.DEBUG:
+            parsed.debug = True
+        elif does is Does.DEBUG_DIRECTORY:
+            parsed.debug_directory = True
+        elif does is Does.NO_DEBUG:
+            parsed.debug = False
+        elif does is Does.SHOWS_CWD:
             parsed.shows_cwd = True
         elif does is Does.SHOWS_NAMES:
             parsed.shows_names = True
@@ -311,7 +319,7 @@ class C:
             chooses_color=not parsed.records and parsed.color in (None, "auto"),
             # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
             chooses_links=self.dialect is GCC
-            and not (parsed.records or parsed.shows_names or parsed.shows_cwd)
+            and not (parsed.records or parsed.shows_names or parsed.debug)
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
@@ -378,7 +386,7 @@ def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ..
 
     gcc and clang compare a prefix by characters, not by components: `/a/b` covers `/a/bc`, which becomes what it is mapped to and `c`.
     """
-    shows = parsed.shows_names or parsed.shows_cwd
+    shows = parsed.shows_names or parsed.shows_cwd or (parsed.debug and not parsed.debug_directory)
     covered = False
     told, mapped = [], []
     for name, old, new in parsed.maps:

@@ -72,6 +72,49 @@ def test_debug_information_tells_two_directories_apart(c):
     c.expect("hit", "-g", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
 
 
+@pytest.mark.parametrize("options", [("-g", "-g0"), ("-g3", "-ggdb0"), ("-gz",), ("-g", "-gz", "-g0")], ids=" ".join)
+def test_debug_information_that_was_taken_back_tells_no_directory(c, options):
+    """Makefiles say -g, and whoever does not want it appends what takes it back."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    c.expect("miss", *options, "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("hit", *options, "-c", "x.c", "-o", c.object("y.o"), cwd=c.p / "two")
+
+
+@pytest.mark.parametrize("options", [("-g0", "-g"), ("-g", "-gz"), ("-ggdb0", "-gdwarf-4")], ids=" ".join)
+def test_debug_information_that_is_asked_for_last_tells_the_directory(c, options):
+    """The other way round."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    c.expect("miss", *options, "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("miss", *options, "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+
+
+def test_what_is_compressed_is_not_shared_though_a_map_covers_the_directory(c):
+    """Whether the map covers all that is in there, nobody can look."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    words = [("-g", "-gz", f"-ffile-prefix-map={c.p}/{place}=.", "-c", "x.c", "-o", c.object()) for place in ("one", "two")]
+    c.expect("miss", *words[0], cwd=c.p / "one")
+    c.expect("miss", *words[1], cwd=c.p / "two")
+    c.expect("hit", *words[0], cwd=c.p / "one")
+
+
+@pytest.mark.parametrize("option", ["-fdebug-compilation-dir=.", "-ffile-compilation-dir=.", "-fdebug-compilation-dir ."])
+def test_a_directory_for_debug_information_makes_two_directories_alike(c, option):
+    """clang's; Chromium builds so.  A path that shows all the same tells them apart."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", INCLUDES)
+        c.write(f"{place}/a.h", "#define A 1\n")
+    args = ("-g", *option.split(), "-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one")
+    c.expect("hit", *args, cwd=c.p / "two")
+    for place in ("one", "two"):
+        c.expect("miss", *args, "-I", str(c.p / place), "-include", str(c.p / place / "a.h"), cwd=c.p / place)
+
+
 def test_a_prefix_map_makes_two_directories_alike(c):
     """Who maps the directory away wants one object for all checkouts."""
     for place in ("one", "two"):

@@ -109,7 +109,7 @@ def test_usual_options_hit_for_another_object_and_directory(c, option):
 # Entries of the option table whose outputs only observation knows.
 NAMING = (
     "--coverage", "-fcallgraph-info", "-flto", "-fprofile", "-frecord-gcc-switches", "-fstack-usage", "-ftest-coverage", "-fverbose-asm",
-    "-gsplit-dwarf", "-gz",
+    "-gsplit-dwarf",
 )  # fmt: skip
 
 
@@ -136,8 +136,8 @@ def test_what_names_the_object_is_not_taken_for_another_object(c, options):
         pytest.skip("gcc's")
     c.write("x.c", ONE)
     args = (*options, *(() if "-S" in options else ("-c",)), "x.c")
-    named = next(o for o in options if o.startswith(NAMING))
-    if c.left_out(f"C without observation: {next(n for n in NAMING if named.startswith(n))}", *args, "-o", c.object()):
+    named = next((n for n in NAMING for o in options if o.startswith(n)), None)
+    if named is not None and c.left_out(f"C without observation: {named}", *args, "-o", c.object()):
         return
     first = c.expect("miss", *args, "-o", c.object())
     assert c.expect("hit", *args, "-o", c.object()) == first
