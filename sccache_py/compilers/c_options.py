@@ -48,6 +48,7 @@ class Does(enum.Enum):
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
     SYNTAX_ONLY = enum.auto()
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
+    WRITES = enum.auto()  # its value names a further output; which may name anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ COMMON_OPTIONS = (
     Option("-ansi", _NO),
     Option("-c", _NO, Does.COMPILE),
     Option("-coverage", _NO, Does.SHOWS_NAMES),
-    Option("-d", _JOINED, Does.REFUSE),  # dumps
+    Option("-d", _JOINED, Does.SHOWS_NAMES),  # dumps
     Option("-dumpmachine", _NO, Does.NOT_COMPILING),
     Option("-dumpspecs", _NO, Does.NOT_COMPILING),
     Option("-dumpversion", _NO, Does.NOT_COMPILING),
@@ -217,7 +218,7 @@ COMMON_OPTIONS = (
 )
 
 GCC_OPTIONS = (
-    Option("-aux-info", _NEXT, Does.REFUSE),  # a file by another name than the output's
+    Option("-aux-info", _NEXT, Does.WRITES),
     Option("-dumpbase", _NEXT, Does.REFUSE),
     Option("-dumpbase-ext", _NEXT, Does.REFUSE),
     Option("-dumpdir", _NEXT, Does.REFUSE),
@@ -227,7 +228,7 @@ GCC_OPTIONS = (
     Option("-fcompare-debug", _JOINED, Does.REFUSE),
     Option("-fdiagnostics-format=", _JOINED, Does.SHOWS_NAMES),  # from gcc 13 on into a file
     Option("-fdiagnostics-urls", _JOINED, Does.KEEP),
-    Option("-fdump", _JOINED, Does.REFUSE),
+    Option("-fdump", _JOINED, Does.SHOWS_NAMES),
     Option("-fmem-report", _JOINED, Does.REFUSE),
     Option("-fmodule-mapper=", _JOINED, Does.REFUSE),  # another program says where modules are, over a socket or a pipe
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
@@ -247,7 +248,7 @@ CLANG_OPTIONS = (
     Option("--no-default-config", _NO),
     Option("--precompile", _NO, Does.COMPILE),
     Option("--rtlib=", _JOINED),
-    Option("--serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("--serialize-diagnostics", _NEXT, Does.WRITES),
     Option("--start-no-unused-arguments", _NO),
     Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--unwindlib=", _JOINED),
@@ -283,7 +284,7 @@ CLANG_OPTIONS = (
     Option("-fmodules", _NO, Does.IMPLICIT_MODULES),
     Option("-fno-color-diagnostics", _NO, Does.COLOR),
     Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
-    Option("-foptimization-record-file=", _JOINED, Does.REFUSE),
+    Option("-foptimization-record-file=", _JOINED, Does.WRITES),
     Option("-fpass-plugin", _JOINED, Does.UNLISTED),
     Option("-fprebuilt-", _JOINED, Does.UNLISTED),
     Option("-fproc-stat-report", _JOINED, Does.REFUSE),
@@ -313,7 +314,7 @@ CLANG_OPTIONS = (
     Option("-resource-dir", _NEXT),
     Option("-resource-dir=", _JOINED),
     Option("-rtlib=", _JOINED),
-    Option("-serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("-serialize-diagnostics", _NEXT, Does.WRITES),
     Option("-stdlib++-isystem", _EITHER),
     Option("-stdlib=", _JOINED),
     Option("-target", _NEXT, Does.SEARCHES_PROGRAMS),

@@ -74,6 +74,7 @@ class _Parsed:
     writes_depfile: bool = False
     depfile: str | None = None
     depfile_by_wp: bool = False
+    files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
     maps: list[tuple[str, str, str]] = field(default_factory=list)
     color: str | None = None
@@ -212,6 +213,9 @@ class C:
             parsed.shows_cwd = True
         elif does is Does.SHOWS_NAMES:
             parsed.shows_names = True
+        elif does is Does.WRITES:
+            parsed.shows_names = True
+            parsed.files.append(value)
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
         elif does is Does.REFUSE:
@@ -256,7 +260,7 @@ class C:
         words = set(parsed.arguments)
         if parsed.implicit_modules and "-fno-implicit-modules" not in words:
             return Refusal(Reason.REFUSED_OPTION, "-fmodules")
-        for name in (parsed.output, parsed.depfile):
+        for name in (parsed.output, parsed.depfile, *parsed.files):
             if name is not None and (name == "-" or (name.startswith(("/dev/", "/proc/")) and name != "/dev/null")):
                 return Reason.OUTPUT_IS_STDOUT
         return None
@@ -285,6 +289,7 @@ class C:
             templates.append(absolute(depfile))
             must += templates
             roles.append(("d", templates[0], depfile))
+        must += [absolute(name) for name in parsed.files if name != "/dev/null"]
 
         roles += [(f"t{number}", name, name) for number, (_, name) in enumerate(parsed.targets)]
 
@@ -442,7 +447,7 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
-_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED)
+_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED, Does.WRITES)
 _NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
 _PRINTS = ("-H", "-MG", "-MP")
 

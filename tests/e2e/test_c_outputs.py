@@ -155,6 +155,36 @@ def test_files_beside_the_object_come_back(c):
     assert {"x.o", "x.dwo", "x.gcno", "x.su"} <= done.names()
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "made"),
+    [
+        ("gcc", ("-O2", "-fdump-tree-optimized", "-fdump-tree-original=asked.txt"), "asked.txt"),
+        ("gcc", ("-fdump-rtl-expand", "-dA"), None),
+        ("gcc", ("-aux-info", "sub/x.proto"), "sub/x.proto"),
+        ("clang", ("-Wall", "--serialize-diagnostics", "x.dia"), "x.dia"),
+        ("clang", ("-O2", "-foptimization-record-file=sub/x.yaml"), "sub/x.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_files_of_other_names_come_back(c, name, words, made):
+    """What dumps, records and diagnostics are for is to be read by another program, which does not ask where they come from."""
+    if c.name != name:
+        pytest.skip(f"{name}'s")
+    c.write("x.c", "int f(int x) { int unused; return x * 2; }\n")
+    c.write("sub/there", "")
+    option = next(o for o in ("-fdump", "-aux-info", "--serialize-diagnostics", "-foptimization-record-file=") if o in " ".join(words))
+    args = (*words, "-c", "x.c", "-o", c.object())
+    if c.left_out(f"C without observation: {option}", *args):
+        return
+    c.expect("miss", *args)
+    plain = (c.p / made).read_bytes() if made else b""
+    if made:
+        (c.p / made).unlink()
+    c.expect("hit", *args)
+    assert made is None or (c.p / made).read_bytes() == plain
+    c.expect("miss", *args[:-1], c.object("y.o"))
+
+
 def test_a_profile_that_is_used_counts(c):
     """-fprofile-use reads what an earlier run wrote."""
     c.write("x.c", "int f(int x) { return x > 3 ? x * 7 : x / 5; }\nint main(int n, char **v) { return f(n) == 99; }\n")
@@ -267,7 +297,7 @@ def test_what_is_not_cached_is_run_by_the_client_and_counted_by_its_reason(c, re
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("gcc", "-fdump-tree-all"), ("gcc", "-ftime-report"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
+    [("gcc", "-fmem-report"), ("gcc", "-ftime-report"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
 )
 def test_options_that_are_refused_are_counted_by_their_names(c, name, option):
     """What they write belongs to one run, or to a cache of the compiler's own."""
