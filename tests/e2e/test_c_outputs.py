@@ -185,6 +185,22 @@ def test_files_of_other_names_come_back(c, name, words, made):
     c.expect("miss", *args[:-1], c.object("y.o"))
 
 
+def test_what_clang_gave_as_bitcode_is_compiled_from_the_cache(c):
+    """The second half of a distributed ThinLTO build: -x ir, with the index that the link before it made."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    c.write("x.c", ONE)
+    subprocess.run(["clang", "-O2", "-flto=thin", "-c", "x.c", "-o", "x.bc"], cwd=c.p, check=True)
+    args = ("-O2", "-x", "ir", "x.bc", "-fthinlto-index=/dev/null", "-c", "-o", c.object())
+    if c.left_out("C without observation: ir", *args):
+        return
+    c.compile_twice(*args)
+    c.compile_twice("-O2", "-c", "x.bc", "-o", c.object())
+    c.write("x.c", ONE.replace("1", "2"))
+    subprocess.run(["clang", "-O2", "-flto=thin", "-c", "x.c", "-o", "x.bc"], cwd=c.p, check=True)
+    c.expect("miss", *args)
+
+
 def test_a_profile_that_is_used_counts(c):
     """-fprofile-use reads what an earlier run wrote."""
     c.write("x.c", "int f(int x) { return x > 3 ? x * 7 : x / 5; }\nint main(int n, char **v) { return f(n) == 99; }\n")
