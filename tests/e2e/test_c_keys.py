@@ -320,6 +320,27 @@ def test_the_time_of_the_compile_is_not_replayed(c, macro):
     assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 2}
 
 
+@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
+def test_the_time_that_nobody_asks_for_is_not_in_the_object(c, macro):
+    """A version header says __DATE__, every source includes it, and one prints it: the others are as good as any."""
+    c.write("a.h", f"#define BUILT {macro}\n")
+    c.write("x.c", '#include "a.h"\nint f(void) { return 1; }\n')
+    c.write("y.c", '#include "a.h"\nconst char *f(void) { return BUILT; }\n')
+    if not c.observed:
+        c.not_stored("__DATE__, __TIME__ or __TIMESTAMP__", "-c", "x.c", "-o", c.object())
+        return
+    c.compile_twice("-c", "x.c", "-o", c.object())
+    script = c.write("cc.sh", f'#!/bin/sh\nexec {c.name} "$@"\n')
+    script.chmod(0o755)
+    c.compile_twice("-c", "x.c", "-o", c.object(), rustc=str(script))
+    for compiler in (c.name, str(script)):
+        for _ in range(2):
+            before = c.world.counts()
+            c.world.cached("-c", "y.c", "-o", c.object("y.o"), rustc=compiler)
+            assert c.world.verdict_since(before) == "miss"
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 4}
+
+
 def test_source_date_epoch_makes_the_date_an_input(c):
     """Reproducible builds set it, and their objects can be cached."""
     if not c.is_gcc:
