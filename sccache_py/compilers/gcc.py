@@ -54,6 +54,7 @@ _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 _ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")
 
 _GCC_WITH_COLORS = 5
+_GCC_WITH_PLAIN_TARGETS_FIRST = 10
 _GCC_WITH_URLS = 10
 
 # Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
@@ -74,6 +75,7 @@ class _Parsed:
     writes_depfile: bool = False
     depfile: str | None = None
     depfile_by_wp: bool = False
+    depfile_by_driver: bool = False
     files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
     maps: list[tuple[str, str, str]] = field(default_factory=list)
@@ -363,12 +365,26 @@ class C:
 
     def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""
-        names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in parsed.targets]
+        targets = parsed.targets
+        if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:
+            targets = _plain_first(targets)
+        names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in targets]
         if not names:
-            by_output = parsed.output is not None and (self.dialect.wp_target_is_output or not parsed.depfile_by_wp)
+            # gcc's driver says -MQ for -o, but only beside an -MD of its own.
+            by_output = parsed.output is not None and (self.dialect.wp_target_is_output or parsed.depfile_by_driver)
             name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
             names = [quote(os.fsencode(name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The driver hands on -MQ before -MT; a plain target then takes the place of the first quoted one, which goes to the end
+    (libcpp/mkdeps.cc, deps_add_target)."""
+    ordered = [target for target in targets if target[0] == "-MQ"]
+    for number, target in enumerate(t for t in targets if t[0] == "-MT"):
+        ordered.append(target)
+        ordered[number], ordered[-1] = ordered[-1], ordered[number]
+    return ordered
 
 
 def _unlisted(parsed: _Parsed, language: str) -> Refusal | None:
@@ -423,7 +439,7 @@ def _take_dep_target(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 def _take_dep_write(parsed: _Parsed, option: Option, value: str) -> None:
-    parsed.writes_depfile = True
+    parsed.writes_depfile = parsed.depfile_by_driver = True
     parsed.arguments.append(option.name)
 
 

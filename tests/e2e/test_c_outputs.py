@@ -73,6 +73,29 @@ def test_a_depfile_by_the_preprocessors_option(c):
     c.expect("miss", f"-Wp,-MD,{c.o}/.x.o.d", "-c", "x.c", "-o", c.object())
 
 
+@pytest.mark.parametrize("words", [("-MMD", "-Wp,-MMD,x.dep"), ("-Wp,-MD,x.dep", "-MD")], ids=" ".join)
+def test_a_depfile_by_both_ways_names_this_calls_object(c, words):
+    """gcc's names the object after the source by -Wp,-MD alone, after -o with a -MD beside it, and the source's without -o."""
+    write_headers(c)
+    (c.p / "build").mkdir()
+    c.world.outs.append(c.p / "build")
+    c.expect("miss", *words, "-c", "../x.c", cwd=c.p / "build")
+    c.expect("hit", *words, "-c", "../x.c", "-o", "y.o", cwd=c.p / "build")
+    c.expect("hit", *words, "-c", "../x.c", "-o", "a-rather-long-name-for-an-object.o", cwd=c.p / "build")
+    c.expect("hit", *words, "-c", "../x.c", cwd=c.p / "build")
+
+
+@pytest.mark.parametrize(
+    "flags", [("-MQ", "-MT"), ("-MT", "-MQ"), ("-MQ", "-MQ", "-MT"), ("-MQ", "-MT", "-MQ", "-MT"), ("-MT", "-MQ", "-MQ", "-MT", "-MT")], ids=" ".join
+)
+def test_quoted_and_plain_targets_come_in_the_compilers_order(c, flags):
+    """gcc writes plain ones first, in the place of quoted ones that came before."""
+    write_headers(c)
+    for verdict, names in (("miss", "abcde"), ("hit", "vwxyz")):
+        targets = [word for flag, name in zip(flags, names, strict=False) for word in (flag, f"${name}")]
+        c.expect(verdict, "-MD", "-MF", str(c.o / "x.d"), *targets, "-c", "x.c", "-o", c.object())
+
+
 @pytest.mark.parametrize("name", ["x.s", "x.i"])
 def test_a_source_that_is_not_preprocessed_leaves_no_depfile(c, name):
     """CMake asks for one beside every assembler source."""
