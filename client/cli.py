@@ -201,12 +201,12 @@ def _next_frame(connection: socket.socket) -> tuple[Kind, bytes]:
 
 
 def show_stats(answer: Answer, as_text: bool, advanced: bool = False) -> None:
-    """Print them; JSON is one line, as sccache's."""
+    """Print them; JSON is one line without spaces, as sccache's, in which scripts search for `"counts":{"Rust":2}`."""
     stats, surroundings = from_answer(answer)
     if as_text:
         print(render.stats(stats, surroundings, advanced), end="")
     else:
-        print(json.dumps(as_json(stats, surroundings)))
+        print(json.dumps(as_json(stats, surroundings), separators=(",", ":")))
 
 
 def start_server(control: Control) -> None:
@@ -215,7 +215,7 @@ def start_server(control: Control) -> None:
     if connection is not None:
         connection.close()
         raise ControlError("the server runs already")
-    print("sccache-py: Starting the server...")
+    print("sccache-py: Starting the server...", flush=True)
     control.start().close()
 
 
@@ -283,14 +283,18 @@ def wrap_build(words: Sequence[str], environ: Mapping[bytes, bytes], ourselves: 
 
 def run(options: argparse.Namespace, environ: Mapping[bytes, bytes], ourselves: Ourselves) -> None:
     """Do what the options say.  Raises ControlError."""
+    if options.start_server:
+        try:
+            start_server(Control(environ, ourselves))
+        except ControlError as e:
+            raise ControlError(f"Server startup failed: {e}") from e  # scripts look for these words of sccache's
+        return
     control = Control(environ, ourselves)
     as_text = options.stats_format == "text"
     if options.show_stats or options.show_adv_stats:
         show_stats(control.stats(), as_text, options.show_adv_stats)
     elif options.zero_stats:
         zero_stats(control)
-    elif options.start_server:
-        start_server(control)
     elif options.stop_server:
         stop_server(control, as_text)
     elif options.show_jobs:

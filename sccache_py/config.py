@@ -18,7 +18,7 @@ DEFAULT_ZSTD_LEVEL = 1
 MAX_ZSTD_LEVEL = 22
 
 DEFAULT_IDLE_S = 600
-_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 _TRUE = ("1", "true", "on", "yes")
 
 
@@ -58,11 +58,11 @@ NO_WISHES = Wishes()
 
 
 def parse_size(text: str, name: str) -> int:
-    """`10G`, `512M`, `1048576` → bytes.  Raises ConfigError."""
-    match = re.fullmatch(r"\s*(\d+)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
+    """`10G`, `1.5T`, `512M`, `1048576` → bytes.  Raises ConfigError."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGTP]?)i?B?\s*", text, re.IGNORECASE)
     if match is None:
         raise ConfigError(f"{name}: {text!r} is not a size (10G, 512M, …)")
-    return int(match[1]) * _UNITS[match[2].upper()]
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _number(text: str, name: str) -> int:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 HEAD_BYTES = 8192
 _PT_INTERP = 3
 _SHT_DYNSYM = 11
+_SHF_COMPRESSED = 0x800
+_SHN_XINDEX = 0xFFFF
 _SECTION_BYTES = 64
 _SYMBOL_BYTES = 24
 
@@ -52,6 +54,28 @@ def read_image(head: bytes) -> Image:
     except (struct.error, OverflowError):
         pass
     return Image(64 if is_64 else 32, "", "")
+
+
+def hides_text(file: memoryview) -> bool:
+    """Whether an ELF file has compressed sections (`-gz`): what is in them, no search for a path would find."""
+    if len(file) < 64 or bytes(file[:4]) != b"\x7fELF":
+        return False
+    order = "<" if file[5] == 1 else ">"
+    # Of a section: name, type, flags, address, offset, size, link, …
+    section, header, table_at = ("IIQQQQIIQQ", "HHH", 40) if file[4] == 2 else ("IIIIIIIIII", "HHH", 32)
+    try:
+        (table,) = struct.unpack_from(order + ("Q" if file[4] == 2 else "I"), file, table_at)
+        if table == 0:
+            return False
+        size, count, names_at = struct.unpack_from(order + header, file, 58 if file[4] == 2 else 46)
+        first = struct.unpack_from(order + section, file, table)
+        count = count or first[5]
+        names = struct.unpack_from(order + section, file, table + size * (first[6] if names_at == _SHN_XINDEX else names_at))
+        if b".zdebug_" in bytes(file[names[4] : names[4] + names[5]]):  # as binutils had it before ELF knew how
+            return True
+        return any(s[2] & _SHF_COMPRESSED for s in struct.iter_unpack(order + section, file[table : table + size * count]))
+    except (struct.error, OverflowError):
+        return True
 
 
 # The names of crates that call the kernel without the C library stand in a library's symbols, panic messages and metadata.

@@ -85,7 +85,7 @@ class Refusal:
     @property
     def value(self) -> str:
         """The line in --show-stats."""
-        return self.detail if self.reason is Reason.REFUSED_OPTION else f"{self.reason.value} {self.detail}"
+        return self.detail if self.reason is Reason.REFUSED_OPTION else f"{self.reason.value} {self.detail}".rstrip()
 
 
 @dataclass(slots=True)

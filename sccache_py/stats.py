@@ -1,7 +1,7 @@
 """What was counted: adding up, merging, and the two layouts that sccache's users and scripts know.
 
 Counters are open: a name that is not listed here is kept, merged and shown among our own.  JSON keys and text
-lines follow sccache 0.10 (src/server.rs: ServerStats, ServerInfo and their `print`); scripts read both.
+lines follow sccache 0.16 (src/server.rs: ServerStats, ServerInfo and their `print`); scripts read both.
 """
 
 from __future__ import annotations
@@ -266,6 +266,8 @@ def as_text(stats: Stats, surroundings: Surroundings, advanced: bool = False) ->
             "",
         ]
     lines.append(f"{'Cache location':<{name_width}} {surroundings.cache_location}")
+    lines.append(f"{'Base directories':<{name_width}} {', '.join(surroundings.basedirs) or '(none)'}")
+    lines.append(f"{'Use direct/preprocessor mode?':<{name_width}} no")
     lines.append(f"{'Version (client)':<{name_width}} {surroundings.version}")
     sizes = (("Cache size", surroundings.cache_size), ("Max cache size", surroundings.max_cache_size))
     for name, size in sizes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from sccache_py.compilers import c_options
 from sccache_py.compilers.gcc import CLANG, GCC, C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
@@ -19,8 +20,8 @@ from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, st
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
 
-# Names that are worth a question: gcc, x86_64-linux-gnu-g++-12, clang++, cc, c99-gcc, a wrapper `my-cc.sh`.
-NAMES = re.compile(r"(^|[-_.])(gcc|g\+\+|clang|clang\+\+|cc|c\+\+|c89|c99)([-_.]|$)")
+# Names of compilers: gcc, x86_64-linux-gnu-g++-12, clang++, cc, c99-gcc, a wrapper `my-cc.sh`.
+_NAMES = re.compile(r"(^|[-_.])(gcc|g\+\+|clang|clang\+\+|cc|c\+\+|c89|c99)([-_.]|$)")
 
 # Programs that run a compiler on their own terms; a link named gcc may lead to one.
 _LAUNCHERS = re.compile(r"ccache|distcc|icecc|sccache|sccache-py|buildcache|fastbuild|cachepot|kache|zccache|colorgcc")
@@ -32,13 +33,26 @@ _GCC_PROGRAMS = ("cc1", "cc1plus", "as", "cc1obj", "cc1objplus")
 _CLANG_PROGRAMS = ("as",)
 
 
-def key(request: Request) -> tuple[str | None, ...]:
-    """What the answer may depend on, wherever the caller stands."""
+def key(request: Request) -> tuple[str | None, ...] | None:
+    """What the answer may depend on, wherever the caller stands.  None: it is not worth a question."""
+    if not (_is_compilers_name(request) or _reads_as_compile(request.argv[1:])):
+        return None
     env = request.env
     return (
         request.program,
         request.argv[0],
         *(env.get(n) for n in ("PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX", "GCC_ROOT", "BINUTILS_ROOT", "LD_LIBRARY_PATH")),
+    )
+
+
+def _is_compilers_name(request: Request) -> bool:
+    return _NAMES.search(os.path.basename(request.program)) is not None
+
+
+def _reads_as_compile(words: Sequence[str]) -> bool:
+    """Whether a program of any name (mpicc, compile.sh) is called as a compiler is.  sccache asks each and every program."""
+    return ("-c" in words or "-S" in words) and any(
+        os.path.splitext(word)[1] in c_options.EXTENSIONS for word in words if not word.startswith("-")
     )
 
 
@@ -51,7 +65,9 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     stamps: Stamps = [(program, stamp(program))]
     absent: dict[str, list[str]] = {}
     image = image_of(program)
-    driver = _driver(request, program, bool(image.script))
+    # A program of another name runs a compiler with options that it knows from anywhere, as a script does.
+    is_wrapper = bool(image.script) or not _is_compilers_name(request)
+    driver = _driver(request, program, is_wrapper)
     if driver is None:
         return Reason.UNSUPPORTED_COMPILER
 
@@ -80,7 +96,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
 
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()
-    if image.script:
+    if is_wrapper:
         identity.field("script", os.fsencode(program))  # it may look at $0
     elif driver.dialect is CLANG:
         identity.field("name", os.fsencode(os.path.basename(request.argv[0])))  # aarch64-linux-gnu-clang++: target and language
@@ -98,19 +114,19 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
         identity=identity.key(),
         covered=tuple(covered),
         image=image_of(image.script) if image.script else image,
-        is_script=bool(image.script),
-        cwd_matters=bool(image.script) or not os.path.isabs(request.program),
+        is_script=is_wrapper,
+        cwd_matters=is_wrapper or not os.path.isabs(request.program),
         stamps=stamps,
         absent=list(absent.items()),
         checked_at=time.monotonic(),
     )
 
 
-def _driver(request: Request, program: str, is_script: bool) -> C | None:
+def _driver(request: Request, program: str, is_wrapper: bool) -> C | None:
     defines = (line.split(" ", 2) for line in ask(request, program, ["-dM", "-E", "-x", "c", "/dev/null"]).splitlines())
     macros = {words[1]: words[2] for words in defines if len(words) == 3}
     if "__GNUC__" not in macros or any(m.startswith(_OTHERS) for m in macros):
         return None
     plus = "++" in os.path.basename(request.argv[0])
     version = int(macros["__GNUC__"]) if macros["__GNUC__"].isdigit() else 0
-    return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_script, version=version)
+    return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_wrapper, version=version)

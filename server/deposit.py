@@ -21,7 +21,7 @@ from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import makes_own_calls, takes_environment
+from sccache_py.elf import hides_text, makes_own_calls, takes_environment
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
@@ -253,6 +253,8 @@ class Depositor:
             elif is_template:
                 data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"], b"r"))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
+            if hides_text(memoryview(data)):
+                pinned.update(_all_roles(plan))
             if settled:
                 self._memo.remember(opened.path, stamp_of(opened.st), hasher.digest())
             return Output(folded, mode, size, hasher.digest(), data, is_template)
@@ -262,6 +264,9 @@ class Depositor:
         try:
             copy_descriptor(opened.fd, fd, size)
             digest, shown = _hash_and_search(fd, movable)
+            with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as file:
+                if hides_text(file):
+                    shown.update(_all_roles(plan))
         except BaseException:
             _unlink(scratch)
             raise
@@ -277,6 +282,10 @@ class Depositor:
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
         return Output(folded, mode, size, digest, None, False)
+
+
+def _all_roles(plan: Plan) -> list[str]:
+    return [role for role, _ in plan.roles.spellings() if not (role == "cwd" and plan.cwd_in_key)]
 
 
 def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:

@@ -116,7 +116,7 @@ class Misses:
                     trace.mark("run")
                 job.seen.turns_to(FINISHING)
                 self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
-                self._count(plan, ran)
+                self._count(job, ran)
                 data = b""
                 if record is not None:
                     data = await self.threads.run(record.take)
@@ -135,9 +135,7 @@ class Misses:
                 self.observer.end(record, used, whole)
         if isinstance(examined, Reason):
             self._not_stored(examined, plan)
-        elif examined is None:
-            self.stats.count("compile_fails")
-        else:
+        elif examined is not None:
             if flight is not None:
                 flight.keep()
             self.in_background(self._store(job, ran, examined, flight, began, verify))
@@ -224,8 +222,7 @@ class Misses:
         self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes, before: dict[str, bytes | None], asked: Asked | None
     ) -> deposit.Examined | Reason | None:
         """None: the compile failed."""
-        succeeded = ran.killed_by is None and ran.status == 0
-        if ran.killed_by is not None or not (succeeded or _may_fail(job)):
+        if _failed(job, ran):
             return None
         if self.settings.read_only:
             return Reason.READ_ONLY
@@ -240,7 +237,7 @@ class Misses:
         def examine() -> deposit.Examined | Reason:
             began_ns = ran.began_ns
             if job.observed:
-                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, succeeded)
+                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, ran.status == 0)
             elif asked is not None:
                 draft, began_ns = asked.draft, asked.began_ns
             else:
@@ -296,16 +293,21 @@ class Misses:
         log.error("SCCACHE_VERIFY: %s: a stored result differs from the compiler's in %s", job.plan.source, ", ".join(differing))
         await self.keeper.forget(job.recipe, fresh.variant.result)
 
-    def _count(self, plan: Plan, ran: Ran) -> None:
-        """As sccache does, for which a question is no compile."""
+    def _count(self, job: Job, ran: Ran) -> None:
+        """As sccache does, for which a question is no compile, and a failure no miss: nothing could have been found."""
+        plan = job.plan
         self.stats.count("compile_requests")
+        failed = _failed(job, ran)
+        if failed:
+            self.stats.count("compile_fails")
         if plan.asks:
             self.stats.count("requests_not_compile")
             self.stats.count("probe_misses")
             return
         self.stats.count("requests_executed")
         self.stats.count("compilations")
-        self.stats.count_language("cache_misses", plan.language, plan.dialect)
+        if not failed:
+            self.stats.count_language("cache_misses", plan.language, plan.dialect)
         self.stats.add_duration("compiler_write_duration", ran.took_ns / 1e9)
 
     def _not_stored(self, reason: Reason, plan: Plan) -> None:
@@ -325,6 +327,10 @@ def _told_elsewhere(job: Job) -> tuple[str, ...]:
     files = [w[1:] for w in request.argv if w.startswith("@")] if job.compiler.driver.expands_response_files else []
     files += [request.env[name] for name in ("TMPDIR", "TMP", "TEMP") if request.env.get(name)]
     return tuple(plain(os.path.join(request.cwd, name)) for name in files)
+
+
+def _failed(job: Job, ran: Ran) -> bool:
+    return ran.killed_by is not None or (ran.status != 0 and not _may_fail(job))
 
 
 def _may_fail(job: Job) -> bool:

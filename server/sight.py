@@ -23,6 +23,9 @@ _INLINE_FILES = 6
 # To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
 _FEW_NAMES = 8
 
+# How a state begins that says when a file was changed last.
+_MODIFIED = b"m"
+
 
 class Sight:
     """Digests: bytes, None (no such regular file), or UNHASHED (listed in `unhashed`)."""
@@ -186,7 +189,7 @@ class Sight:
             if path is folded:
                 stamp = watched.get(path) or (stamps.get(path) if lasting else None)
                 entry = known.get(path)
-                if entry is not None and entry.stamp == stamp:
+                if entry is not None and entry.stamp == stamp and not state.startswith(_MODIFIED):
                     if (entry.kind if entry.resolved is None else entry.told(fold)) != state:
                         return False
                     continue
@@ -226,13 +229,13 @@ class Sight:
     def modified(self, path: str) -> bytes | None:
         """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""
         try:
-            return b"m%d" % os.stat(path).st_mtime_ns
+            return _MODIFIED + b"%d" % os.stat(path).st_mtime_ns
         except (OSError, ValueError):
             return None
 
     def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
         """Whether what is there still has a state that `state` or `modified` told."""
-        return state == (self.modified(path) if state.startswith(b"m") else self.state(path, fold, lasting))
+        return state == (self.modified(path) if state.startswith(_MODIFIED) else self.state(path, fold, lasting))
 
     def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""

@@ -1,7 +1,8 @@
 """What a source says that no observation of files shows: the time, its own name, and paths spelled out.
 
-`__DATE__` and kin: gcc asks for SOURCE_DATE_EPOCH when it expands __DATE__ or __TIME__, and only then; clang does so from
-version 16 on, and for __TIMESTAMP__ too, which gcc takes from the file's mtime whatever the variable says.
+`__DATE__` and kin: whoever expands one calls localtime, which asks for TZ (gcc's libcpp/macro.cc, clang's PPMacroExpansion.cpp). If
+SOURCE_DATE_EPOCH is set, __DATE__ and __TIME__ are what it says: gcc asks for it when it expands one of them, and only then, clang
+from version 16 on, always and for __TIMESTAMP__ too, which gcc takes from the file's mtime whatever the variable says.
 
 `__FILE__` and kin: where a path is told by a role, an object may depend on the path's length or hash, and not show it.
 
@@ -57,12 +58,14 @@ def tells_names(used: Iterable[bytes], path: str) -> bool:
 def result_tells_time(used: Iterable[bytes], arguments: Iterable[str], asked: Mapping[str, str | None]) -> bool:
     """Whether a result depends on the clock.
 
-    used: macros in what was read.  asked: variables that the compiler asked for, with their values.
+    used: macros in what was read.  asked: variables that the compiler asked for, with their values; if it was not watched, TZ is one.
     """
     words = list(arguments)
     in_words = {m for m in _TIMES if any(m.decode() in w for w in words)}
     defined = {m for m in _TIMES if any(w.startswith(m.decode() + "=") for w in words)}
     named = {*(m for m in used if m in _TIMES), *in_words} - defined
-    if "SOURCE_DATE_EPOCH" not in asked:
-        return bool(named)
-    return b"__TIMESTAMP__" in named or not asked["SOURCE_DATE_EPOCH"]
+    if "TZ" not in asked:
+        return False
+    if asked.get("SOURCE_DATE_EPOCH"):
+        return b"__TIMESTAMP__" in named
+    return bool(named) or "SOURCE_DATE_EPOCH" in asked

@@ -87,12 +87,12 @@ class Toolchains:
 
 def _key(request: Request) -> _Key | None:
     """What the choice of a toolchain may depend on, wherever the caller stands (a rustup proxy without RUSTUP_TOOLCHAIN, a script or a
-    relative path also look at the cwd).  None: by its name it is no compiler that we know."""
+    relative path also look at the cwd).  None: it is no compiler that we know."""
     name = os.path.basename(request.program)
     if _RUST_NAMES.search(name):
         env = request.env
         return (request.program, env.get("RUSTUP_TOOLCHAIN"), env.get("RUSTUP_HOME"), env.get("HOME"), env.get("LD_LIBRARY_PATH"))
-    return c_toolchain.key(request) if c_toolchain.NAMES.search(name) else None
+    return c_toolchain.key(request)
 
 
 def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:

@@ -27,13 +27,15 @@ class Does(enum.Enum):
     KEEP = enum.auto()
     COLOR = enum.auto()
     COMPILE = enum.auto()
-    DEBUG = enum.auto()  # the output names the cwd
+    DEBUG = enum.auto()  # debug information, which names the cwd
+    DEBUG_DIRECTORY = enum.auto()  # what debug information names in place of the cwd
     DEP_FILE = enum.auto()
     DEP_TARGET = enum.auto()
     DEP_WRITE = enum.auto()
     IMPLICIT_MODULES = enum.auto()  # fills a cache of its own, unless -fno-implicit-modules
     LANGUAGE = enum.auto()
     MACHINE = enum.auto()  # may be "native"
+    NO_DEBUG = enum.auto()  # takes back what was said before
     NOTHING = enum.auto()  # changes no byte of any output
     NOT_COMPILING = enum.auto()
     OUTPUT = enum.auto()
@@ -42,9 +44,11 @@ class Does(enum.Enum):
     RECORDS = enum.auto()  # writes the command line into the output
     REFUSE = enum.auto()  # counted by its own name
     SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
+    SHOWS_CWD = enum.auto()  # the output names the cwd
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
     SYNTAX_ONLY = enum.auto()
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
+    WRITES = enum.auto()  # its value names a further output; which may name anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ COMMON_OPTIONS = (
     Option("-ansi", _NO),
     Option("-c", _NO, Does.COMPILE),
     Option("-coverage", _NO, Does.SHOWS_NAMES),
-    Option("-d", _JOINED, Does.REFUSE),  # dumps
+    Option("-d", _JOINED, Does.SHOWS_NAMES),  # dumps
     Option("-dumpmachine", _NO, Does.NOT_COMPILING),
     Option("-dumpspecs", _NO, Does.NOT_COMPILING),
     Option("-dumpversion", _NO, Does.NOT_COMPILING),
@@ -149,11 +153,12 @@ COMMON_OPTIONS = (
     Option("-ftime-report", _JOINED, Does.REFUSE),
     Option("-fverbose-asm", _NO, Does.RECORDS),
     Option("-fwide-exec-charset", _JOINED, Does.UNLISTED),
-    Option("-fworking-directory", _NO, Does.DEBUG),
+    Option("-fworking-directory", _NO, Does.SHOWS_CWD),
     Option("-g", _JOINED, Does.DEBUG),
-    Option("-g0", _NO),
+    Option("-g0", _NO, Does.NO_DEBUG),
+    Option("-ggdb0", _NO, Does.NO_DEBUG),
     Option("-gsplit-dwarf", _JOINED, Does.SHOWS_NAMES),
-    Option("-gz", _JOINED, Does.SHOWS_NAMES),  # compressed: nobody can search it for paths
+    Option("-gz", _JOINED),  # what comes out compressed is pinned (elf.hides_text)
     Option("-idirafter", _EITHER),
     Option("-imacros", _EITHER),
     Option("-imultilib", _EITHER),
@@ -213,7 +218,7 @@ COMMON_OPTIONS = (
 )
 
 GCC_OPTIONS = (
-    Option("-aux-info", _NEXT, Does.REFUSE),  # a file by another name than the output's
+    Option("-aux-info", _NEXT, Does.WRITES),
     Option("-dumpbase", _NEXT, Does.REFUSE),
     Option("-dumpbase-ext", _NEXT, Does.REFUSE),
     Option("-dumpdir", _NEXT, Does.REFUSE),
@@ -223,7 +228,7 @@ GCC_OPTIONS = (
     Option("-fcompare-debug", _JOINED, Does.REFUSE),
     Option("-fdiagnostics-format=", _JOINED, Does.SHOWS_NAMES),  # from gcc 13 on into a file
     Option("-fdiagnostics-urls", _JOINED, Does.KEEP),
-    Option("-fdump", _JOINED, Does.REFUSE),
+    Option("-fdump", _JOINED, Does.SHOWS_NAMES),
     Option("-fmem-report", _JOINED, Does.REFUSE),
     Option("-fmodule-mapper=", _JOINED, Does.REFUSE),  # another program says where modules are, over a socket or a pipe
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
@@ -243,7 +248,7 @@ CLANG_OPTIONS = (
     Option("--no-default-config", _NO),
     Option("--precompile", _NO, Does.COMPILE),
     Option("--rtlib=", _JOINED),
-    Option("--serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("--serialize-diagnostics", _NEXT, Does.WRITES),
     Option("--start-no-unused-arguments", _NO),
     Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--unwindlib=", _JOINED),
@@ -266,12 +271,12 @@ CLANG_OPTIONS = (
     Option("-fcoverage-mapping", _NO, Does.SHOWS_NAMES),
     Option("-fcrash-diagnostics-dir", _JOINED),
     Option("-fcs-profile", _JOINED, Does.SHOWS_NAMES),
-    Option("-fdebug-compilation-dir", _NEXT),
-    Option("-fdebug-compilation-dir=", _JOINED),
+    Option("-fdebug-compilation-dir", _NEXT, Does.DEBUG_DIRECTORY),
+    Option("-fdebug-compilation-dir=", _JOINED, Does.DEBUG_DIRECTORY),
     Option("-fdepfile-entry=", _JOINED, Does.REFUSE),
-    Option("-fdiagnostics-absolute-paths", _NO, Does.DEBUG),
+    Option("-fdiagnostics-absolute-paths", _NO, Does.SHOWS_CWD),
     Option("-fembed-bitcode", _JOINED, Does.SHOWS_NAMES),
-    Option("-ffile-compilation-dir=", _JOINED),
+    Option("-ffile-compilation-dir=", _JOINED, Does.DEBUG_DIRECTORY),
     Option("-fimplicit-module", _JOINED, Does.UNLISTED),
     Option("-fmemory-profile", _JOINED, Does.SHOWS_NAMES),
     Option("-fmodule-map-file=", _JOINED),
@@ -279,7 +284,7 @@ CLANG_OPTIONS = (
     Option("-fmodules", _NO, Does.IMPLICIT_MODULES),
     Option("-fno-color-diagnostics", _NO, Does.COLOR),
     Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
-    Option("-foptimization-record-file=", _JOINED, Does.REFUSE),
+    Option("-foptimization-record-file=", _JOINED, Does.WRITES),
     Option("-fpass-plugin", _JOINED, Does.UNLISTED),
     Option("-fprebuilt-", _JOINED, Does.UNLISTED),
     Option("-fproc-stat-report", _JOINED, Does.REFUSE),
@@ -309,7 +314,7 @@ CLANG_OPTIONS = (
     Option("-resource-dir", _NEXT),
     Option("-resource-dir=", _JOINED),
     Option("-rtlib=", _JOINED),
-    Option("-serialize-diagnostics", _NEXT, Does.REFUSE),
+    Option("-serialize-diagnostics", _NEXT, Does.WRITES),
     Option("-stdlib++-isystem", _EITHER),
     Option("-stdlib=", _JOINED),
     Option("-target", _NEXT, Does.SEARCHES_PROGRAMS),
@@ -324,6 +329,7 @@ EXTENSIONS = {
     ".H": "c++-header",
     ".M": "objective-c++",
     ".S": "assembler-with-cpp",
+    ".bc": "ir",
     ".c": "c",
     ".c++": "c++",
     ".cc": "c++",
@@ -337,6 +343,7 @@ EXTENSIONS = {
     ".hxx": "c++-header",
     ".i": "cpp-output",
     ".ii": "c++-cpp-output",
+    ".ll": "ir",
     ".m": "objective-c",
     ".mi": "objective-c-cpp-output",
     ".mii": "objective-c++-cpp-output",
@@ -357,12 +364,24 @@ LANGUAGES = {
     "c++-module": ("C/C++", "c++"),
     "c-header": ("C/C++", "c"),
     "cpp-output": ("C/C++", "c"),
+    "ir": ("C/C++", "c"),
     "objc-cpp-output": ("C/C++", "objc"),
     "objective-c": ("C/C++", "objc"),
     "objective-c++": ("C/C++", "objc++"),
     "objective-c++-cpp-output": ("C/C++", "objc++"),
     "objective-c-cpp-output": ("C/C++", "objc"),
 }
+
+# Of which nothing is preprocessed any more: no depfile is written, whatever is asked for.
+PREPROCESSED = (
+    "assembler",
+    "c++-cpp-output",
+    "cpp-output",
+    "ir",
+    "objc-cpp-output",
+    "objective-c++-cpp-output",
+    "objective-c-cpp-output",
+)
 
 # Variables that make the compiler append to a file, or change its command line behind our back.
 REFUSED_VARIABLES = ("CCC_OVERRIDE_OPTIONS", "CXX_MODULE_MAPPER", "DEPENDENCIES_OUTPUT", "GCC_COMPARE_DEBUG", "SUNPRO_DEPENDENCIES")

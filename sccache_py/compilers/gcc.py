@@ -51,8 +51,10 @@ CLANG = Dialect(
 )  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
+_ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")
 
 _GCC_WITH_COLORS = 5
+_GCC_WITH_PLAIN_TARGETS_FIRST = 10
 _GCC_WITH_URLS = 10
 
 # Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
@@ -73,9 +75,13 @@ class _Parsed:
     writes_depfile: bool = False
     depfile: str | None = None
     depfile_by_wp: bool = False
+    depfile_by_driver: bool = False
+    files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
     maps: list[tuple[str, str, str]] = field(default_factory=list)
     color: str | None = None
+    debug: bool = False
+    debug_directory: bool = False  # debug information names another directory than the cwd
     shows_cwd: bool = False
     shows_names: bool = False
     records: bool = False
@@ -104,7 +110,7 @@ class C:
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
         parsed = _Parsed(shows_names=self._opaque)
-        refusal = self._read(argv, parsed) or parsed.refused or self._refusal(parsed)
+        refusal = self._read(argv, parsed) or self._refusal(parsed)
         return refusal if refusal is not None else self._plan(parsed, cwd, pwd)
 
     def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:
@@ -200,9 +206,18 @@ class C:
         if does in _UNLISTED or (option.takes in (Takes.NEXT, Takes.EITHER) and value in ("", "-")):
             parsed.unlisted = parsed.unlisted or option.name
         if does is Does.DEBUG:
+            parsed.debug = True
+        elif does is Does.DEBUG_DIRECTORY:
+            parsed.debug_directory = True
+        elif does is Does.NO_DEBUG:
+            parsed.debug = False
+        elif does is Does.SHOWS_CWD:
             parsed.shows_cwd = True
         elif does is Does.SHOWS_NAMES:
             parsed.shows_names = True
+        elif does is Does.WRITES:
+            parsed.shows_names = True
+            parsed.files.append(value)
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
         elif does is Does.REFUSE:
@@ -218,15 +233,21 @@ class C:
         elif does is Does.LANGUAGE:
             parsed.language = None if value == "none" else value
         elif does is Does.COMPILE or does is Does.SYNTAX_ONLY:
-            if parsed.mode not in (None, option.name):
+            # Whatever their order, the one that ends first wins; clang's --precompile is another way, not an end.
+            modes = [mode for mode in (parsed.mode, option.name) if mode is not None]
+            if "--precompile" in modes and len(set(modes)) > 1:
                 parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
-            parsed.mode = option.name
+            parsed.mode = min(modes, key=_ENDS.index)
             parsed.shows_names = parsed.shows_names or option.name == "--precompile"
 
     def _refusal(self, parsed: _Parsed) -> Reason | Refusal | None:
         """Why not, in the order in which sccache would say it."""
+        if not parsed.inputs and parsed.mode is None:
+            return Reason.NOT_COMPILING  # `gcc -v`
+        if parsed.refused is not None:
+            return parsed.refused
         if not parsed.inputs:
-            return Reason.MISSING_INPUT if parsed.mode else Reason.NOT_COMPILING
+            return Reason.MISSING_INPUT
         source, language = parsed.inputs[0]
         language = language or c_options.EXTENSIONS.get(os.path.splitext(source)[1])
         is_header = language is not None and language.endswith("-header")
@@ -241,7 +262,7 @@ class C:
         words = set(parsed.arguments)
         if parsed.implicit_modules and "-fno-implicit-modules" not in words:
             return Refusal(Reason.REFUSED_OPTION, "-fmodules")
-        for name in (parsed.output, parsed.depfile):
+        for name in (parsed.output, parsed.depfile, *parsed.files):
             if name is not None and (name == "-" or (name.startswith(("/dev/", "/proc/")) and name != "/dev/null")):
                 return Reason.OUTPUT_IS_STDOUT
         return None
@@ -259,7 +280,7 @@ class C:
             return plain(os.path.join(cwd, name))
 
         output = self._output(parsed, source, language)
-        depfile = self._depfile(parsed, source, output)
+        depfile = self._depfile(parsed, source, language)
         roles = [("cwd", cwd, pwd)]
         must = []
         templates: list[str] = []
@@ -270,6 +291,7 @@ class C:
             templates.append(absolute(depfile))
             must += templates
             roles.append(("d", templates[0], depfile))
+        must += [absolute(name) for name in parsed.files if name != "/dev/null"]
 
         roles += [(f"t{number}", name, name) for number, (_, name) in enumerate(parsed.targets)]
 
@@ -304,7 +326,7 @@ class C:
             chooses_color=not parsed.records and parsed.color in (None, "auto"),
             # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
             chooses_links=self.dialect is GCC
-            and not (parsed.records or parsed.shows_names or parsed.shows_cwd)
+            and not (parsed.records or parsed.shows_names or parsed.debug)
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
@@ -334,21 +356,35 @@ class C:
             suffix = {".o": ".bc", ".s": ".ll"}.get(suffix, suffix)
         return os.path.splitext(os.path.basename(source))[0] + suffix
 
-    def _depfile(self, parsed: _Parsed, source: str, output: str | None) -> str | None:
-        if parsed.depfile is not None or not parsed.writes_depfile:
+    def _depfile(self, parsed: _Parsed, source: str, language: str) -> str | None:
+        if not parsed.writes_depfile or language in c_options.PREPROCESSED:
+            return None
+        if parsed.depfile is not None:
             return parsed.depfile
-        if output is None or parsed.output is None:
-            output = os.path.basename(source)
-        return os.path.splitext(output)[0] + ".d"
+        return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
 
     def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""
-        names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in parsed.targets]
+        targets = parsed.targets
+        if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:
+            targets = _plain_first(targets)
+        names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in targets]
         if not names:
-            by_output = parsed.output is not None and (self.dialect.wp_target_is_output or not parsed.depfile_by_wp)
+            # gcc's driver says -MQ for -o, but only beside an -MD of its own.
+            by_output = parsed.output is not None and (self.dialect.wp_target_is_output or parsed.depfile_by_driver)
             name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
             names = [quote(os.fsencode(name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The driver hands on -MQ before -MT; a plain target then takes the place of the first quoted one, which goes to the end
+    (libcpp/mkdeps.cc, deps_add_target)."""
+    ordered = [target for target in targets if target[0] == "-MQ"]
+    for number, target in enumerate(t for t in targets if t[0] == "-MT"):
+        ordered.append(target)
+        ordered[number], ordered[-1] = ordered[-1], ordered[number]
+    return ordered
 
 
 def _unlisted(parsed: _Parsed, language: str) -> Refusal | None:
@@ -371,7 +407,7 @@ def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ..
 
     gcc and clang compare a prefix by characters, not by components: `/a/b` covers `/a/bc`, which becomes what it is mapped to and `c`.
     """
-    shows = parsed.shows_names or parsed.shows_cwd
+    shows = parsed.shows_names or parsed.shows_cwd or (parsed.debug and not parsed.debug_directory)
     covered = False
     told, mapped = [], []
     for name, old, new in parsed.maps:
@@ -403,7 +439,7 @@ def _take_dep_target(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 def _take_dep_write(parsed: _Parsed, option: Option, value: str) -> None:
-    parsed.writes_depfile = True
+    parsed.writes_depfile = parsed.depfile_by_driver = True
     parsed.arguments.append(option.name)
 
 
@@ -427,7 +463,7 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
-_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED)
+_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED, Does.WRITES)
 _NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
 _PRINTS = ("-H", "-MG", "-MP")
 

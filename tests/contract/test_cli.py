@@ -77,12 +77,13 @@ def test_statistics_are_shown_as_text(ctl: Scene) -> None:
 
 @pytest.mark.parametrize("words", [["-s", "--stats-format", "json"], ["--stats-format=json", "--show-stats"]])
 def test_statistics_are_shown_as_json(ctl: Scene, words: list[str]) -> None:
-    """For scripts: one line, sccache's keys."""
+    """For scripts, of which some parse it and some search it: one line, sccache's keys, and no more spaces than sccache has."""
     with ctl.serve(answering("stats", some_stats())):
         done = ctl.run(*words)
     value = json.loads(done.stdout)
     assert done.stdout.count(b"\n") == 1
     assert value["stats"]["cache_hits"] == {"counts": {"Rust": 1}, "adv_counts": {"rust": 1}}
+    assert b'"cache_hits":{"counts":{"Rust":1},"adv_counts":{"rust":1}}' in done.stdout
 
 
 def test_advanced_statistics_tell_the_compiler(ctl: Scene) -> None:
@@ -145,10 +146,10 @@ def test_stopping_what_does_not_run_is_an_error(ctl: Scene) -> None:
 
 
 def test_starting_what_runs_already_is_an_error(ctl: Scene) -> None:
-    """The same."""
+    """The same, in words that scripts look for."""
     with ctl.serve(lambda peer: None):
         done = ctl.run("--start-server")
-    assert (done.stderr, done.returncode) == (b"sccache-py: error: the server runs already\n", 2)
+    assert (done.stderr, done.returncode) == (b"sccache-py: error: Server startup failed: the server runs already\n", 2)
 
 
 def test_a_server_is_started_and_stopped(ctl: Scene) -> None:
@@ -168,7 +169,7 @@ def test_a_server_that_does_not_start_is_explained(ctl: Scene) -> None:
     """Compiles are silent about it; here is where a user finds out."""
     done = ctl.run("--start-server")
     missing = ctl.env["SCCACHE_PY_SERVER"]
-    assert done.stderr == f"sccache-py: error: the server does not start ({missing} is missing)\n".encode()
+    assert done.stderr == f"sccache-py: error: Server startup failed: the server does not start ({missing} is missing)\n".encode()
     assert done.returncode == 2
 
 
@@ -178,6 +179,8 @@ def test_tcp_is_refused_with_a_reason(ctl: Scene) -> None:
     done = ctl.run("--show-stats")
     reason = b"TCP is refused: no authentication is possible there; use SCCACHE_SERVER_UDS"
     assert (done.stderr, done.returncode) == (b"sccache-py: error: " + reason + b"\n", 2)
+    done = ctl.run("--start-server")
+    assert (done.stderr, done.returncode) == (b"sccache-py: error: Server startup failed: " + reason + b"\n", 2)
     assert ctl.run("--version").returncode == 0
 
 

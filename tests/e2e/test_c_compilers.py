@@ -94,6 +94,32 @@ def test_a_script_that_compiles_something_first_is_cached_by_all_that_it_does(c)
     c.expect("miss", *args, rustc=str(script))
 
 
+def test_a_program_of_any_name_that_is_called_as_a_compiler_is_asked(c):
+    """mpicc, or whatever a project calls its wrapper, compiled or a script: sccache and ccache take it."""
+    c.write("x.c", ONE)
+    c.write("wrapper.c", f"""#include <stdlib.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{{
+    const char *more = getenv("WRAPPER_MORE");
+    char *words[100] = {{"{c.name}", more ? (char *)more : "-DA"}};
+    for (int i = 1; i <= argc; i++)
+        words[i + 1] = argv[i];
+    return execvp(words[0], words);
+}}
+""")
+    subprocess.run(["gcc", "wrapper.c", "-o", "compiled"], cwd=c.p, check=True)
+    c.write("compile.sh", f'#!/bin/sh\nexec {c.name} "$@"\n').chmod(0o755)
+    for number, wrapper in enumerate(("compiled", "compile.sh")):
+        args = ("-O1", f"-DN={number}", "-c", "x.c", "-o", c.object())
+        how = {"rustc": str(c.p / wrapper)}
+        c.compile_twice(*args, **how)
+        if wrapper == "compiled":
+            c.expect("miss", *args, env={"WRAPPER_MORE": "-O3"}, **how)
+    c.expect("pass", "-c", "x.c", rustc="echo")
+    assert c.world.counts()["requests_unsupported_compiler"] == 1
+
+
 def test_distcc_between_us_and_the_compiler_passes(c):
     """`sccache-py distcc gcc`: distcc runs its own compile, here or elsewhere."""
     if not has(c, "distcc"):
@@ -200,6 +226,14 @@ def test_a_pipe_instead_of_temporary_files_changes_nothing(c):
     c.expect("miss", "-pipe", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
     c.expect("hit", "-O2", "-pipe", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
     c.expect("hit", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
+
+
+def test_a_compile_that_fails_is_a_failure_and_no_miss(c):
+    """The hit rate tells how good the cache is, not how often somebody mistyped; sccache and ccache count so."""
+    c.write("x.c", "int f(void) { return }\n")
+    c.expect("fail", "-c", "x.c", "-o", c.object())
+    counts = c.world.counts()
+    assert (counts["compile_fails"], counts["compilations"], counts["cache_misses"]) == (1, 1, 0)
 
 
 def test_an_output_directory_that_is_not_there_is_the_compilers_to_complain_of(c):

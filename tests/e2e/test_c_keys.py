@@ -72,6 +72,49 @@ def test_debug_information_tells_two_directories_apart(c):
     c.expect("hit", "-g", "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
 
 
+@pytest.mark.parametrize("options", [("-g", "-g0"), ("-g3", "-ggdb0"), ("-gz",), ("-g", "-gz", "-g0")], ids=" ".join)
+def test_debug_information_that_was_taken_back_tells_no_directory(c, options):
+    """Makefiles say -g, and whoever does not want it appends what takes it back."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    c.expect("miss", *options, "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("hit", *options, "-c", "x.c", "-o", c.object("y.o"), cwd=c.p / "two")
+
+
+@pytest.mark.parametrize("options", [("-g0", "-g"), ("-g", "-gz"), ("-ggdb0", "-gdwarf-4")], ids=" ".join)
+def test_debug_information_that_is_asked_for_last_tells_the_directory(c, options):
+    """The other way round."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    c.expect("miss", *options, "-c", "x.c", "-o", c.object(), cwd=c.p / "one")
+    c.expect("miss", *options, "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
+
+
+def test_what_is_compressed_is_not_shared_though_a_map_covers_the_directory(c):
+    """Whether the map covers all that is in there, nobody can look."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    words = [("-g", "-gz", f"-ffile-prefix-map={c.p}/{place}=.", "-c", "x.c", "-o", c.object()) for place in ("one", "two")]
+    c.expect("miss", *words[0], cwd=c.p / "one")
+    c.expect("miss", *words[1], cwd=c.p / "two")
+    c.expect("hit", *words[0], cwd=c.p / "one")
+
+
+@pytest.mark.parametrize("option", ["-fdebug-compilation-dir=.", "-ffile-compilation-dir=.", "-fdebug-compilation-dir ."])
+def test_a_directory_for_debug_information_makes_two_directories_alike(c, option):
+    """clang's; Chromium builds so.  A path that shows all the same tells them apart."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", INCLUDES)
+        c.write(f"{place}/a.h", "#define A 1\n")
+    args = ("-g", *option.split(), "-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one")
+    c.expect("hit", *args, cwd=c.p / "two")
+    for place in ("one", "two"):
+        c.expect("miss", *args, "-I", str(c.p / place), "-include", str(c.p / place / "a.h"), cwd=c.p / place)
+
+
 def test_a_prefix_map_makes_two_directories_alike(c):
     """Who maps the directory away wants one object for all checkouts."""
     for place in ("one", "two"):
@@ -275,6 +318,27 @@ def test_the_time_of_the_compile_is_not_replayed(c, macro):
     c.world.note_server()
     assert c.world.counts().get("cache_hits", 0) == 0
     assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 2}
+
+
+@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
+def test_the_time_that_nobody_asks_for_is_not_in_the_object(c, macro):
+    """A version header says __DATE__, every source includes it, and one prints it: the others are as good as any."""
+    c.write("a.h", f"#define BUILT {macro}\n")
+    c.write("x.c", '#include "a.h"\nint f(void) { return 1; }\n')
+    c.write("y.c", '#include "a.h"\nconst char *f(void) { return BUILT; }\n')
+    if not c.observed:
+        c.not_stored("__DATE__, __TIME__ or __TIMESTAMP__", "-c", "x.c", "-o", c.object())
+        return
+    c.compile_twice("-c", "x.c", "-o", c.object())
+    script = c.write("cc.sh", f'#!/bin/sh\nexec {c.name} "$@"\n')
+    script.chmod(0o755)
+    c.compile_twice("-c", "x.c", "-o", c.object(), rustc=str(script))
+    for compiler in (c.name, str(script)):
+        for _ in range(2):
+            before = c.world.counts()
+            c.world.cached("-c", "y.c", "-o", c.object("y.o"), rustc=compiler)
+            assert c.world.verdict_since(before) == "miss"
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 4}
 
 
 def test_source_date_epoch_makes_the_date_an_input(c):

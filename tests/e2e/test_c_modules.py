@@ -118,6 +118,15 @@ def test_a_precompiled_header_of_clang_comes_back_byte_for_byte_while_no_source_
 
 
 @of("clang")
+def test_a_precompiled_header_of_clang_that_includes_a_header_of_the_system_hits_each_time(c):
+    """gcc asks where a system header is, which is remembered between requests; clang's are held to its time as well."""
+    c.write("a.h", "#include <stdlib.h>\n")
+    c.write("x.c", '#include "a.h"\n')
+    c.compile_twice("-c", "x.c", "-o", c.object(), rustc="gcc")
+    c.compile_twice("-x", "c-header", "a.h", "-o", c.object("a.pch"))
+
+
+@of("clang")
 def test_without_times_a_touched_header_makes_the_same_precompiled_one(c):
     """`-Xclang -fno-pch-timestamp`, which users of caches say."""
     header = write_header(c)

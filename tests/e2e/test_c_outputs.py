@@ -73,6 +73,47 @@ def test_a_depfile_by_the_preprocessors_option(c):
     c.expect("miss", f"-Wp,-MD,{c.o}/.x.o.d", "-c", "x.c", "-o", c.object())
 
 
+@pytest.mark.parametrize("words", [("-MMD", "-Wp,-MMD,x.dep"), ("-Wp,-MD,x.dep", "-MD")], ids=" ".join)
+def test_a_depfile_by_both_ways_names_this_calls_object(c, words):
+    """gcc's names the object after the source by -Wp,-MD alone, after -o with a -MD beside it, and the source's without -o."""
+    write_headers(c)
+    (c.p / "build").mkdir()
+    c.world.outs.append(c.p / "build")
+    c.expect("miss", *words, "-c", "../x.c", cwd=c.p / "build")
+    c.expect("hit", *words, "-c", "../x.c", "-o", "y.o", cwd=c.p / "build")
+    c.expect("hit", *words, "-c", "../x.c", "-o", "a-rather-long-name-for-an-object.o", cwd=c.p / "build")
+    c.expect("hit", *words, "-c", "../x.c", cwd=c.p / "build")
+
+
+@pytest.mark.parametrize(
+    "flags", [("-MQ", "-MT"), ("-MT", "-MQ"), ("-MQ", "-MQ", "-MT"), ("-MQ", "-MT", "-MQ", "-MT"), ("-MT", "-MQ", "-MQ", "-MT", "-MT")], ids=" ".join
+)
+def test_quoted_and_plain_targets_come_in_the_compilers_order(c, flags):
+    """gcc writes plain ones first, in the place of quoted ones that came before."""
+    write_headers(c)
+    for verdict, names in (("miss", "abcde"), ("hit", "vwxyz")):
+        targets = [word for flag, name in zip(flags, names, strict=False) for word in (flag, f"${name}")]
+        c.expect(verdict, "-MD", "-MF", str(c.o / "x.d"), *targets, "-c", "x.c", "-o", c.object())
+
+
+@pytest.mark.parametrize("name", ["x.s", "x.i"])
+def test_a_source_that_is_not_preprocessed_leaves_no_depfile(c, name):
+    """CMake asks for one beside every assembler source."""
+    c.write(name, "int f;\n" if name == "x.i" else "nop\n")
+    args = ("-MD", "-MF", str(c.o / "x.d"), "-c", name, "-o", c.object())
+    language = {"x.s": "assembler", "x.i": "cpp-output"}[name]
+    if not c.left_out(f"C without observation: {language}", *args):
+        assert c.compile_twice(*args).names() == {"x.o"}
+
+
+@pytest.mark.parametrize("modes", [("-c", "-fsyntax-only"), ("-fsyntax-only", "-S"), ("-c", "-S"), ("-S", "-c")], ids=" ".join)
+def test_of_several_ends_the_first_counts(c, modes):
+    """Checkers add -fsyntax-only to a compile's own words."""
+    c.write("x.c", "#warning so\nint f(void);\n")
+    output = () if "-fsyntax-only" in modes else ("-o", c.object("x.s"))
+    c.compile_twice(*modes, "-MMD", "-MF", str(c.o / "x.d"), "x.c", *output)
+
+
 def test_dependencies_by_a_variable_are_left_to_the_compiler(c):
     """It appends to a file that others append to as well."""
     c.write("x.c", ONE)
@@ -91,7 +132,7 @@ def test_usual_options_hit_for_another_object_and_directory(c, option):
 # Entries of the option table whose outputs only observation knows.
 NAMING = (
     "--coverage", "-fcallgraph-info", "-flto", "-fprofile", "-frecord-gcc-switches", "-fstack-usage", "-ftest-coverage", "-fverbose-asm",
-    "-gsplit-dwarf", "-gz",
+    "-gsplit-dwarf",
 )  # fmt: skip
 
 
@@ -118,8 +159,8 @@ def test_what_names_the_object_is_not_taken_for_another_object(c, options):
         pytest.skip("gcc's")
     c.write("x.c", ONE)
     args = (*options, *(() if "-S" in options else ("-c",)), "x.c")
-    named = next(o for o in options if o.startswith(NAMING))
-    if c.left_out(f"C without observation: {next(n for n in NAMING if named.startswith(n))}", *args, "-o", c.object()):
+    named = next((n for n in NAMING for o in options if o.startswith(n)), None)
+    if named is not None and c.left_out(f"C without observation: {named}", *args, "-o", c.object()):
         return
     first = c.expect("miss", *args, "-o", c.object())
     assert c.expect("hit", *args, "-o", c.object()) == first
@@ -135,6 +176,52 @@ def test_files_beside_the_object_come_back(c):
         return
     done = c.compile_twice(*args)
     assert {"x.o", "x.dwo", "x.gcno", "x.su"} <= done.names()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "made"),
+    [
+        ("gcc", ("-O2", "-fdump-tree-optimized", "-fdump-tree-original=asked.txt"), "asked.txt"),
+        ("gcc", ("-fdump-rtl-expand", "-dA"), None),
+        ("gcc", ("-aux-info", "sub/x.proto"), "sub/x.proto"),
+        ("clang", ("-Wall", "--serialize-diagnostics", "x.dia"), "x.dia"),
+        ("clang", ("-O2", "-foptimization-record-file=sub/x.yaml"), "sub/x.yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_files_of_other_names_come_back(c, name, words, made):
+    """What dumps, records and diagnostics are for is to be read by another program, which does not ask where they come from."""
+    if c.name != name:
+        pytest.skip(f"{name}'s")
+    c.write("x.c", "int f(int x) { int unused; return x * 2; }\n")
+    c.write("sub/there", "")
+    option = next(o for o in ("-fdump", "-aux-info", "--serialize-diagnostics", "-foptimization-record-file=") if o in " ".join(words))
+    args = (*words, "-c", "x.c", "-o", c.object())
+    if c.left_out(f"C without observation: {option}", *args):
+        return
+    c.expect("miss", *args)
+    plain = (c.p / made).read_bytes() if made else b""
+    if made:
+        (c.p / made).unlink()
+    c.expect("hit", *args)
+    assert made is None or (c.p / made).read_bytes() == plain
+    c.expect("miss", *args[:-1], c.object("y.o"))
+
+
+def test_what_clang_gave_as_bitcode_is_compiled_from_the_cache(c):
+    """The second half of a distributed ThinLTO build: -x ir, with the index that the link before it made."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    c.write("x.c", ONE)
+    subprocess.run(["clang", "-O2", "-flto=thin", "-c", "x.c", "-o", "x.bc"], cwd=c.p, check=True)
+    args = ("-O2", "-x", "ir", "x.bc", "-fthinlto-index=/dev/null", "-c", "-o", c.object())
+    if c.left_out("C without observation: ir", *args):
+        return
+    c.compile_twice(*args)
+    c.compile_twice("-O2", "-c", "x.bc", "-o", c.object())
+    c.write("x.c", ONE.replace("1", "2"))
+    subprocess.run(["clang", "-O2", "-flto=thin", "-c", "x.c", "-o", "x.bc"], cwd=c.p, check=True)
+    c.expect("miss", *args)
 
 
 def test_a_profile_that_is_used_counts(c):
@@ -249,7 +336,7 @@ def test_what_is_not_cached_is_run_by_the_client_and_counted_by_its_reason(c, re
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("gcc", "-fdump-tree-all"), ("gcc", "-ftime-report"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
+    [("gcc", "-fmem-report"), ("gcc", "-ftime-report"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
 )
 def test_options_that_are_refused_are_counted_by_their_names(c, name, option):
     """What they write belongs to one run, or to a cache of the compiler's own."""

@@ -11,14 +11,18 @@ HOME = {"HOME": "/h"}
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("10G", 10 << 30), ("512M", 512 << 20), ("1048576", 1 << 20), (" 2 k ", 2048), ("1TiB", 1 << 40), ("5MB", 5 << 20)]
+    ("text", "size"),
+    [
+        *(("10G", 10 << 30), ("512M", 512 << 20), ("1048576", 1 << 20), (" 2 k ", 2048), ("1TiB", 1 << 40), ("5MB", 5 << 20)),
+        *(("1.5G", 3 << 29), ("0.5k", 512), ("1P", 1 << 50), ("123456789012345", 123456789012345)),
+    ],
 )
 def test_sizes_are_written_in_many_ways(text, size):
     """sccache takes them with and without a unit."""
     assert config.parse_size(text, "X") == size
 
 
-@pytest.mark.parametrize("text", ["", "G", "10X", "-1", "1.5G", "ten"])
+@pytest.mark.parametrize("text", ["", "G", "10X", "-1", "1.5.2G", ".5G", "9" * 400, "ten"])
 def test_what_is_no_size_is_named(text):
     """A cache of the wrong size would fill a disk, or never hit."""
     with pytest.raises(ConfigError, match="SCCACHE_CACHE_SIZE"):

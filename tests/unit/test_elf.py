@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.elf import HEAD_BYTES, Image, read_image, takes_environment
+from sccache_py.elf import HEAD_BYTES, Image, hides_text, read_image, takes_environment
 
 
 def head(path: str | Path) -> Image:
@@ -67,3 +67,32 @@ def test_a_library_that_is_no_crate_does_not_count():
     if libc is None:
         pytest.skip("libc is elsewhere")
     assert not takes_environment(libc.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("options", "hidden"),
+    [
+        ("", False),
+        ("-g", False),
+        ("-gz", False),
+        ("-g -gz", True),
+        ("-g -gz=zlib-gnu", True),
+        ("-g -gz -m32", True),
+        ("-g -m32", False),
+        ("-g -Wa,--compress-debug-sections", True),
+        ("-flto", False),
+    ],
+)
+def test_compressed_sections_hide_what_is_in_them(tmp_path, options, hidden):
+    """A path in them is not found by a search, so they must be noticed, whichever option made them."""
+    (tmp_path / "x.c").write_text("int f(int x) { return x + 1; }\n")
+    subprocess.run(["gcc", *options.split(), "-c", "x.c"], cwd=tmp_path, check=True)
+    data = (tmp_path / "x.o").read_bytes()
+    assert hides_text(memoryview(data)) == hidden
+    assert hides_text(memoryview(data[:-64]))  # what cannot be understood is not said to be plain
+
+
+def test_what_is_no_elf_file_hides_nothing():
+    """Depfiles, assembly, Rust's metadata."""
+    assert not hides_text(memoryview(b""))
+    assert not hides_text(memoryview(b"x.o: x.c\n" * 10))

@@ -17,6 +17,7 @@ HERE = Surroundings(
     cache_location='Local disk: "/home/u/.cache/sccache-py"',
     cache_size=3 * 1024**2 + 7,
     max_cache_size=10 * 1024**3,
+    basedirs=["/src/one", "/src/two"],
     jobserver={"size": 8, "in_use": 2, "waits": 3, "wait_total_s": 1.25},
 )
 
@@ -79,6 +80,8 @@ crate-type                             2
 -                                      1
 
 Cache location                  Local disk: "/home/u/.cache/sccache-py"
+Base directories                /src/one, /src/two
+Use direct/preprocessor mode?   no
 Version (client)                0.1.0
 Cache size                             3 MiB
 Max cache size                        10 GiB
@@ -103,6 +106,7 @@ def test_nothing_counted_is_shown_as_nothing() -> None:
     text = as_text(Stats(), Surroundings(version="0.1.0"))
     assert "Cache hits rate                       -\n" in text
     assert "Average compiler                  0.000 s\n" in text
+    assert "Base directories                (none)\n" in text
     assert "reasons" not in text
     assert "Cache size" not in text
     assert Stats().is_empty()
@@ -144,7 +148,7 @@ def test_json_has_sccaches_keys_and_shapes() -> None:
     assert stats["compiler_write_duration"] == {"secs": 3, "nanos": 21_100_000}
     assert stats["not_cached"] == {"crate-type": 2, "-": 1}
     assert (value["cache_size"], value["max_cache_size"]) == (3 * 1024**2 + 7, 10 * 1024**3)
-    assert (value["version"], value["basedirs"]) == ("0.1.0", [])
+    assert (value["version"], value["basedirs"]) == ("0.1.0", ["/src/one", "/src/two"])
     assert value["jobserver"] == {"size": 8, "in_use": 2, "waits": 3, "wait_total_s": 1.25}
     assert value["probes"] == {"hits": 0, "misses": 0}
     assert (value["joined_flights"], value["verify"]) == (0, {"verified": 0, "differences": 0})
