@@ -128,6 +128,42 @@ def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
     world.changes_text("asset", "three\n", *using(world, macros, 'm::size!("asset")'))
 
 
+def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros):
+    """rust-embed makes a constant of it, which a server sends as Last-Modified."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "x")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    later, sooner = (lambda s=s: os.utime(path, (s, s)) for s in (1_700_000_000, 1_600_000_000))
+    world.changes(later, sooner, *using(world, macros, 'm::modified!("asset")'))
+
+
+def test_a_file_that_a_macro_only_reads_may_have_been_touched(world, macros):
+    """Else no clone would ever find what another one has stored."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("query.sql", "select 1\n")
+    args = using(world, macros, 'm::content!("query.sql")')
+    world.compile_twice(*args)
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    world.expect("hit", *args)
+
+
+def test_a_program_under_a_macro_sees_when_a_file_was_changed(world, macros):
+    """git-version asks `git describe --dirty`, which takes a file for unchanged by its size and time, and reads it otherwise."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("tracked/file.txt", "one\n")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    git = ("git", "-C", str(path.parent), "-c", "user.name=x", "-c", "user.email=x@localhost")
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=first")):
+        subprocess.run([*git, *words], env=world.env, check=True)
+
+    def leave(text: str, seconds: int) -> None:
+        path.write_text(text)
+        os.utime(path, (seconds, seconds))
+
+    args = using(world, macros, 's::says!("git|-C|tracked|--no-optional-locks|describe|--always|--dirty")')
+    world.changes(lambda: leave("two\n", 1_700_000_000), lambda: leave("one\n", 1_600_000_000), *args)
+
+
 def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
     """Both exist."""
     world.needs_observation(NO_MACRO_READS)
