@@ -62,8 +62,20 @@ IGNORED_VARIABLES = {
     "RUST_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_LIB_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_MIN_STACK": "the size of threads' stacks",
+    "SCCACHE_DIR": "the server's, not the compiler's",
+    "SCCACHE_ERROR_LOG": "the server's, not the compiler's",
+    "SCCACHE_IDLE_TIMEOUT": "the server's, not the compiler's",
+    "SCCACHE_INCREMENTAL": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_JOBS": "the server's, not the compiler's",
+    "SCCACHE_LOG": "the server's, not the compiler's",
+    "SCCACHE_NO_CACHE": "what the caller wishes of us; what is stored is the same",
     "SCCACHE_PY_LEASE": "ours: the job token that it runs under",
     "SCCACHE_PY_OBSERVE": "ours",
+    "SCCACHE_RECACHE": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_SERVER_UDS": "the server's, not the compiler's",
+    "SCCACHE_TRACE": "the server's, not the compiler's",
+    "SCCACHE_VERIFY": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_WORKERS": "the server's, not the compiler's",
     "TEMP": "where temporary files go",
     "TERM": "whether colours are wanted reaches the compiler as an argument, which is in the key",
     "TMP": "where temporary files go",
@@ -71,7 +83,9 @@ IGNORED_VARIABLES = {
 }
 
 # Of these the reason does not hold for a proc-macro or a plugin: what it asks for may go into the output.
-_FOR_THE_COMPILER_ALONE = frozenset(("COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"))
+_FOR_THE_COMPILER_ALONE = {"COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
+    name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")
+)
 
 # A macro that starts one of these asks for the time; others look at the clock without telling it (git).
 _CLOCKS = frozenset(("date",))

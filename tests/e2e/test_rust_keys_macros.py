@@ -244,6 +244,14 @@ def test_any_variable_counts_for_a_macro_that_takes_all(world, macros, before):
     world.changes_env("APP_COLOUR", before, "blue", *using(world, macros, 'v::variables!("APP_")'))
 
 
+def test_what_is_wished_of_the_cache_is_nothing_to_a_macro_that_takes_all(world, macros):
+    """SCCACHE_RECACHE would store where only SCCACHE_RECACHE finds it, and SCCACHE_VERIFY would find nothing to compare with."""
+    args = using(world, macros, 'v::variables!("NO_SUCH_")')
+    world.expect("miss", *args, env={"SCCACHE_RECACHE": "1"})
+    world.expect("hit", *args)
+    world.expect("hit", *args, env={"SCCACHE_VERIFY": "1000", "SCCACHE_LOG": "debug", "SCCACHE_INCREMENTAL": "1"})
+
+
 def test_a_macro_that_takes_all_is_found_behind_a_normal_crate(world, macros):
     """Loaded is loaded, whoever named it."""
     world.needs_observation(NO_MACRO_VARIABLES)
@@ -393,7 +401,7 @@ def test_the_text_of_path_counts_where_a_macro_asks_for_it(world, macros):
     world.changes_env("PATH", path, f"{path}:/nowhere", *using(world, macros, 'm::variable!("PATH")'))
 
 
-@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH"])
+@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS"])
 def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
     """The compiler's colours come from its arguments, and rustc says nothing of the variable."""
     world.needs_observation(NO_MACRO_VARIABLES)
