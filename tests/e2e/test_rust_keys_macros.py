@@ -47,6 +47,35 @@ def test_a_macro_behind_a_normal_crate_is_seen_too(world, macros):
     world.changes_text("query.sql", "select 2\n", *args)
 
 
+def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, macros):
+    """rustc opens all files that begin like it: what other flags have left in a target directory, what `cargo check` writes meanwhile."""
+    world.needs_observation("dep-info names no libraries")
+    deps = world.p / "deps"
+    deps.mkdir()
+
+    def build(*words: str) -> None:
+        subprocess.run([world.compiler, "--edition=2021", "--out-dir", "deps", *words], cwd=world.p, env=world.env, check=True)
+
+    world.write("m.rs", (macros / "m.rs").read_text())
+    world.write("front.rs", "pub use m::content;\n")
+    right, other = "-00000000000000aa", "-00000000000000bb"
+    for end, emit in ((right, "link"), (other, "link,metadata")):
+        build("--crate-type=proc-macro", f"--emit={emit}", f"-Cmetadata={end}", f"-Cextra-filename={end}", "m.rs")
+    build("--crate-type=lib", "-Cextra-filename=-00000000000000cc", f"--extern=m=deps/libm{right}.so", "front.rs")
+    world.write("query.sql", "select 1\n")
+    world.write("src/lib.rs", 'pub const S: &str = front::content!("query.sql");\n')
+    args = (*LIB, *world.out, "-Ldependency=deps", "--extern=front=deps/libfront-00000000000000cc.rlib", "src/lib.rs")
+    world.compile_twice(*args)
+    for left in deps.glob(f"*{other}*"):
+        left.write_bytes(b"another")
+    world.expect("hit", *args)
+    for left in deps.glob(f"*{other}*"):
+        left.unlink()
+    world.expect("hit", *args)
+    build("--crate-type=proc-macro", f"-Cmetadata={right}", f"-Cextra-filename={right}", "-Cstrip=debuginfo", "m.rs")
+    world.expect("miss", *args)
+
+
 def test_a_file_that_a_macro_looked_for_in_vain_is_a_condition(world, macros):
     """A configuration file that appears changes what the macro makes."""
     world.needs_observation(NO_MACRO_READS)
