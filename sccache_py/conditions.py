@@ -62,8 +62,20 @@ IGNORED_VARIABLES = {
     "RUST_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_LIB_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_MIN_STACK": "the size of threads' stacks",
+    "SCCACHE_DIR": "the server's, not the compiler's",
+    "SCCACHE_ERROR_LOG": "the server's, not the compiler's",
+    "SCCACHE_IDLE_TIMEOUT": "the server's, not the compiler's",
+    "SCCACHE_INCREMENTAL": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_JOBS": "the server's, not the compiler's",
+    "SCCACHE_LOG": "the server's, not the compiler's",
+    "SCCACHE_NO_CACHE": "what the caller wishes of us; what is stored is the same",
     "SCCACHE_PY_LEASE": "ours: the job token that it runs under",
     "SCCACHE_PY_OBSERVE": "ours",
+    "SCCACHE_RECACHE": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_SERVER_UDS": "the server's, not the compiler's",
+    "SCCACHE_TRACE": "the server's, not the compiler's",
+    "SCCACHE_VERIFY": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_WORKERS": "the server's, not the compiler's",
     "TEMP": "where temporary files go",
     "TERM": "whether colours are wanted reaches the compiler as an argument, which is in the key",
     "TMP": "where temporary files go",
@@ -71,7 +83,9 @@ IGNORED_VARIABLES = {
 }
 
 # Of these the reason does not hold for a proc-macro or a plugin: what it asks for may go into the output.
-_FOR_THE_COMPILER_ALONE = frozenset(("COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"))
+_FOR_THE_COMPILER_ALONE = {"COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
+    name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")
+)
 
 # A macro that starts one of these asks for the time; others look at the clock without telling it (git).
 _CLOCKS = frozenset(("date",))
@@ -88,6 +102,9 @@ _INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ru
 _SEARCHERS = re.compile(
     r"rustc|clippy-driver|(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9.]+)?|collect2|lto-wrapper|(.*-|.*\.)?(ld|lld)(\..*)?"
 )
+
+# Whose output tells of no file when it was changed, though they look at files and are told.
+_TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|(.*-)?(as|ar|nm|ranlib|strip|objcopy|dwp|mold|cc1|cc1plus|lto1)(-[0-9.]+)?")
 
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
@@ -106,6 +123,7 @@ class Draft:
     listed: list[str]
     asked: list[str]
     outputs: list[str]
+    dated: list[str] = field(default_factory=list)  # of which also counts when they were changed last
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
 
 
@@ -191,16 +209,27 @@ def judge(
 
     # A macro may ask where a directory really is; C's compilers only see that it is there.
     implied = set() if plan.language == "Rust" else _ancestors(read)
+    # That the output directory was there decides nothing: a hit that cannot write into it is none.
+    present = [p for p in condition(seen.present) if p not in plan.may_write and p not in implied]
     return Draft(
         read=read,
-        # That the output directory was there decides nothing: a hit that cannot write into it is none.
-        present=[p for p in condition(seen.present) if p not in plan.may_write and p not in implied],
+        present=present,
+        dated=_dated(seen, present) if plan.language == "Rust" else [],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
         sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
     )
+
+
+def _dated(seen: Observation, present: Iterable[str]) -> list[str]:
+    """What a macro, or a program that a macro started, may tell the age of: rust-embed does, and `git describe --dirty` goes by it.
+
+    That it only looked whether the file is there cannot be seen.  Of an open file nobody knows who asked: it counts by its content alone.
+    """
+    told = set().union(*(paths for who, paths in seen.dated.items() if not _TIMELESS.fullmatch(who)))
+    return [p for p in present if p in told]
 
 
 def search_path(value: str | None) -> list[str] | None:

@@ -86,6 +86,7 @@ class _Reader:
         self.asked: set[str] = set()
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
+        self.dated: dict[str, set[str]] = {}
         self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
         self.path_asked_by: set[str] = set()
@@ -116,7 +117,10 @@ class _Reader:
             elif kind in "PXxY":
                 self._process(kind, pid, text1, text2)
             else:
-                self._path(kind, error, self._name(text1), text2)
+                path = self._name(text1)
+                self._path(kind, error, path, text2)
+                if kind == "S" and not error and path not in self.made:
+                    self.dated.setdefault(text2 or self.image_of.get(pid, ""), set()).add(path)
         if not self.images:
             return Reason.RECORD_LOST
         # Every exec that was begun must show up as an image that announced itself: what does not is static, setuid or of another libc,
@@ -239,6 +243,7 @@ class _Reader:
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,
+            dated={who: {p for p in paths if p in self.present} for who, paths in self.dated.items()},
             linked=self.linked,
             path_asked_by=self.path_asked_by,
             written=list(self.written),

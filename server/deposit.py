@@ -27,6 +27,7 @@ from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
+from sccache_py.server.candidates import passed_over
 from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, open_regular
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.look import FileLook
@@ -83,12 +84,22 @@ def draft_observed(
         return seen
     draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
     if isinstance(draft, Draft):
+        rejected = _passed_over(plan, draft.read)
+        draft.read = [path for path in draft.read if path not in rejected]
+        draft.present = [path for path in draft.present if path not in rejected]
         macros = [_macro(path) for path in draft.read if path.endswith(".so") and path not in seen.linked]
         if any(m.makes_own_calls for m in macros):
             return Reason.PLUGIN_UNSEEN
         if any(m.takes_environment for m in macros):
             draft.asked = asked_by_all(draft.asked, env)
     return draft
+
+
+def _passed_over(plan: Plan, read: list[str]) -> set[str]:
+    try:
+        return passed_over(read, plan.known_inputs, plan.list_free) if plan.language == "Rust" else set()
+    except (OSError, ValueError):  # gone, or empty
+        return set()
 
 
 class _Macro(NamedTuple):

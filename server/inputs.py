@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sccache_py.conditions import Draft, search_path, value_of
@@ -179,6 +179,10 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
         variant.present.append((fold(path), state))
+    for path in draft.dated:
+        reason = _take_date(path, sight, fold, began_ns, variant)
+        if reason is not None:
+            return reason
 
     absent: dict[str, dict[str, None]] = {}
     for path in draft.absent:
@@ -199,6 +203,21 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
         if names is None:
             return Reason.INPUT_VANISHED
         variant.listed.append((fold(path), names))
+    return None
+
+
+def _take_date(path: str, sight: Sight, fold: Callable[[str], str], began_ns: int, variant: Variant) -> Reason | None:
+    """When a file was changed last.  A directory changes with every name in it: those that count are conditions of their own."""
+    try:
+        st = os.stat(path)
+    except OSError:
+        return Reason.INPUT_VANISHED
+    if not stat.S_ISREG(st.st_mode):
+        return None
+    if st.st_ctime_ns >= began_ns:
+        log.info("input too new: %s", path)
+        return Reason.INPUT_TOO_NEW
+    variant.present.append((fold(path), sight.modified(path) or b""))
     return None
 
 

@@ -176,15 +176,26 @@ NOTED_POINTER(stream_kind(mode), path, freopen64, (const char *path, const char 
 
 /* ---- look, do not touch ---- */
 
-#define STAT(name) \
-	NOTED('S', AT_FDCWD, path, name, (const char *path, void *st), (path, st))
-#define STATAT(name) \
-	NOTED('S', dir, path, name, (int dir, const char *path, void *st, int flags), (dir, path, st, flags))
+static __attribute__((noinline)) int
+looked_at(int dir, const char *path, const void *caller, int result)
+{
+	record_look(result < 0 ? errno : 0, dir, path, is_plugin(caller) ? BY_PLUGIN : BY_PROGRAM);
+	return result;
+}
+
+/* what tells when a file was changed */
+#define LOOKED(dir, path, name, params, args) \
+	OURS(int, name, params) \
+	{ \
+		NEXT(int, name, params, -1) \
+		return looked_at(dir, path, __builtin_return_address(0), real args); \
+	}
+
+#define STAT(name) LOOKED(AT_FDCWD, path, name, (const char *path, void *st), (path, st))
+#define STATAT(name) LOOKED(dir, path, name, (int dir, const char *path, void *st, int flags), (dir, path, st, flags))
 /* what a program compiled with glibc before 2.33 calls */
-#define XSTAT(name) \
-	NOTED('S', AT_FDCWD, path, name, (int version, const char *path, void *st), (version, path, st))
-#define XSTATAT(name) \
-	NOTED('S', dir, path, name, (int version, int dir, const char *path, void *st, int flags), \
+#define XSTAT(name) LOOKED(AT_FDCWD, path, name, (int version, const char *path, void *st), (version, path, st))
+#define XSTATAT(name) LOOKED(dir, path, name, (int version, int dir, const char *path, void *st, int flags), \
 	    (version, dir, path, st, flags))
 
 STAT(stat)
@@ -199,12 +210,11 @@ XSTAT(__lxstat)
 XSTAT(__lxstat64)
 XSTATAT(__fxstatat)
 XSTATAT(__fxstatat64)
-STAT(statfs)
-STAT(statfs64)
-STAT(statvfs)
-STAT(statvfs64)
-NOTED('S', dir, path, statx, (int dir, const char *path, int flags, unsigned mask, void *st),
-    (dir, path, flags, mask, st))
+NOTED('S', AT_FDCWD, path, statfs, (const char *path, void *st), (path, st))
+NOTED('S', AT_FDCWD, path, statfs64, (const char *path, void *st), (path, st))
+NOTED('S', AT_FDCWD, path, statvfs, (const char *path, void *st), (path, st))
+NOTED('S', AT_FDCWD, path, statvfs64, (const char *path, void *st), (path, st))
+LOOKED(dir, path, statx, (int dir, const char *path, int flags, unsigned mask, void *st), (dir, path, flags, mask, st))
 NOTED('S', AT_FDCWD, path, access, (const char *path, int mode), (path, mode))
 NOTED('S', AT_FDCWD, path, eaccess, (const char *path, int mode), (path, mode))
 NOTED('S', AT_FDCWD, path, euidaccess, (const char *path, int mode), (path, mode))
@@ -409,6 +419,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 		return noted('W', AT_FDCWD, PATH(a), RESULT);
 	case SYS_stat:
 	case SYS_lstat:
+		return looked_at(AT_FDCWD, PATH(a), __builtin_return_address(0), RESULT);
 	case SYS_access:
 	case SYS_readlink:
 		return noted('S', AT_FDCWD, PATH(a), RESULT);
@@ -438,6 +449,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 #ifdef SYS_statx
 	case SYS_statx:
 #endif
+		return looked_at((int)a, PATH(b), __builtin_return_address(0), RESULT);
 #ifdef SYS_faccessat2
 	case SYS_faccessat2:
 #endif

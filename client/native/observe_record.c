@@ -255,8 +255,8 @@ record_relative(char kind, int error, int dir, const char *path, const struct te
 		lose();
 }
 
-void
-record_path(char kind, int error, int dir, const char *path)
+static void
+record_one(char kind, int error, int dir, const char *path, const struct text *text2)
 {
 	int saved = errno;
 	struct text text1;
@@ -264,12 +264,26 @@ record_path(char kind, int error, int dir, const char *path)
 	if (!is_worth(error, path) || !recording())
 		return;
 	if (*path != '/') {
-		record_relative(kind, error, dir, path, NULL);
+		record_relative(kind, error, dir, path, text2);
 	} else if (strcmp(path, own)) {
 		text1 = (struct text){{path}, {strnlen(path, PATH_MAX)}};
-		put(kind, error, &text1, NULL);
+		put(kind, error, &text1, text2);
 	}
 	errno = saved;
+}
+
+void
+record_path(char kind, int error, int dir, const char *path)
+{
+	record_one(kind, error, dir, path, NULL);
+}
+
+void
+record_look(int error, int dir, const char *path, enum asker by)
+{
+	static const struct text plugin = {{"plugin"}, {sizeof("plugin") - 1}};
+
+	record_one('S', error, dir, path, by == BY_PLUGIN ? &plugin : NULL);
 }
 
 void

@@ -19,7 +19,14 @@ void record_begin(void);
  * or that the kernel could not read or found too long. */
 void record_path(char kind, int error, int dir, const char *path);
 
-/* The same with two paths, each relative to its own directory. */
+/* Who asks for a variable, or looks at a file: the program, a library that it opened by
+ * itself, or the C library, which looks along PATH for a program. */
+enum asker { BY_PROGRAM, BY_PLUGIN, BY_SEARCH };
+
+/* Records that a path was looked at by a function that also tells when it was changed. */
+void record_look(int error, int dir, const char *path, enum asker by);
+
+/* Records kind and error with two paths, each relative to its own directory. */
 void record_paths(char kind, int error, int dir, const char *path, int dir2, const char *path2);
 
 /* Records what an open descriptor refers to. */
@@ -33,10 +40,6 @@ void record_text(char kind, int error, const char *text);
 
 /* What getenv returns, unrecorded; nothing behind it takes a lock. */
 char *variable(const char *name);
-
-/* Who asks for a variable: the program, a library that it opened by itself, or the C
- * library, which looks along PATH for a program. */
-enum asker { BY_PROGRAM, BY_PLUGIN, BY_SEARCH };
 
 /* Records once for each image, asker and answer that a variable was asked for. */
 void record_variable(const char *name, int is_set, enum asker by);

@@ -421,6 +421,10 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
 #[proc_macro] pub fn canonical(t: TokenStream) -> TokenStream { literal(fs::canonicalize(text(t)).unwrap().display().to_string()) }
 #[proc_macro] pub fn target(t: TokenStream) -> TokenStream { literal(fs::read_link(text(t)).unwrap().display().to_string()) }
 #[proc_macro] pub fn size(t: TokenStream) -> TokenStream { literal(fs::metadata(text(t)).unwrap().len().to_string()) }
+/// As rust-embed does: when the file was changed last.
+#[proc_macro] pub fn modified(t: TokenStream) -> TokenStream {
+    literal(format!("{:?}", fs::metadata(text(t)).unwrap().modified().unwrap()))
+}
 #[proc_macro] pub fn kind(t: TokenStream) -> TokenStream {
     literal(match fs::symlink_metadata(text(t)) { Err(_) => "none".into(), Ok(m) => format!("{:?}", m.file_type().is_dir()) })
 }

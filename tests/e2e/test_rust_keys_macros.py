@@ -47,6 +47,35 @@ def test_a_macro_behind_a_normal_crate_is_seen_too(world, macros):
     world.changes_text("query.sql", "select 2\n", *args)
 
 
+def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, macros):
+    """rustc opens all files that begin like it: what other flags have left in a target directory, what `cargo check` writes meanwhile."""
+    world.needs_observation("dep-info names no libraries")
+    deps = world.p / "deps"
+    deps.mkdir()
+
+    def build(*words: str) -> None:
+        subprocess.run([world.compiler, "--edition=2021", "--out-dir", "deps", *words], cwd=world.p, env=world.env, check=True)
+
+    world.write("m.rs", (macros / "m.rs").read_text())
+    world.write("front.rs", "pub use m::content;\n")
+    right, other = "-00000000000000aa", "-00000000000000bb"
+    for end, emit in ((right, "link"), (other, "link,metadata")):
+        build("--crate-type=proc-macro", f"--emit={emit}", f"-Cmetadata={end}", f"-Cextra-filename={end}", "m.rs")
+    build("--crate-type=lib", "-Cextra-filename=-00000000000000cc", f"--extern=m=deps/libm{right}.so", "front.rs")
+    world.write("query.sql", "select 1\n")
+    world.write("src/lib.rs", 'pub const S: &str = front::content!("query.sql");\n')
+    args = (*LIB, *world.out, "-Ldependency=deps", "--extern=front=deps/libfront-00000000000000cc.rlib", "src/lib.rs")
+    world.compile_twice(*args)
+    for left in deps.glob(f"*{other}*"):
+        left.write_bytes(b"another")
+    world.expect("hit", *args)
+    for left in deps.glob(f"*{other}*"):
+        left.unlink()
+    world.expect("hit", *args)
+    build("--crate-type=proc-macro", f"-Cmetadata={right}", f"-Cextra-filename={right}", "-Cstrip=debuginfo", "m.rs")
+    world.expect("miss", *args)
+
+
 def test_a_file_that_a_macro_looked_for_in_vain_is_a_condition(world, macros):
     """A configuration file that appears changes what the macro makes."""
     world.needs_observation(NO_MACRO_READS)
@@ -128,6 +157,42 @@ def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
     world.changes_text("asset", "three\n", *using(world, macros, 'm::size!("asset")'))
 
 
+def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros):
+    """rust-embed makes a constant of it, which a server sends as Last-Modified."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "x")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    later, sooner = (lambda s=s: os.utime(path, (s, s)) for s in (1_700_000_000, 1_600_000_000))
+    world.changes(later, sooner, *using(world, macros, 'm::modified!("asset")'))
+
+
+def test_a_file_that_a_macro_only_reads_may_have_been_touched(world, macros):
+    """Else no clone would ever find what another one has stored."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("query.sql", "select 1\n")
+    args = using(world, macros, 'm::content!("query.sql")')
+    world.compile_twice(*args)
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    world.expect("hit", *args)
+
+
+def test_a_program_under_a_macro_sees_when_a_file_was_changed(world, macros):
+    """git-version asks `git describe --dirty`, which takes a file for unchanged by its size and time, and reads it otherwise."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("tracked/file.txt", "one\n")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    git = ("git", "-C", str(path.parent), "-c", "user.name=x", "-c", "user.email=x@localhost")
+    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=first")):
+        subprocess.run([*git, *words], env=world.env, check=True)
+
+    def leave(text: str, seconds: int) -> None:
+        path.write_text(text)
+        os.utime(path, (seconds, seconds))
+
+    args = using(world, macros, 's::says!("git|-C|tracked|--no-optional-locks|describe|--always|--dirty")')
+    world.changes(lambda: leave("two\n", 1_700_000_000), lambda: leave("one\n", 1_600_000_000), *args)
+
+
 def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
     """Both exist."""
     world.needs_observation(NO_MACRO_READS)
@@ -206,6 +271,14 @@ def test_any_variable_counts_for_a_macro_that_takes_all(world, macros, before):
     """Nobody can see which of them it used: so with such a macro all of them are conditions, and that there is no other."""
     world.needs_observation(NO_MACRO_VARIABLES)
     world.changes_env("APP_COLOUR", before, "blue", *using(world, macros, 'v::variables!("APP_")'))
+
+
+def test_what_is_wished_of_the_cache_is_nothing_to_a_macro_that_takes_all(world, macros):
+    """SCCACHE_RECACHE would store where only SCCACHE_RECACHE finds it, and SCCACHE_VERIFY would find nothing to compare with."""
+    args = using(world, macros, 'v::variables!("NO_SUCH_")')
+    world.expect("miss", *args, env={"SCCACHE_RECACHE": "1"})
+    world.expect("hit", *args)
+    world.expect("hit", *args, env={"SCCACHE_VERIFY": "1000", "SCCACHE_LOG": "debug", "SCCACHE_INCREMENTAL": "1"})
 
 
 def test_a_macro_that_takes_all_is_found_behind_a_normal_crate(world, macros):
@@ -357,7 +430,7 @@ def test_the_text_of_path_counts_where_a_macro_asks_for_it(world, macros):
     world.changes_env("PATH", path, f"{path}:/nowhere", *using(world, macros, 'm::variable!("PATH")'))
 
 
-@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH"])
+@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS"])
 def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
     """The compiler's colours come from its arguments, and rustc says nothing of the variable."""
     world.needs_observation(NO_MACRO_VARIABLES)

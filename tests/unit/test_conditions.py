@@ -147,6 +147,14 @@ def test_where_the_text_of_path_may_be_used_nothing_is_sought(more, path):
     assert draft(Observation(**LINKED, **more), env={"PATH": path}).sought == []
 
 
+def test_when_a_file_changed_counts_for_macros_and_what_they_start():
+    """The compiler and whatever links for it look at files, too, and say nothing of their times."""
+    dated = {name: {"/p/a"} for name in ("rustc", "x86_64-linux-gnu-ld.bfd", "rust-objcopy")}
+    dated |= {"plugin": {"/p/b"}, "git": {"/p/c", "/p/d"}, "": {"/p/e"}}
+    seen = Observation(present=["/p/a", "/p/b", "/p/c", "/p/e"], dated=dated)
+    assert draft(seen).dated == ["/p/b", "/p/c", "/p/e"]
+
+
 def test_a_shell_has_all_of_path():
     """It is a variable of the script."""
     seen = Observation(**{**LINKED, "images": ["/bin/sh"]})

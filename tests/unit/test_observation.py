@@ -233,6 +233,12 @@ def test_what_a_plugin_asked_is_told_apart():
     assert Tape().note("C", "plugin").seen().plugin_clock
 
 
+def test_whose_look_told_the_time_of_a_change_is_told_apart():
+    """A proc-macro's, or that of a program that it starts; what the tree made itself has no time that could count."""
+    tape = Tape().note("W", "/t/made").note("S", "/t/made", "plugin").note("S", "/t/gone", "plugin", error=errno.ENOENT)
+    assert tape.note("S", "/t/a").note("S", "/t/b", "plugin").seen().dated == {"rustc": {"/t/a"}, "plugin": {"/t/b"}}
+
+
 def test_who_asked_for_path_is_told_apart():
     """Looking along it for a program is another use than taking its text."""
     tape = Tape().note("E", "PATH", "search").note("E", "PATH", "search", pid=CHILD)
