@@ -54,9 +54,10 @@ class Compiler:
         if not _are(self.stamps, self.absent, sight):
             return False
         self.checked_at = now
-        stamps = [(path, then) for path, then in self.stamps if not sight.is_watched(path)]
-        absent = [(directory, names) for directory, names in self.absent if not sight.is_watched(directory)]
-        self._steady = sight.dropped, stamps, absent
+        if sight.can_note():
+            stamps = [(path, then) for path, then in self.stamps if not sight.is_watched(path)]
+            absent = [(directory, names) for directory, names in self.absent if not sight.is_watched(directory)]
+            self._steady = sight.dropped, stamps, absent
         return True
 
 

@@ -51,6 +51,14 @@ _serial = itertools.count()
 NEVER = -1
 
 
+class Watched(NamedTuple):
+    """What the kernel says has not changed (watch.py), as of some moment."""
+
+    stamps: Mapping[str, Stamp]  # path → its stat; paths come and go
+    dropped: int
+    added: int
+
+
 class Known(NamedTuple):
     stamp: Stamp
     digest: bytes
@@ -154,12 +162,15 @@ class FileMemo:
         self.news = False  # something that export() gives was learned since the last one
         self._names: dict[str, tuple[Stamp, frozenset[str] | None]] = {}
 
-    def watched(self) -> tuple[Mapping[str, Stamp], int]:
-        """path → its stat, as of now, of what the kernel says has not changed (watch.py); and how often one was taken out of it."""
+    def watched(self) -> Watched:
         if self._watcher is None:
-            return {}, NEVER
+            return Watched({}, NEVER, 0)
         self._watcher.look()
-        return self._watcher.stamps, self._watcher.dropped
+        return Watched(self._watcher.stamps, self._watcher.dropped, self._watcher.added)
+
+    def watches_more_than(self, watched: Watched) -> bool:
+        """Whether a path was put among the watched ones since."""
+        return self._watcher is not None and self._watcher.added != watched.added
 
     def wish(self, path: str) -> None:
         """It was looked at, and may be looked at often: worth watching."""

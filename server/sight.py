@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from sccache_py.keys import names_digest
 from sccache_py.model import Variant
-from sccache_py.server.files import NEVER, FileMemo, State, Steady, coarse_ns, hash_path
+from sccache_py.server.files import NEVER, FileMemo, State, Steady, Watched, coarse_ns, hash_path
 from sccache_py.server.stamps import Stamp, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
@@ -35,7 +35,8 @@ class Sight:
     def __init__(self, memo: FileMemo, watched: bool = True) -> None:
         """watched: take the kernel's word for what is watched; a compile's conditions are taken down from the files themselves."""
         self.memo = memo
-        self._watched, self.dropped = memo.watched() if watched else ({}, NEVER)
+        self._since = memo.watched() if watched else Watched({}, NEVER, 0)
+        self._watched, self.dropped = self._since.stamps, self._since.dropped
         self._seen: dict[str, bytes | None] = {}
         self._budget = _INLINE_FILES
         self._places: dict[str, str] = {}
@@ -47,6 +48,10 @@ class Sight:
     def is_watched(self, path: str) -> bool:
         return path in self._watched
 
+    def can_note(self) -> bool:
+        """Whether what was seen of a path that is watched was seen through that: it was not looked at before and watched after."""
+        return self.dropped != NEVER and not self.memo.watches_more_than(self._since)
+
     def rest_of(self, variant: Variant) -> Variant:
         """What of its conditions must be looked at: all, or those that are in no watched place, if the others held."""
         steady = self.memo.steady(variant)
@@ -54,7 +59,7 @@ class Sight:
 
     def note_that_it_holds(self, variant: Variant) -> None:
         """All its conditions were looked at just now."""
-        if self.dropped == NEVER:
+        if not self.can_note():
             return
         watched = self._watched
         rest = dataclasses.replace(

@@ -89,7 +89,7 @@ class _Unwatchable(Exception):
 
 
 class Watcher:
-    """`stamps`: path → what os.stat said, true as of the last `look`; `dropped`: how often one was taken out of it.
+    """`stamps`: path → what os.stat said, true as of the last `look`; `dropped`, `added`: how often one was taken out of it and put in.
 
     Safe in threads; without inotify `stamps` stays empty.
     """
@@ -97,6 +97,7 @@ class Watcher:
     def __init__(self) -> None:
         self.stamps: dict[str, Stamp] = {}
         self.dropped = 0
+        self.added = 0
         self._lock = threading.RLock()
         self._inotify: Inotify | None = None
         self._mounts = -1
@@ -261,6 +262,7 @@ class Watcher:
                 for path in paths:
                     stamp = self._pending.pop(path, None)
                     if stamp is not None:
+                        self.added += 1  # first: who sees the path sees that, too
                         self.stamps[path] = stamp
 
     def _watch(self, path: str) -> None:
