@@ -76,7 +76,7 @@ class Parts:
         self.runner = Runner(client if client is not None and self.observer.library is not None else None)
         self.pool = TokenPool(settings.jobs or processors(), Memory().available_kib if settings.memory_admission else None)
         self.jobs = Jobs()
-        second = SecondChance(self.memo, self.keeper, self.threads)
+        second = SecondChance(self.memo, self.keeper, self.threads, lambda work: self.listener.in_background(work))
         self.pipeline = Pipeline(
             memo=self.memo,
             planner=Planner(settings, self.memo, Toolchains(self.memo, self.threads.executor), self.observer, self.threads),

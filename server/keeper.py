@@ -191,6 +191,8 @@ class Keeper:
                     os.unlink(path)
             return False
         self._manifests.keep(recipe, variants)
+        if also is not None:
+            self._manifests.pop(also[0], None)
         self._results.keep(variant.result, result)
         self._files.pop(variant.result, None)
         if self.stored is not None:
@@ -220,11 +222,11 @@ class Keeper:
     async def lead_to(self, recipe: bytes, variant: Variant) -> None:
         """Enter further conditions under which a result that is stored may be used."""
         known = self._manifests.find(recipe) or []
-        variants: list[Variant] | None = [variant, *(v for v in known if v != variant)][: entry.MAX_VARIANTS]
+        self._manifests.keep(recipe, [variant, *(v for v in known if v != variant)][: entry.MAX_VARIANTS])
         if not self.read_only:
             variants = await self._ask(lambda: self._enter(recipe, variant, beside=True), None, "cache_write_errors")
-        if variants is not None:
-            self._manifests.keep(recipe, variants)
+            if variants is not None:
+                self._manifests.keep(recipe, variants)
 
     def _is_stored(self, digest: bytes) -> bool:
         try:

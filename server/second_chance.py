@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ class SecondChance:
     memo: FileMemo
     keeper: Keeper
     threads: Threads
+    in_background: Callable[[Awaitable[None]], None]
     _texts: dict[tuple[bytes, bool], _Text] = field(default_factory=dict)
 
     async def find(self, job: Job) -> Stored | None:
@@ -71,17 +72,24 @@ class SecondChance:
         recipe = await self.threads.run(lambda: self._recipe(job))
         if recipe is None:
             return None
-        for known in await self.keeper.manifest(recipe):
-            variant = await self.threads.run(lambda known=known: self._as_of_now(job, known))  # type: ignore[misc]
-            if variant is None:
-                continue
-            result = self.keeper.result_now(variant.result) or await self.keeper.result(variant.result)
-            if result is not None:
-                log.info("second chance: %s", job.plan.source)
-                await self.keeper.lead_to(job.recipe, variant)
-                self.keeper.mark_used(recipe, variant.result, result)
-                return variant, result
-        return None
+        remembered = self.keeper.manifest_now(recipe)
+        variant = await self._first_as_of_now(job, remembered) if remembered else None
+        if variant is None:
+            variant = await self._first_as_of_now(job, await self.keeper.manifest(recipe))
+        if variant is None:
+            return None
+        result = self.keeper.result_now(variant.result) or await self.keeper.result(variant.result)
+        if result is None:
+            return None
+        log.info("second chance: %s", job.plan.source)
+        # A manifest with 30 variants takes 10 ms to change.
+        self.in_background(self.keeper.lead_to(job.recipe, variant))
+        self.keeper.mark_used(recipe, variant.result, result)
+        return variant, result
+
+    async def _first_as_of_now(self, job: Job, variants: list[Variant]) -> Variant | None:
+        """The conditions with today's digests of the first of them that holds but for comments."""
+        return await self.threads.run(lambda: next(filter(None, (self._as_of_now(job, known) for known in variants)), None))
 
     async def second(self, job: Job, variant: Variant, result: Result) -> Second | None:
         """Under what a compile that is about to be stored may be found again."""
@@ -135,19 +143,8 @@ class SecondChance:
         return recipe.key()
 
     def _as_of_now(self, job: Job, known: Variant) -> Variant | None:
-        """The conditions with today's digests, if they hold but for comments; for a thread."""
+        """For a thread."""
         roles, sight = job.plan.roles, job.sight
-        rest = dataclasses.replace(
-            known,
-            files=[(f, d) for f, d in known.files if not f.startswith("\0")],
-            present=[(p, s) for p, s in known.present if not p.startswith("\0")],
-        )
-        held = lookup.holds(rest, job.plan, job.request.env, sight)
-        if held is None:
-            sight.hash_all()
-            held = lookup.holds(rest, job.plan, job.request.env, sight)
-        if not held:
-            return None
         files, present = [], []
         texts: dict[str, _Text] = {}
         for named, digest in known.files:
@@ -161,7 +158,7 @@ class SecondChance:
                 return None
             texts[folded] = text
             files.append((folded, sight.hash_now(path) or b""))
-        if not _may_be_left_bare(files, texts):
+        if not _may_be_left_bare(files, texts) or not self._rest_holds(job, known):
             return None
         for named, state in known.present:
             folded = named.removeprefix(_BARE)
@@ -171,6 +168,19 @@ class SecondChance:
                 return None
             present.append((folded, now))
         return dataclasses.replace(known, files=files, present=present)
+
+    def _rest_holds(self, job: Job, known: Variant) -> bool:
+        """Whatever counts whole; for a thread."""
+        rest = dataclasses.replace(
+            known,
+            files=[(f, d) for f, d in known.files if not f.startswith("\0")],
+            present=[(p, s) for p, s in known.present if not p.startswith("\0")],
+        )
+        held = lookup.holds(rest, job.plan, job.request.env, job.sight)
+        if held is None:
+            job.sight.hash_all()
+            held = lookup.holds(rest, job.plan, job.request.env, job.sight)
+        return bool(held)
 
     def _text(self, path: str, folded: str, sight: Sight) -> _Text | None:
         """None: there is no such file, or it is written at this moment."""
