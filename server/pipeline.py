@@ -139,7 +139,7 @@ class Pipeline:
 
     async def _find(self, job: Job) -> Stored | None:
         """What would be replayed.  Memory first, then the store, where another server may have put it."""
-        variant, job.holding = job.holding, None
+        variant, job.holding, job.second = job.holding, None, False
         remembered = self.keeper.manifest_now(job.recipe)
         if variant is None and remembered and remembered is not job.tried:
             variant = await self._first_holding(job, remembered)

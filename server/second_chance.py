@@ -36,6 +36,9 @@ _PLACED = "\0p"
 # A file's size is in its state (files.Sight.state), and comments are part of it.
 _SIZE = re.compile(rb"^([fx])\d+")
 
+# Plugins and libraries name macros, but define none.
+_PROGRAM = b"\x7fELF"
+
 _MEMO_LIMIT = 50_000
 
 
@@ -198,6 +201,8 @@ class SecondChance:
             return None
         if keys.digest(data) != digest:
             return None
+        if data.startswith(_PROGRAM):
+            return _Text(frozenset())
         bare, told = c_bare.bare(data) if ours else None, c_bare.lines_told(data)
         text = _Text(told, reads=reads_other_files(data))
         if bare is not None:
