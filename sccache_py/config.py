@@ -52,6 +52,7 @@ class Wishes:
     extra_files: tuple[str, ...] = ()
     extra_env: str | None = None
     verify_every: int = 0
+    second_chance: bool = False
 
 
 NO_WISHES = Wishes()
@@ -171,4 +172,5 @@ def wishes(env: Mapping[str, str]) -> Wishes:
         extra_files=tuple(f for f in env.get("SCCACHE_EXTRAFILES", "").split(":") if f),
         extra_env=env.get("SCCACHE_EXTRAENV"),
         verify_every=int(every) if every.isdigit() else 0,
+        second_chance=_is_true(env.get("SCCACHE_SECOND_CHANCE")),
     )

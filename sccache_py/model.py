@@ -216,3 +216,7 @@ class Result:
     took_ns: int
     peak_rss_kib: int
     status: int = 0  # not 0 only for probes, which may fail by design
+
+
+# A result and under which conditions it is one.
+Stored = tuple[Variant, Result]

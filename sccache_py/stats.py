@@ -38,6 +38,7 @@ _OWN = {
     "joined_flights": "Joined flights",
     "verified": "Verified hits",
     "verify_differences": "Verified hits that differed",
+    "second_chance_hits": "Second-chance hits",
 }
 _JOBSERVER_DETAILS = ("waits", "wait_total_s")
 # The jobserver's state and what it counted since its server started.
@@ -199,7 +200,7 @@ def from_answer(answer: Mapping[str, Any]) -> tuple[Stats, Surroundings]:
 
 
 def as_json(stats: Stats, surroundings: Surroundings) -> Json:
-    """sccache's `--stats-format json`; `jobserver`, `joined_flights`, `probes`, `verify` and `other` are ours."""
+    """sccache's `--stats-format json`; `jobserver`, `joined_flights`, `second_chance_hits`, `probes`, `verify` and `other` are ours."""
     own = stats.own()
     probes = {"hits": own.pop("probe_hits"), "misses": own.pop("probe_misses")}
     verify = {"verified": own.pop("verified"), "differences": own.pop("verify_differences")}
@@ -226,6 +227,7 @@ def as_json(stats: Stats, surroundings: Surroundings) -> Json:
         "basedirs": list(surroundings.basedirs),
         "jobserver": dict(surroundings.jobserver),
         "joined_flights": own.pop("joined_flights"),
+        "second_chance_hits": own.pop("second_chance_hits"),
         "probes": probes,
         "verify": verify,
         "other": own,

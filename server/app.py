@@ -37,6 +37,7 @@ from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
 from sccache_py.server.restore import Restorer
 from sccache_py.server.runner import Runner
+from sccache_py.server.second_chance import SecondChance
 from sccache_py.server.store.base import Store
 from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
@@ -76,6 +77,7 @@ class Parts:
         self.runner = Runner(client if client is not None and self.observer.library is not None else None)
         self.pool = TokenPool(settings.jobs or processors(), Memory().available_kib if settings.memory_admission else None)
         self.jobs = Jobs()
+        second = SecondChance(self.memo, self.keeper, self.threads, lambda work: self.listener.in_background(work))
         self.pipeline = Pipeline(
             memo=self.memo,
             planner=Planner(settings, self.memo, Toolchains(self.memo, self.threads.executor), self.observer, self.threads),
@@ -91,9 +93,11 @@ class Parts:
                 depositor=Depositor(self.store, self.memo),
                 threads=self.threads,
                 stats=self.stats,
+                second=second,
                 in_background=lambda work: self.listener.in_background(work),
             ),
             jobs=self.jobs,
+            second=second,
             threads=self.threads,
             stats=self.stats,
         )

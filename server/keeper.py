@@ -162,9 +162,14 @@ class Keeper:
             self._files.keep(key, files)
         return files
 
-    async def add(self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str]) -> bool:
+    async def add(
+        self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str], also: tuple[bytes, Variant] | None = None
+    ) -> bool:
         """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that
-        nothing names what is not there."""
+        nothing names what is not there.
+
+        also: another recipe under which it is found, and its conditions there.
+        """
 
         def store_all() -> list[Variant]:
             for digest in digests_of(result):
@@ -175,18 +180,9 @@ class Keeper:
                     os.unlink(path)
             self.store.delete(pack_key(variant.result))  # of an earlier compile that came to the same, if not to the same bytes
             self.store.put(result_key(variant.result), entry.pack_result(result))
-            variants: list[Variant] = []
-
-            def change(old: bytes | None) -> bytes:
-                try:
-                    variants[:] = entry.unpack_manifest(old) if old is not None else []
-                except FormatError:
-                    variants.clear()
-                variants[:] = [variant, *(v for v in variants if v.result != variant.result)][: entry.MAX_VARIANTS]
-                return entry.pack_manifest(variants)
-
-            self.store.update(manifest_key(recipe), change)
-            return variants
+            if also is not None:
+                self._enter(*also)
+            return self._enter(recipe, variant)
 
         variants = await self._ask(store_all, None, "cache_write_errors")
         if variants is None:
@@ -195,6 +191,8 @@ class Keeper:
                     os.unlink(path)
             return False
         self._manifests.keep(recipe, variants)
+        if also is not None:
+            self._manifests.pop(also[0], None)
         self._results.keep(variant.result, result)
         self._files.pop(variant.result, None)
         if self.stored is not None:
@@ -204,6 +202,31 @@ class Keeper:
         if self._stores % _CULL_EVERY_STORES == 1:
             await self.cull()
         return True
+
+    def _enter(self, recipe: bytes, variant: Variant, beside: bool = False) -> list[Variant]:
+        """Put a variant first in a manifest, in place of others of its result unless it stands beside them.  Raises StoreError."""
+        variants: list[Variant] = []
+
+        def change(old: bytes | None) -> bytes:
+            try:
+                variants[:] = entry.unpack_manifest(old) if old is not None else []
+            except FormatError:
+                variants.clear()
+            others = (v for v in variants if (v != variant if beside else v.result != variant.result))
+            variants[:] = [variant, *others][: entry.MAX_VARIANTS]
+            return entry.pack_manifest(variants)
+
+        self.store.update(manifest_key(recipe), change)
+        return variants
+
+    async def lead_to(self, recipe: bytes, variant: Variant) -> None:
+        """Enter further conditions under which a result that is stored may be used."""
+        known = self._manifests.find(recipe) or []
+        self._manifests.keep(recipe, [variant, *(v for v in known if v != variant)][: entry.MAX_VARIANTS])
+        if not self.read_only:
+            variants = await self._ask(lambda: self._enter(recipe, variant, beside=True), None, "cache_write_errors")
+            if variants is not None:
+                self._manifests.keep(recipe, variants)
 
     def _is_stored(self, digest: bytes) -> bool:
         try:

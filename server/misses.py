@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from sccache_py import config, makeflags
 from sccache_py.compilers.driver import Told
 from sccache_py.conditions import Draft
-from sccache_py.model import Plan, Reason, Result
+from sccache_py.model import Plan, Reason, Stored
 from sccache_py.observation import plain
 from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
@@ -32,6 +32,7 @@ from sccache_py.server.memory import Peaks
 from sccache_py.server.observer import Observer, Record
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import Command, Ran, Runner, SpawnError
+from sccache_py.server.second_chance import SecondChance
 from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
 from sccache_py.server.writers import Writers
@@ -89,12 +90,13 @@ class Misses:
     depositor: deposit.Depositor
     threads: Threads
     stats: Stats
+    second: SecondChance
     in_background: Callable[[Awaitable[None]], None]
     peaks: Peaks = field(default_factory=Peaks)
     _texts: TextMemo = field(default_factory=TextMemo)
     _writers: Writers = field(default_factory=Writers)
 
-    async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Result | None = None) -> Finished | Reason:
+    async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Stored | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
         await self._let_inputs_age(plan)
@@ -259,7 +261,7 @@ class Misses:
             raise
 
     async def _store(
-        self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Result | None
+        self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Stored | None
     ) -> None:
         trace.begin()
         stored = False
@@ -271,7 +273,8 @@ class Misses:
             if isinstance(entry, Reason):
                 self._not_stored(entry, job.plan)
             else:
-                stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files)
+                second = await self.second.second(job, entry.variant, entry.result) if job.wishes.second_chance else None
+                stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files, second)
                 trace.mark("store")
                 self.stats.add_duration("cache_write_duration", max(0.0, time.perf_counter() - began - ran.took_ns / 1e9))
         finally:
@@ -280,18 +283,19 @@ class Misses:
                 flight.land(Landing.STORED if stored else Landing.NOTHING)
             trace.end("stored behind the answer")
 
-    async def _compare(self, job: Job, stored: Result, fresh: deposit.Entry | Reason) -> None:
+    async def _compare(self, job: Job, stored: Stored, fresh: deposit.Entry | Reason) -> None:
         """A stored result against what the compiler gave just now; one that differs is dropped."""
         self.stats.count("verified")
         if isinstance(fresh, Reason):
             return
-        before, now = ({o.path: (o.digest, o.mode) for o in r.outputs} for r in (stored, fresh.result))
-        if before == now and (stored.stdout, stored.stderr) == (fresh.result.stdout, fresh.result.stderr):
+        variant, result = stored
+        before, now = ({o.path: (o.digest, o.mode) for o in r.outputs} for r in (result, fresh.result))
+        if before == now and (result.stdout, result.stderr) == (fresh.result.stdout, fresh.result.stderr):
             return
         self.stats.count("verify_differences")
         differing = sorted(p for p in before.keys() | now.keys() if before.get(p) != now.get(p)) or ["what it said"]
         log.error("SCCACHE_VERIFY: %s: a stored result differs from the compiler's in %s", job.plan.source, ", ".join(differing))
-        await self.keeper.forget(job.recipe, fresh.variant.result)
+        await self.keeper.forget(job.recipe, variant.result)
 
     def _count(self, job: Job, ran: Ran) -> None:
         """As sccache does, for which a question is no compile, and a failure no miss: nothing could have been found."""

@@ -10,13 +10,14 @@ A `Pass` means: the client runs the compiler itself, in place.  Until the compil
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import time
 from dataclasses import dataclass
 
 from sccache_py import config
-from sccache_py.model import Reason, Refusal, Request, Result, Variant
+from sccache_py.model import Reason, Refusal, Request, Result, Stored, Variant
 from sccache_py.server import lookup, permits, trace
 from sccache_py.server.answers import Answer, Client, Pass, Replay
 from sccache_py.server.files import FileMemo
@@ -26,6 +27,7 @@ from sccache_py.server.keeper import Keeper
 from sccache_py.server.misses import Misses
 from sccache_py.server.planning import Job, Planner
 from sccache_py.server.restore import Damaged, Restorer
+from sccache_py.server.second_chance import SecondChance
 from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
 from sccache_py.stats import Stats
@@ -45,6 +47,7 @@ class Pipeline:
     flights: Flights
     misses: Misses
     jobs: Jobs
+    second: SecondChance
     threads: Threads
     stats: Stats
     _verifiable: int = 0
@@ -99,7 +102,7 @@ class Pipeline:
         if self._is_due_for_verification(job):
             stored = await self._find(job)
             if stored is not None:
-                return await self._compile(job, client, verify=stored[1])
+                return await self._compile(job, client, verify=stored)
         hit = await self._hit(job)
         while hit is None and (flight := self.flights.under_way(job.recipe)) is not None:
             # Another client compiles this very recipe: wait, holding nothing, and look again with our own files.
@@ -118,12 +121,13 @@ class Pipeline:
 
     async def hit_only(self, request: Request, begun: Job | None) -> Answer | None:
         """What a hit worker can answer; None: the owner must."""
-        if config.wishes(request.env) != config.NO_WISHES:
+        if dataclasses.replace(config.wishes(request.env), second_chance=False) != config.NO_WISHES:
             return None
         job = begun or await self.planner.make_job(request, None)
         trace.mark("key")
         if not isinstance(job, Job):
             return None if job is Reason.STDIN else self._pass(job, request)
+        job.wishes = config.NO_WISHES
         return await self._hit(job)
 
     def _is_due_for_verification(self, job: Job) -> bool:
@@ -134,9 +138,9 @@ class Pipeline:
         self._verifiable += 1
         return self._verifiable % every == 0
 
-    async def _find(self, job: Job) -> tuple[Variant, Result] | None:
+    async def _find(self, job: Job) -> Stored | None:
         """What would be replayed.  Memory first, then the store, where another server may have put it."""
-        variant, job.holding = job.holding, None
+        variant, job.holding, job.second = job.holding, None, False
         remembered = self.keeper.manifest_now(job.recipe)
         if variant is None and remembered and remembered is not job.tried:
             variant = await self._first_holding(job, remembered)
@@ -144,7 +148,9 @@ class Pipeline:
         if variant is None:
             variant = await self._first_holding(job, await self.keeper.manifest(job.recipe))
         if variant is None:
-            return None
+            found = await self.second.find(job) if job.wishes.second_chance else None
+            job.second = found is not None
+            return found
         result = self.keeper.result_now(variant.result) or await self.keeper.result(variant.result)
         return None if result is None else (variant, result)
 
@@ -194,11 +200,13 @@ class Pipeline:
         else:
             self.stats.count_language("cache_hits", job.plan.language, job.plan.dialect)
             self.stats.add_duration("cache_read_hit_duration", time.perf_counter() - job.began)
+            if job.second:
+                self.stats.count("second_chance_hits")
         self.keeper.put_first(job.recipe, variant)
         self.keeper.mark_used(job.recipe, variant.result, result)
         return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)
 
-    async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Result | None = None) -> Answer:
+    async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Stored | None = None) -> Answer:
         if not permits.allows(job.request):
             return self._pass(Reason.OTHER_LIMITS, job.request)
         log.info("compiling: %s", " ".join(job.request.argv))

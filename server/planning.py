@@ -41,6 +41,8 @@ class Job:
     observed: bool
     sight: Sight
     stdin: bytes | None
+    told: tuple[tuple[str, bytes], ...] = ()  # what the recipe has beside plan, compiler, source and environment
+    second: bool = False  # found by a second chance
     tried: list[Variant] | None = None  # a manifest of which none holds
     holding: Variant | None = None  # one that does, looked up a moment ago
     seen: Seen = field(default_factory=unseen)
@@ -148,7 +150,7 @@ class Planner:
             more += [("env", os.fsencode(f"{n}={request.env[n]}")) for n in names]
         recipe = keys.KeyHash()
         keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
-        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin)
+        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin, tuple(more))
 
     def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason | Refusal:
         if isinstance(compiler, Reason):

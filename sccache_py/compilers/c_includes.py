@@ -48,6 +48,10 @@ _OTHER_FILES = re.compile(
     re.MULTILINE,
 )
 
+# No text without one of them is found by the pattern above, or by the one below.
+_OTHER_FILES_WORDS = (b"dependency", b"pch_preprocess", b"module", b"include_alias", b"embed", b"import")
+_ASSEMBLER_WORDS = re.compile(rb"incbin|\.\s*i")
+
 _ADJACENT = re.compile(rb'"\s*"')
 # The directives, and what may be the first piece of one: `".inc" "bin"`, `STRING(.inc) "bin"`; not a member's name.
 _ASSEMBLER = re.compile(
@@ -96,9 +100,21 @@ def names_in(text: bytes) -> Names:
     )
 
 
+def reads_other_files(text: bytes) -> bool:
+    """Whether the compiler or the assembler may read a file that this text, taken as one in a source, names, and not as a text of C."""
+    code = _CONTINUATION.sub(b"", text)
+    if any(word in code for word in _OTHER_FILES_WORDS) or _ASSEMBLER_WORDS.search(_ADJACENT.sub(b"", code)):
+        return _reads_other_files(code) is not None
+    return False
+
+
 def _trouble(code: bytes) -> Reason | None:
     if _COMPUTED.search(code) or any(m[1] for m in _ASKED_OTHERWISE.finditer(code)):
         return Reason.FALLBACK_COMPUTED
+    return _reads_other_files(code)
+
+
+def _reads_other_files(code: bytes) -> Reason | None:
     if _OTHER_FILES.search(code):
         return Reason.FALLBACK_FILES
     if _ASSEMBLER.search(_ADJACENT.sub(b"", code)):

@@ -99,7 +99,8 @@ class Tree:
     def edit(self) -> str:
         """Change one thing; what it was, to read."""
         hand = self.hand
-        kind = hand.choice(("header", "header", "header", "remove", "link", "touch", "rename", "source", "source", "blob", "env"))
+        kinds = ("header", "header", "header", "remove", "link", "touch", "rename", "source", "source", "comment", "comment", "blob", "env")
+        kind = hand.choice(kinds)
         tops = hand.choice((CHECKOUTS, CHECKOUTS[:1], CHECKOUTS[1:]))
         random_so_far = hand.getstate()
         for name in tops:
@@ -136,6 +137,15 @@ class Tree:
         elif kind == "touch":
             path = hand.choice([p for p in sorted(top.rglob("*.[ch]")) if p.is_file()])
             os.utime(path)
+        elif kind == "comment":
+            path = hand.choice([p for p in sorted(top.rglob("*.[ch]")) if p.is_file()])
+            lines = path.read_text().split("\n")
+            at = hand.randrange(len(lines))
+            if hand.random() < 0.3 and not lines[at].endswith("\\"):
+                lines[at] += hand.choice((" // said", " /* said\n twice */", "  "))
+            else:
+                lines.insert(at, hand.choice((f"// said {n}", "", f"\t/* said {n} */")))
+            path.write_text("\n".join(lines))
         elif kind == "blob":
             path = top / "src" / "blob"
             path.write_text(f"blob {n}")
@@ -202,6 +212,8 @@ def walk(c, seed, number, steps):
             commands[hand.randrange(len(commands))] = tree.command()
         cwd, words, env = hand.choice(commands)
         env = {**tree.env, **({"PWD": env["PWD"]} if "PWD" in env else {})}
+        if number % 2:
+            env["SCCACHE_SECOND_CHANCE"] = "1"
         cached = c.world.cached(*words, cwd=cwd, env=env, rustc=c.name)
         # The compiler itself is asked once for each state that things were in.
         question = (cwd, tuple(words), tuple(env.items()), state)

@@ -86,6 +86,12 @@ def test_a_malformed_wish_is_none():
     assert wishes({"SCCACHE_VERIFY": "often", "SCCACHE_NO_CACHE": "maybe"}) == Wishes()
 
 
+def test_a_second_chance_is_asked_for():
+    """Off by default: it looks at texts, which only who edits comments has an interest in."""
+    assert wishes({"SCCACHE_SECOND_CHANCE": "1"}) == Wishes(second_chance=True)
+    assert wishes({"SCCACHE_SECOND_CHANCE": "0"}) == Wishes()
+
+
 @pytest.mark.parametrize(("text", "level"), [(None, 1), ("0", 0), ("3", 3), ("22", 22), ("99", 22)])
 def test_the_level_of_compression_stays_within_what_zstd_has(text, level):
     env = {} if text is None else {"SCCACHE_CACHE_ZSTD_LEVEL": text}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sccache_py.model import Result, Variant
 from sccache_py.server.files import FileMemo
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.store.memory import MemoryStore
@@ -21,3 +22,26 @@ def test_no_count_is_lost_to_a_save_that_comes_while_the_totals_are_asked_for() 
         return await asking
 
     assert asyncio.run(ask_and_save()).total("compile_requests") == 1
+
+
+def variant(digest: bytes, result: bytes) -> Variant:
+    return Variant([("$cwd/a.h", digest)], [], [], [], [], [], result)
+
+
+def test_two_sets_of_conditions_may_lead_to_one_result() -> None:
+    """A second chance adds its own, and what led there before goes on doing so: an edit of a comment is taken back."""
+
+    async def enter(read_only: bool) -> tuple[list[Variant], list[Variant]]:
+        store = MemoryStore()
+        keeper = Keeper(store, Stats(), FileMemo())
+        second = (b"second", variant(b"0" * 16, b"r" * 16))
+        await keeper.add(b"recipe", variant(b"1" * 16, b"r" * 16), Result((), b"", b"", 0, 0), {}, second)
+        keeper.read_only = read_only
+        for digest in (b"2" * 16, b"2" * 16):
+            await keeper.lead_to(b"recipe", variant(digest, b"r" * 16))
+        assert await keeper.manifest(b"second") == [variant(b"0" * 16, b"r" * 16)]
+        return keeper.manifest_now(b"recipe") or [], await Keeper(store, Stats(), FileMemo()).manifest(b"recipe")
+
+    two = [variant(b"2" * 16, b"r" * 16), variant(b"1" * 16, b"r" * 16)]
+    assert asyncio.run(enter(read_only=False)) == (two, two)
+    assert asyncio.run(enter(read_only=True)) == (two, two[1:])
