@@ -38,8 +38,7 @@ _INLINE_FILES = 6
 # To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
 _FEW_NAMES = 8
 
-# How a state begins that says when a file was changed last.
-_MODIFIED = b"m"
+_MODIFIED = b"m"  # so begins a state that says when a file was changed last
 
 # Stamps take some 300 bytes each; a big project has some ten thousand files.
 _MEMO_LIMIT = 120_000
