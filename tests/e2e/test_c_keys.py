@@ -1,4 +1,4 @@
-"""What decides an object file: sources, headers, where they were looked for, arguments, variables, the clock.
+"""What decides an object file: sources, headers, where they were looked for, arguments, variables.
 
 Each test compiles, changes one thing and must see a miss with the compiler's own bytes, or sees a hit where nothing that matters changed.
 """
@@ -305,57 +305,6 @@ def test_variables_that_decide_nothing_do_not_count(c):
     c.expect("miss", "-O", "-c", "x.c", "-o", c.object(), env={"TMPDIR": str(c.p / "tmp")})
     os.rmdir(c.p / "tmp")
     c.expect("hit", "-O", "-c", "x.c", "-o", c.object())
-
-
-@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
-def test_the_time_of_the_compile_is_not_replayed(c, macro):
-    """A hit would bring back the day of the first compile."""
-    c.write("x.c", '#include "a.h"\nconst char *when = A;\n')
-    c.write("a.h", f"#define A {macro}\n")
-    # The two compiles of one expectation may see different seconds, so bytes are not compared here.
-    for _ in range(2):
-        c.world.cached("-c", "x.c", "-o", c.object(), rustc=c.name)
-    c.world.note_server()
-    assert c.world.counts().get("cache_hits", 0) == 0
-    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 2}
-
-
-@pytest.mark.parametrize("macro", ["__DATE__", "__TIME__", "__TIMESTAMP__"])
-def test_the_time_that_nobody_asks_for_is_not_in_the_object(c, macro):
-    """A version header says __DATE__, every source includes it, and one prints it: the others are as good as any."""
-    c.write("a.h", f"#define BUILT {macro}\n")
-    c.write("x.c", '#include "a.h"\nint f(void) { return 1; }\n')
-    c.write("y.c", '#include "a.h"\nconst char *f(void) { return BUILT; }\n')
-    if not c.observed:
-        c.not_stored("__DATE__, __TIME__ or __TIMESTAMP__", "-c", "x.c", "-o", c.object())
-        return
-    c.compile_twice("-c", "x.c", "-o", c.object())
-    script = c.write("cc.sh", f'#!/bin/sh\nexec {c.name} "$@"\n')
-    script.chmod(0o755)
-    c.compile_twice("-c", "x.c", "-o", c.object(), rustc=str(script))
-    for compiler in (c.name, str(script)):
-        for _ in range(2):
-            before = c.world.counts()
-            c.world.cached("-c", "y.c", "-o", c.object("y.o"), rustc=compiler)
-            assert c.world.verdict_since(before) == "miss"
-    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 4}
-
-
-def test_source_date_epoch_makes_the_date_an_input(c):
-    """Reproducible builds set it, and their objects can be cached."""
-    if not c.is_gcc:
-        pytest.skip("clang 14 does not know the variable")
-    c.write("x.c", "const char *when = __DATE__ __TIME__;\n")
-    args = ("-c", "x.c", "-o", c.object())
-    c.expect("miss", *args, env={"SOURCE_DATE_EPOCH": "1000000000"})
-    c.expect("hit", *args, env={"SOURCE_DATE_EPOCH": "1000000000"})
-    c.expect("miss", *args, env={"SOURCE_DATE_EPOCH": "1100000000"})
-
-
-def test_a_date_that_is_defined_on_the_command_line_is_no_date(c):
-    """Bazel defines __DATE__ as "redacted"."""
-    c.write("x.c", "const char *when = __DATE__;\n")
-    c.compile_twice("-Wno-builtin-macro-redefined", '-D__DATE__="redacted"', "-c", "x.c", "-o", c.object())
 
 
 def test_native_is_this_processor(c):

@@ -159,7 +159,7 @@ def test_stopping_waits_for_what_runs_and_counts_it(world: World, gate: Gate) ->
     assert finish(compiling) == Outcome(0, b"", b"")
     said = finish(stopping)
     assert said.returncode == 0
-    assert b'"compilations": 1' in said.stdout
+    assert b'"compilations":1' in said.stdout
 
 
 def test_two_who_stop_the_server_are_both_answered(world: World, gate: Gate) -> None:
