@@ -39,6 +39,7 @@ class Settings:
     error_log: str | None = None
     log_level: str = "warning"
     observe: bool = True
+    watch: bool = True
     memory_admission: bool = True  # a compile that would make the machine swap waits
     trace: str | None = None
 
@@ -144,6 +145,7 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
         error_log=env.get("SCCACHE_ERROR_LOG") or None,
         log_level=env.get("SCCACHE_LOG", "warning").rpartition("=")[2].lower(),
         observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),
+        watch=not _is_true(env.get("SCCACHE_NO_WATCH")),
         memory_admission=not _is_true(env.get("SCCACHE_NO_MEMORY_ADMISSION")),
         trace=env.get("SCCACHE_TRACE") or None,
     )

@@ -69,7 +69,7 @@ class Parts:
             trace.start(settings.trace)
         self.stats = Stats()
         self.store: Store = _open_store(settings)
-        self.memo = FileMemo(Watcher())
+        self.memo = FileMemo(Watcher() if settings.watch else None)
         self.keeper = Keeper(self.store, self.stats, self.memo, settings.read_only)
         self.threads = Threads()
         self.observer = Observer(native, runtime)

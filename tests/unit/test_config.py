@@ -68,9 +68,10 @@ def test_a_setting_that_cannot_be_meant_is_an_error(env, toml):
 
 
 @pytest.mark.parametrize(("value", "observe"), [("1", False), ("true", False), ("0", True), ("", True), ("no", True)])
-def test_observation_is_on_unless_it_is_turned_off(value, observe):
+def test_observing_and_watching_are_on_unless_they_are_turned_off(value, observe):
     """It is what makes hits right."""
     assert settings({**HOME, "SCCACHE_NO_OBSERVE": value}).observe == observe
+    assert settings({**HOME, "SCCACHE_NO_WATCH": value}).watch == observe
 
 
 def test_wishes_belong_to_one_call():
