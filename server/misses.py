@@ -172,7 +172,7 @@ class Misses:
             if private is not None:
                 private.close()
         ours = tuple(f"{d}/{fd}" for fd in inherit for d in ("/dev/fd", "/proc/self/fd")) + _told_elsewhere(job)
-        return ran, ours
+        return ran, (*ours, self.observer.library) if self.observer.library is not None else ours
 
     async def _ask(self, job: Job) -> Asked:
         """What the compiler would read, by its own answer.  Before it compiles: what changes from now on shows in the conditions."""

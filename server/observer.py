@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from sccache_py import observation
 from sccache_py.elf import HEAD_BYTES, Image, read_image
 from sccache_py.errors import FormatError
+from sccache_py.keys import digest
 from sccache_py.server.files import open_regular
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Observer:
     def __init__(self, library_directory: str | None, runtime_directory: str) -> None:
         """library_directory: where the preload library is; None: nothing can be observed here."""
         self.library: str | None = None
+        self.identity = b""  # of the library; part of every key: what another one did not see is no condition of what it stored
         self._free: list[Record] = []
         self._serial = itertools.count()
         shared = "/dev/shm"
@@ -84,6 +86,8 @@ class Observer:
         path = os.path.join(library_directory, _LIBRARY)
         if not os.path.isfile(path):
             return
+        with open_regular(path) as f:
+            self.identity = digest(f.read())
         # LD_PRELOAD is split at spaces and colons.
         if any(c in path for c in " :"):
             link = os.path.join(runtime_directory, f"{os.getpid()}-{_LIBRARY}")

@@ -128,7 +128,7 @@ class Planner:
                 return None
             source = found
         extra = compiler.driver.terminal_arguments(plan, request.env, request.columns) if request.is_terminal(2) else ()
-        more = [("mode", b"observed" if observed else b"listed")]
+        more = [("mode", b"observed" + self.observer.identity if observed else b"listed")]
         more += [("extra", os.fsencode(a)) for a in extra]
         for file in wishes.extra_files:
             found = sight.digest(os.path.join(request.cwd, file))

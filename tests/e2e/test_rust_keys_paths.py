@@ -331,3 +331,19 @@ def test_outputs_replace_what_lies_there_and_are_new(world):
     assert hard.read_text() == "an older one"
     assert rlib.stat().st_nlink == 1
     assert rlib.stat().st_mtime_ns > source.stat().st_mtime_ns
+
+
+def test_it_does_not_matter_where_we_are_installed(make_world, tmp_path):
+    """In another virtual environment, or where a space has the library preloaded by a link that goes with its server."""
+    world = make_world()
+    world.write("src/lib.rs", "pub fn f() {}\n")
+    args = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", *world.out, "src/lib.rs")
+    built = world.client
+    for place in (tmp_path / "first", tmp_path / "a place", tmp_path / "a place"):
+        shutil.copytree(built.parent, place, dirs_exist_ok=True)
+        world.client = place / built.name
+        assert world.cached(*args).status == 0
+        world.note_server()
+        assert world.counts()["compilations"] == 1
+        world.stop()
+        shutil.rmtree(place)
