@@ -47,7 +47,8 @@ def test_a_macro_behind_a_normal_crate_is_seen_too(world, macros):
     world.changes_text("query.sql", "select 2\n", *args)
 
 
-def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, macros):
+@pytest.mark.parametrize("left_by_check", [False, True])
+def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, macros, left_by_check):
     """rustc opens all files that begin like it: what other flags have left in a target directory, what `cargo check` writes meanwhile."""
     world.needs_observation("dep-info names no libraries")
     deps = world.p / "deps"
@@ -59,8 +60,8 @@ def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, ma
     world.write("m.rs", (macros / "m.rs").read_text())
     world.write("front.rs", "pub use m::content;\n")
     right, other = "-00000000000000aa", "-00000000000000bb"
-    for end, emit in ((right, "link"), (other, "link,metadata")):
-        build("--crate-type=proc-macro", f"--emit={emit}", f"-Cmetadata={end}", f"-Cextra-filename={end}", "m.rs")
+    for end, emit in ((right, ["--emit=link"]), (other, ["--emit=metadata", "--test"] if left_by_check else ["--emit=link,metadata"])):
+        build("--crate-type=proc-macro", *emit, f"-Cmetadata={end}", f"-Cextra-filename={end}", "m.rs")
     build("--crate-type=lib", "-Cextra-filename=-00000000000000cc", f"--extern=m=deps/libm{right}.so", "front.rs")
     world.write("query.sql", "select 1\n")
     world.write("src/lib.rs", 'pub const S: &str = front::content!("query.sql");\n')
