@@ -154,8 +154,14 @@ def test_where_a_link_points_is_a_condition(world, macros, macro):
 def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
     """It was looked at, not read; that it is still there is not enough."""
     world.needs_observation(NO_MACRO_READS)
-    world.write("asset", "one\n")
-    world.changes_text("asset", "three\n", *using(world, macros, 'm::size!("asset")'))
+    path = world.write("asset", "one\n")
+
+    def leave(text: str) -> None:
+        path.write_text(text)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+
+    leave("one\n")
+    world.changes(lambda: leave("three\n"), lambda: leave("one\n"), *using(world, macros, 'm::size!("asset")'))
 
 
 def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros):
@@ -198,6 +204,7 @@ def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
     """Both exist."""
     world.needs_observation(NO_MACRO_READS)
     path = world.write("asset", "one\n")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
 
     def directory() -> None:
         path.unlink()
@@ -206,6 +213,7 @@ def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
     def file() -> None:
         path.rmdir()
         path.write_text("one\n")
+        os.utime(path, (1_600_000_000, 1_600_000_000))
 
     world.changes(directory, file, *using(world, macros, 'm::kind!("asset")'))
 
