@@ -25,14 +25,14 @@ _NAME = re.compile(r"lib(\w+)(-[0-9a-f]{16})\.(?:rlib|rmeta|so)")
 _MACRO = b"rustc_proc_macro_decls_"
 
 
-def passed_over(read: Collection[str], externs: Iterable[str], places: Collection[str]) -> set[str]:
-    """Those of `read` in `places` to which another file of the same crate was preferred.  Raises OSError, and ValueError for an empty file.
+def passed_over(seen: Collection[str], externs: Iterable[str], places: Collection[str]) -> set[str]:
+    """Those of `seen` in `places` to which another file of the same crate was preferred.  Raises OSError, and ValueError for an empty file.
 
     externs: files that the command line names.  places: directories in which rustc knows whole names.
     """
     named = set(externs)
     crates: dict[str, dict[str, set[str]]] = {}  # by name and end of the file name
-    for path in named.union(p for p in read if os.path.dirname(p) in places):
+    for path in named.union(p for p in seen if os.path.dirname(p) in places):
         name = _NAME.fullmatch(os.path.basename(path))
         if name is not None:
             crates.setdefault(name[1], {}).setdefault(name[2], set()).add(path)
@@ -41,7 +41,7 @@ def passed_over(read: Collection[str], externs: Iterable[str], places: Collectio
     if not unsure:
         return set()
     stems = {os.path.splitext(path)[0] for path in named}
-    told = _told(unsure, named.union(path for path in read if os.path.splitext(path)[0] in stems))
+    told = _told(unsure, named.union(path for path in seen if os.path.splitext(path)[0] in stems))
     found: set[str] = set()
     for ends in macros:
         others = unsure.intersection(ends) - told

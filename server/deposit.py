@@ -84,7 +84,7 @@ def draft_observed(
         return seen
     draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
     if isinstance(draft, Draft):
-        rejected = _passed_over(plan, draft.read)
+        rejected = _passed_over(plan, [*draft.read, *draft.present])
         draft.read = [path for path in draft.read if path not in rejected]
         draft.present = [path for path in draft.present if path not in rejected]
         macros = [_macro(path) for path in draft.read if path.endswith(".so") and path not in seen.linked]
@@ -95,9 +95,9 @@ def draft_observed(
     return draft
 
 
-def _passed_over(plan: Plan, read: list[str]) -> set[str]:
+def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
     try:
-        return passed_over(read, plan.known_inputs, plan.list_free) if plan.language == "Rust" else set()
+        return passed_over(seen, plan.known_inputs, plan.list_free) if plan.language == "Rust" else set()
     except (OSError, ValueError):  # gone, or empty
         return set()
 

@@ -47,7 +47,8 @@ def test_a_macro_behind_a_normal_crate_is_seen_too(world, macros):
     world.changes_text("query.sql", "select 2\n", *args)
 
 
-def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, macros):
+@pytest.mark.parametrize("left_by_check", [False, True])
+def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, macros, left_by_check):
     """rustc opens all files that begin like it: what other flags have left in a target directory, what `cargo check` writes meanwhile."""
     world.needs_observation("dep-info names no libraries")
     deps = world.p / "deps"
@@ -59,8 +60,8 @@ def test_a_macro_of_another_build_beside_the_right_one_is_no_condition(world, ma
     world.write("m.rs", (macros / "m.rs").read_text())
     world.write("front.rs", "pub use m::content;\n")
     right, other = "-00000000000000aa", "-00000000000000bb"
-    for end, emit in ((right, "link"), (other, "link,metadata")):
-        build("--crate-type=proc-macro", f"--emit={emit}", f"-Cmetadata={end}", f"-Cextra-filename={end}", "m.rs")
+    for end, emit in ((right, ["--emit=link"]), (other, ["--emit=metadata", "--test"] if left_by_check else ["--emit=link,metadata"])):
+        build("--crate-type=proc-macro", *emit, f"-Cmetadata={end}", f"-Cextra-filename={end}", "m.rs")
     build("--crate-type=lib", "-Cextra-filename=-00000000000000cc", f"--extern=m=deps/libm{right}.so", "front.rs")
     world.write("query.sql", "select 1\n")
     world.write("src/lib.rs", 'pub const S: &str = front::content!("query.sql");\n')
@@ -153,8 +154,14 @@ def test_where_a_link_points_is_a_condition(world, macros, macro):
 def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
     """It was looked at, not read; that it is still there is not enough."""
     world.needs_observation(NO_MACRO_READS)
-    world.write("asset", "one\n")
-    world.changes_text("asset", "three\n", *using(world, macros, 'm::size!("asset")'))
+    path = world.write("asset", "one\n")
+
+    def leave(text: str) -> None:
+        path.write_text(text)
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+
+    leave("one\n")
+    world.changes(lambda: leave("three\n"), lambda: leave("one\n"), *using(world, macros, 'm::size!("asset")'))
 
 
 def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros):
@@ -197,6 +204,7 @@ def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
     """Both exist."""
     world.needs_observation(NO_MACRO_READS)
     path = world.write("asset", "one\n")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
 
     def directory() -> None:
         path.unlink()
@@ -205,6 +213,7 @@ def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
     def file() -> None:
         path.rmdir()
         path.write_text("one\n")
+        os.utime(path, (1_600_000_000, 1_600_000_000))
 
     world.changes(directory, file, *using(world, macros, 'm::kind!("asset")'))
 

@@ -334,7 +334,7 @@ def test_outputs_replace_what_lies_there_and_are_new(world):
 
 
 def test_it_does_not_matter_where_we_are_installed(make_world, tmp_path):
-    """Another virtual environment, or one in a place with a space: there the library is preloaded by a link that goes with its server."""
+    """In another virtual environment, or where a space has the library preloaded by a link that goes with its server."""
     world = make_world()
     world.write("src/lib.rs", "pub fn f() {}\n")
     args = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", *world.out, "src/lib.rs")
