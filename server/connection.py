@@ -33,7 +33,7 @@ from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, e
 
 log = logging.getLogger(__name__)
 
-_RECV_BYTES = 256 * 1024
+_RECV_BYTES = 64 * 1024  # below what malloc maps anew each time
 
 # Bytes on their way to a client before its compiler's pipe has to wait.
 _IN_FLIGHT_BYTES = 1024 * 1024
