@@ -255,7 +255,7 @@ class Watcher:
                             self._watch(path)
                     except (FileNotFoundError, NotADirectoryError):
                         pass  # it went meanwhile
-                    except (OSError, ValueError, _Unwatchable):
+                    except (OSError, ValueError, RecursionError, _Unwatchable):
                         self._refused.add(path)
             with self._lock:
                 self.look()
@@ -277,7 +277,7 @@ class Watcher:
                 directory, name = spelled, ""
             way = self._way(directory)
             way.paths.add(path)
-            if name and spelled != path:
+            if name and path != f"{way.spelled.rstrip('/')}/{name}":  # that one `_renamed` finds by itself; not `a//b`
                 way.end.links.setdefault(name, set()).add(path)
             place = f"{way.place.rstrip('/')}/{name}" if name else way.place
             mode = self._mode(place)
@@ -292,7 +292,7 @@ class Watcher:
         self._pending[path] = stamp_of(os.stat(path))
 
     def _way(self, spelled: str, links: int = _MOST_LINKS) -> _Way:
-        known = self._ways.get(spelled)
+        known = self._ways.get(spelled if spelled.strip("/") else "/")
         if known is not None:
             return known
         head, name = os.path.split(spelled)

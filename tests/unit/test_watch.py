@@ -151,6 +151,26 @@ def test_a_file_that_is_a_link_depends_on_all_that_it_leads_through(watcher, tre
     assert str(tree / "b.h") not in watcher.stamps
 
 
+@pytest.mark.parametrize("way", ["/b.h", "//b.h", "/./b.h", "/real/..//b.h"])
+def test_a_link_that_is_retargeted_ends_every_spelling_of_it(watcher, tree, way):
+    """Nothing but its name tells of a link, and `-L/usr/lib/` makes `/usr/lib//libm.so`."""
+    path = f"{tree}{way}"
+    watch_now(watcher, path)
+    assert vouched(watcher, path)
+    (tree / "new").symlink_to("inc/a.h")
+    os.replace(tree / "new", tree / "b.h")
+    watcher.look()
+    assert path not in watcher.stamps
+
+
+def test_slashes_at_the_start_and_deep_paths_stop_nothing(watcher, tree):
+    """`--sysroot=/` makes `//usr/include`; a wish that raised would end the thread that fulfils them."""
+    deep = str(tree) + "/." * 1500 + "/b.h"
+    watch_now(watcher, deep, f"//{tree}/b.h", f"/{tree}/inc/a.h", "//", "///")
+    assert vouched(watcher, f"//{tree}/b.h")
+    assert vouched(watcher, f"/{tree}/inc/a.h")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -299,7 +319,7 @@ class World:
         self.top = str(top)
         self.random = random.Random(seed)
         self.directories = [f"{self.top}/{d}" for d in ("d0", "d1", "d0/e0", "d0/e1", "l0", "l1")]
-        self.paths = [f"{d}/{f}" for d in self.directories for f in ("f0", "f1", "l0/f0", "../f0", "e0", "..", "l0/..", ".")]
+        self.paths = [f"{d}/{f}" for d in self.directories for f in ("f0", "f1", "l0/f0", "../f0", "e0", "..", "l0/..", ".", "/f0", "/l0", "l1//f1")]
         self.paths += self.directories
         for directory in self.directories[:4]:
             os.mkdir(directory)
