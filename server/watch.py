@@ -102,6 +102,7 @@ class Watcher:
         self._inotify: Inotify | None = None
         self._mounts = -1
         self._beginnings = 0
+        self._closed = False
         self._once: set[str] = set()
         self._wished: dict[str, None] = {}
         self._refused: set[str] = set()
@@ -116,13 +117,15 @@ class Watcher:
     def look(self) -> None:
         """Hear what was reported up to now: what changed is not among the stamps after this."""
         if self._inotify is None:
-            return
+            return  # there are no stamps then, see _end
         with self._lock:
-            for fd, _ in self._poll.poll(0):
-                if fd == self._mounts:
-                    log.info("mounts changed: what was watched is looked at anew")
-                    self._begin()
-                    return
+            if self._inotify is None:
+                return  # since this moment
+            ready = [fd for fd, _ in self._poll.poll(0)]
+            if self._mounts in ready:
+                log.info("mounts changed: what was watched is looked at anew")
+                self._begin()
+            elif ready:
                 self._hear()
 
     def wish(self, path: str) -> None:
@@ -141,6 +144,7 @@ class Watcher:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._end()
         self._wishes.set()
 
@@ -168,14 +172,15 @@ class Watcher:
         root.ways.append(self._ways["/"])
 
     def _end(self) -> None:
+        # First: who finds no inotify in another thread does not wait for this one, and must find nothing vouched for either.
+        self.stamps.clear()
+        self.dropped += 1
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
         if self._mounts >= 0:
             os.close(self._mounts)
             self._mounts = -1
-        self.stamps.clear()
-        self.dropped += 1
         self._pending: dict[str, Stamp | None] = {}
         self._inodes: dict[int, _Inode] = {}
         self._ways: dict[str, _Way] = {}
@@ -238,7 +243,7 @@ class Watcher:
     # -- new paths -----------------------------------------------------------------------------------------------
 
     def _fulfil(self) -> None:
-        while self._inotify is not None:
+        while not self._closed:  # it may begin anew at any moment
             self._wishes.wait()
             time.sleep(_BATCH_S)
             self._wishes.clear()

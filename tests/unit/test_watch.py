@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,16 +204,86 @@ def test_what_is_not_there_or_no_file_is_not_vouched_for(watcher, tree):
 
 def test_more_events_than_the_kernel_keeps_end_everything(watcher, tree):
     """What overflowed is not known."""
-    with open("/proc/sys/fs/inotify/max_queued_events") as f:
-        queued = int(f.read())
     watch_now(watcher, tree / "inc" / "a.h", tree / "inc")
     assert vouched(watcher, tree / "inc" / "a.h")
-    for n in range(queued // 2 + 10):
-        os.rename(tree / "inc" / ("b.h" if n % 2 == 0 else "c.h"), tree / "inc" / ("c.h" if n % 2 == 0 else "b.h"))
+    overflow(tree / "inc")
     watcher.look()
     assert not watcher.stamps
     watch_now(watcher, tree / "other.h")
     assert vouched(watcher, tree / "other.h"), "it begins anew"
+
+
+def overflow(directory: Path) -> None:
+    """Queue more events than the kernel keeps."""
+    with open("/proc/sys/fs/inotify/max_queued_events") as f:
+        queued = int(f.read())
+    for n in range(queued // 2 + 10):
+        os.rename(directory / ("b.h" if n % 2 == 0 else "c.h"), directory / ("c.h" if n % 2 == 0 else "b.h"))
+
+
+def test_another_thread_that_begins_anew_is_waited_for_or_has_dropped_everything(watcher, tree, monkeypatch):
+    """It may be at any point of that when a request looks."""
+    path = str(tree / "other.h")  # no event tells of it
+    watch_now(watcher, path, tree / "inc")
+    assert vouched(watcher, path)
+    dropped, found = watcher.dropped, []
+
+    def meanwhile() -> None:
+        asked = threading.Thread(target=lambda: (watcher.look(), found.append((path in watcher.stamps, watcher.dropped == dropped))))
+        asked.start()
+        asked.join(0.05)  # it may have to wait for us
+
+    def closing(fd: int, close: Callable[[int], None] = os.close) -> None:
+        close(fd)
+        meanwhile()
+
+    overflow(tree / "inc")
+    monkeypatch.setattr(os, "close", closing)
+    watcher.look()
+    monkeypatch.undo()
+    wait = time.monotonic() + 10
+    while len(found) < 2 and time.monotonic() < wait:
+        time.sleep(0.01)
+    assert len(found) >= 2
+    assert set(found) == {(False, False)}
+
+
+def test_what_watches_goes_on_after_a_new_beginning(watcher, tree):
+    """Its thread may look for something to do just then."""
+    watcher._thread = threading.Thread(target=watcher._fulfil, daemon=True)
+    kept, watcher._inotify = watcher._inotify, None
+    watcher._thread.start()
+    watcher._thread.join(0.05)
+    watcher._inotify = kept
+    path = str(tree / "inc" / "a.h")
+    for _ in range(2):
+        watcher.wish(path)
+    for _ in range(1000):
+        if vouched(watcher, path):
+            return
+        time.sleep(0.01)
+    pytest.fail("never watched")
+
+
+def test_one_that_ended_while_its_turn_was_waited_for_is_no_trouble(watcher, tree):
+    """The mounts changed once too often in another thread."""
+    with watcher._lock:
+        asked = threading.Thread(target=watcher.look)
+        raised: list[object] = []
+        asked.run = lambda run=asked.run: raised.append(_raised(run))  # type: ignore[method-assign]
+        asked.start()
+        asked.join(0.05)
+        watcher._end()
+    asked.join()
+    assert raised == [None]
+
+
+def _raised(run: Callable[[], object]) -> BaseException | None:
+    try:
+        run()
+    except Exception as e:
+        return e
+    return None
 
 
 def test_a_restless_place_is_left_alone(watcher, tree, monkeypatch):
@@ -312,6 +383,9 @@ def test_wishes_are_fulfilled_behind_the_request(watcher, tree):
     pytest.fail("never watched")
 
 
+FILES = ("f0", "f1", "l0/f0", "../f0", "e0", "..", "l0/..", ".", "/f0", "/l0", "l1//f1")
+
+
 class World:
     """A small tree to which random things are done."""
 
@@ -319,7 +393,7 @@ class World:
         self.top = str(top)
         self.random = random.Random(seed)
         self.directories = [f"{self.top}/{d}" for d in ("d0", "d1", "d0/e0", "d0/e1", "l0", "l1")]
-        self.paths = [f"{d}/{f}" for d in self.directories for f in ("f0", "f1", "l0/f0", "../f0", "e0", "..", "l0/..", ".", "/f0", "/l0", "l1//f1")]
+        self.paths = [f"{d}/{f}" for d in self.directories for f in FILES]
         self.paths += self.directories
         for directory in self.directories[:4]:
             os.mkdir(directory)
