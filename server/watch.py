@@ -341,7 +341,9 @@ class Watcher:
         assert self._inotify is not None
         if place in self._restless or len(self._inodes) >= self._limit:
             raise _Unwatchable
-        wd = self._inotify.add(place, mask)
+        # Added to what is watched of it already: since its mode was looked at another inode may have come here, a watched directory, whose
+        # names must not be given up for what is watched of a file.
+        wd = self._inotify.add(place, mask | inotify.IN_MASK_ADD)
         inode = self._inodes.get(wd)
         if inode is None:
             inode = self._inodes[wd] = _Inode(place, wd)

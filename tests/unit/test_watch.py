@@ -192,6 +192,28 @@ def test_a_directory_counts_with_the_names_in_it(watcher, tree, change):
     assert not watcher.stamps
 
 
+def test_a_directory_that_takes_a_files_place_at_that_moment_keeps_its_watch(watcher, tree, monkeypatch):
+    """It is watched where it lies; as a file none of its names would be."""
+    (tree / "x").mkdir()
+    (tree / "x" / "inc").write_text("a file")
+    watch_now(watcher, tree / "real" / "inc")
+    assert vouched(watcher, tree / "real" / "inc")
+
+    def swap(st: os.stat_result, path: str) -> os.stat_result:
+        if path == f"{tree}/x/inc":
+            os.rename(tree / "x", tree / "y")
+            (tree / "x").symlink_to("real")
+        return st
+
+    monkeypatch.setattr(os, "lstat", lambda path, lstat=os.lstat: swap(lstat(path), path))
+    watch_now(watcher, tree / "x" / "inc")
+    monkeypatch.undo()
+    assert (tree / "x").is_symlink()
+    assert vouched(watcher, tree / "real" / "inc")
+    (tree / "real" / "inc" / "c.h").write_text("new")
+    assert not vouched(watcher, tree / "real" / "inc")
+
+
 def test_what_is_not_there_or_no_file_is_not_vouched_for(watcher, tree):
     os.mkfifo(tree / "fifo")
     (tree / "loop").symlink_to("loop")
