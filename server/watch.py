@@ -16,7 +16,9 @@ a change at any moment in between shows.  Mounts are no events; /proc/self/mount
 
 Only on file systems of this machine (_LOCAL): elsewhere others may change what is here without this kernel's knowledge.  overlayfs keeps
 the inode of a directory and of a file with one link for its watchers when it is copied up (Linux ≥ 4.19, fs/overlayfs/inode.c,
-ovl_hash_bylower), so there a file with more links is not watched.  Not reported before its end: writing through a shared mapping, which
+ovl_hash_bylower), so there a file with more links is not watched.  One that was mounted in a user namespace (rootless containers) cannot
+find what a file was copied up from (ovl_can_decode_fh): once the kernel has forgotten the name the file is another inode, so there no file
+is watched, only directories.  Not reported before its end: writing through a shared mapping, which
 shows when the file is closed (a stat shows such a write when a page is touched first, and what is written to it then no better).
 
 Watches are a user's common good: at most a sixteenth of what the kernel grants is taken, and a place where much happens is left alone.
@@ -24,9 +26,9 @@ Watches are a user's common good: at most a sixteenth of what the kernel grants 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import select
@@ -332,8 +334,8 @@ class Watcher:
 
     def _mode(self, place: str) -> int:
         st = os.lstat(place)
-        overlaid = self._devices.get(st.st_dev)
-        if overlaid is None or (overlaid and stat.S_ISREG(st.st_mode) and st.st_nlink > 1):
+        most_links = self._devices.get(st.st_dev)
+        if most_links is None or (stat.S_ISREG(st.st_mode) and st.st_nlink > most_links):
             raise _Unwatchable
         return st.st_mode
 
@@ -358,17 +360,41 @@ def _limit() -> int:
         return 0
 
 
-def _local_devices(mounts: int) -> dict[int, bool]:
-    """Device numbers of file systems that only this kernel changes (proc(5), /proc/pid/mountinfo); whether it is an overlayfs."""
-    devices = {}
+def _local_devices(mounts: int) -> dict[int, float]:
+    """Device numbers of file systems that only this kernel changes (proc(5), /proc/pid/mountinfo), and how many links a file may have."""
+    devices: dict[int, float] = {}
     text = b""
     while chunk := os.read(mounts, 1 << 16):
         text += chunk
+    ours = _in_first_user_namespace()
     for line in text.splitlines():
-        fields, _, kind = line.partition(b" - ")
-        kind = kind.split(b" ")[0]
+        fields, _, rest = line.partition(b" - ")
+        kind, _, options = rest.partition(b" ")
         if kind.decode() in _LOCAL:
-            point = re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), fields.split(b" ")[4])
-            with contextlib.suppress(OSError):
-                devices[os.stat(point).st_dev] = kind == b"overlay"
+            number, _, _, _, point, *_ = fields.split(b" ")
+            device = _device(re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), point), number)
+            if device is not None:
+                follows = ours and b"userxattr" not in options.split(b" ")[-1].split(b",")
+                devices[device] = math.inf if kind != b"overlay" else 1 if follows else 0
     return devices
+
+
+def _device(point: bytes, number: bytes) -> int | None:
+    """Of the mount of that number, as stat tells it; None: another one lies over it, perhaps a server's."""
+    try:
+        fd = os.open(point, os.O_PATH | os.O_CLOEXEC)
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", "rb") as f:
+                return os.fstat(fd).st_dev if b"mnt_id:\t%s\n" % number in f.read() else None
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+
+
+def _in_first_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as f:
+            return f.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return False

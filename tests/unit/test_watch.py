@@ -394,6 +394,53 @@ changed(paths[3], os.unlink)
     assert done.stdout.split() == ["4", "False", "False", "False", "True", "False"], done.stderr
 
 
+def in_own_mounts(program: str, directory: Path, *options: str) -> list[str]:
+    """What a program prints that may mount; it gets the directory."""
+    unshare = shutil.which("unshare")
+    assert unshare is not None
+    done = subprocess.run([unshare, *options, sys.executable, "-c", program, str(directory)], capture_output=True, text=True)
+    if "Operation not permitted" in done.stderr or "overlay" in done.stderr or "unshare failed" in done.stderr:
+        pytest.skip(f"cannot be mounted here: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting is root's")
+def test_what_is_mounted_over_a_local_file_system_is_not_local(tmp_path):
+    """ramfs stands for NFS, where others change files; both mounts have one path."""
+    program = """
+import os, sys, subprocess
+from sccache_py.server.watch import Watcher
+for kind in ("tmpfs", "ramfs"): subprocess.run(["mount", "-t", kind, "none", sys.argv[1]], check=True)
+path = sys.argv[1] + "/a.h"
+open(path, "w").close()
+watcher = Watcher()
+for _ in range(2): watcher.wish(path)
+watcher.watch_all()
+print(path in watcher.stamps)
+"""
+    assert in_own_mounts(program, tmp_path, "-m") == ["False"]
+
+
+def test_files_of_a_rootless_overlayfs_are_not_watched(tmp_path):
+    """One that was copied up is another inode as soon as its name is not cached, and the watch lies on the former."""
+    program = """
+import os, sys, subprocess
+from sccache_py.server.watch import Watcher
+top = sys.argv[1]
+for name in ("low/inc", "up", "work", "all"): os.makedirs(f"{top}/{name}")
+open(f"{top}/low/inc/a.h", "w").close()
+layers = f"userxattr,lowerdir={top}/low,upperdir={top}/up,workdir={top}/work"
+subprocess.run(["mount", "-t", "overlay", "-o", layers, "none", f"{top}/all"], check=True)
+watcher = Watcher()
+paths = [f"{top}/all/inc", f"{top}/all/inc/a.h", f"{top}/low/inc/a.h"]
+for path in paths * 2: watcher.wish(path)
+watcher.watch_all()
+print(*(path in watcher.stamps for path in paths))
+"""
+    assert in_own_mounts(program, tmp_path, "-Urm") == ["True", "False", "True"]
+
+
 def test_wishes_are_fulfilled_behind_the_request(watcher, tree):
     path = str(tree / "inc" / "a.h")
     for _ in range(2):
