@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from sccache_py.server import watch
+from sccache_py.server.files import FileMemo, hash_path
+from sccache_py.server.sight import Sight
 from sccache_py.server.stamps import stamp_of
 from sccache_py.server.watch import Watcher
 
@@ -212,6 +214,31 @@ def test_a_directory_that_takes_a_files_place_at_that_moment_keeps_its_watch(wat
     assert vouched(watcher, tree / "real" / "inc")
     (tree / "real" / "inc" / "c.h").write_text("new")
     assert not vouched(watcher, tree / "real" / "inc")
+
+
+def test_where_a_watched_file_really_is_is_looked_at_anew_when_its_way_changed(watcher, tree):
+    """gcc says it of system headers; the file keeps its stat when a directory above it is renamed."""
+    memo, path = FileMemo(watcher), f"{tree}/inc/a.h"
+
+    def look() -> Sight:
+        sight = Sight(memo)
+        sight.digest(path)
+        sight.files_are([(path, hash_path(path)[1])], str)
+        return sight
+
+    state = look().state(path, str, True)
+    assert state == os.fsencode(f"f1>{tree}/real/inc/a.h")
+    watch_now(watcher, path)
+    assert vouched(watcher, path)
+    for _ in range(2):
+        assert look().states_are([(path, state)], str, str, True)
+    os.rename(tree / "real", tree / "unreal")
+    (tree / "real").symlink_to("unreal")
+    assert not look().states_are([(path, state)], str, str, True)
+    watch_now(watcher, path)
+    assert vouched(watcher, path)
+    assert not look().states_are([(path, state)], str, str, True)
+    assert look().state(path, str, True) == os.fsencode(f"f1>{tree}/unreal/inc/a.h")
 
 
 def test_what_is_not_there_or_no_file_is_not_vouched_for(watcher, tree):
