@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import random
@@ -479,6 +480,12 @@ def test_wishes_are_fulfilled_behind_the_request(watcher, tree):
     pytest.fail("never watched")
 
 
+def exchange(path: str, other: str) -> None:
+    """Both are there all the time: renameat2(2), RENAME_EXCHANGE."""
+    if ctypes.CDLL(None, use_errno=True).renameat2(-100, os.fsencode(path), -100, os.fsencode(other), 2) < 0:
+        raise OSError(ctypes.get_errno(), "renameat2")
+
+
 FILES = ("f0", "f1", "l0/f0", "../f0", "e0", "..", "l0/..", ".", "/f0", "/l0", "l1//f1")
 
 
@@ -505,6 +512,8 @@ class World:
             "rename": lambda: os.rename(path, other),
             "rename directory": lambda: os.rename(directory, other_directory),
             "unlink": lambda: os.unlink(self.random.choice((path, directory))),
+            "exchange": lambda: exchange(path, other),
+            "exchange directories": lambda: exchange(directory, other_directory),
             "rmtree": lambda: shutil.rmtree(directory),
             "link": lambda: os.link(path, other),
             "symlink": lambda: os.symlink(self.random.choice((directory, path, "../d1", "f0", "..", "e0")), other),
@@ -513,7 +522,7 @@ class World:
             "utime": lambda: os.utime(path, ns=(self.random.randrange(9), self.random.randrange(9))),
             "nothing": lambda: None,
         }
-        what = self.random.choices(list(done), (9, 9, 5, 5, 3, 3, 1, 4, 4, 4, 2, 2, 5))[0]
+        what = self.random.choices(list(done), (9, 9, 5, 5, 3, 3, 3, 3, 1, 4, 4, 4, 2, 2, 5))[0]
         try:
             done[what]()
         except (OSError, shutil.Error) as e:
