@@ -18,8 +18,11 @@ Only on file systems of this machine (_LOCAL): elsewhere others may change what 
 the inode of a directory and of a file with one link for its watchers when it is copied up (Linux ≥ 4.19, fs/overlayfs/inode.c,
 ovl_hash_bylower), so there a file with more links is not watched.  One that was mounted in a user namespace (rootless containers) cannot
 find what a file was copied up from (ovl_can_decode_fh): once the kernel has forgotten the name the file is another inode, so there no file
-is watched, only directories.  Not reported before its end: writing through a shared mapping, which
-shows when the file is closed (a stat shows such a write when a page is touched first, and what is written to it then no better).
+is watched, only directories.
+
+Not reported before its end: writing through a shared mapping or by io_submit(2), which shows when the file is closed (a stat shows such a
+write when a page is touched first, and what is written to it then no better).  Not at all: chattr(1), which changes a ctime and no content,
+and that a directory was removed of which a bind mount remains, with as many names in it as before: none.
 
 Watches are a user's common good: at most a sixteenth of what the kernel grants is taken, and a place where much happens is left alone.
 """
