@@ -70,6 +70,7 @@ class State(NamedTuple):
     stamp: Stamp
     kind: bytes
     resolved: str | None  # without links, where that is another path
+    dropped: int  # Watcher.dropped at that time if the path was watched; else NEVER
 
     def told(self, fold: Callable[[str], str]) -> bytes:
         return self.kind if self.resolved is None else self.kind + b">" + os.fsencode(fold(self.resolved))

@@ -26,6 +26,7 @@ IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x0100_0000
 IN_DONT_FOLLOW = 0x0200_0000
+IN_MASK_ADD = 0x2000_0000
 
 _HEADER = struct.Struct("iIII")  # wd, mask, cookie, length of the name that follows
 _READ_BYTES = 64 * 1024

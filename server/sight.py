@@ -194,7 +194,7 @@ class Sight:
             if path is folded:
                 stamp = watched.get(path) or (stamps.get(path) if lasting else None)
                 entry = known.get(path)
-                if entry is not None and entry.stamp == stamp and not state.startswith(_MODIFIED):
+                if entry is not None and entry.stamp == stamp and self._leads_there(path, entry) and not state.startswith(_MODIFIED):
                     if (entry.kind if entry.resolved is None else entry.told(fold)) != state:
                         return False
                     continue
@@ -220,16 +220,21 @@ class Sight:
         stamp = stamp_of(st)
         if lasting:
             known = self.memo.states.get(path)
-            if known is not None and known.stamp == stamp:
+            if known is not None and known.stamp == stamp and self._leads_there(path, known):
                 return known.told(fold)
         mode = st.st_mode
         kind = b"d" if stat.S_ISDIR(mode) else b"special"
         if stat.S_ISREG(mode):
             kind = (b"x%d" if mode & 0o111 else b"f%d") % st.st_size
+        dropped = self.dropped if path in self._watched else NEVER  # before it is resolved
         resolved = self._resolve(path, is_link)
-        state = State(stamp, kind, None if resolved == path else resolved)
+        state = State(stamp, kind, None if resolved == path else resolved, dropped)
         self.memo.remember_state(path, state)
         return state.told(fold)
+
+    def _leads_there(self, path: str, state: State) -> bool:
+        """Whether a path still leads where it led, if the same file is there; see state()."""
+        return state.dropped == self.dropped or (state.dropped == NEVER and path not in self._watched)
 
     def modified(self, path: str) -> bytes | None:
         """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""

@@ -16,17 +16,22 @@ a change at any moment in between shows.  Mounts are no events; /proc/self/mount
 
 Only on file systems of this machine (_LOCAL): elsewhere others may change what is here without this kernel's knowledge.  overlayfs keeps
 the inode of a directory and of a file with one link for its watchers when it is copied up (Linux ≥ 4.19, fs/overlayfs/inode.c,
-ovl_hash_bylower), so there a file with more links is not watched.  Not reported before its end: writing through a shared mapping, which
-shows when the file is closed (a stat shows such a write when a page is touched first, and what is written to it then no better).
+ovl_hash_bylower), so there a file with more links is not watched.  One that was mounted in a user namespace (rootless containers) cannot
+find what a file was copied up from (ovl_can_decode_fh): once the kernel has forgotten the name the file is another inode, so there no file
+is watched, only directories.
+
+Not reported before its end: writing through a shared mapping or by io_submit(2), which shows when the file is closed (a stat shows such a
+write when a page is touched first, and what is written to it then no better).  Not at all: chattr(1), which changes a ctime and no content,
+and that a directory was removed of which a bind mount remains, with as many names in it as before: none.
 
 Watches are a user's common good: at most a sixteenth of what the kernel grants is taken, and a place where much happens is left alone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import select
@@ -102,6 +107,7 @@ class Watcher:
         self._inotify: Inotify | None = None
         self._mounts = -1
         self._beginnings = 0
+        self._closed = False
         self._once: set[str] = set()
         self._wished: dict[str, None] = {}
         self._refused: set[str] = set()
@@ -116,13 +122,15 @@ class Watcher:
     def look(self) -> None:
         """Hear what was reported up to now: what changed is not among the stamps after this."""
         if self._inotify is None:
-            return
+            return  # there are no stamps then, see _end
         with self._lock:
-            for fd, _ in self._poll.poll(0):
-                if fd == self._mounts:
-                    log.info("mounts changed: what was watched is looked at anew")
-                    self._begin()
-                    return
+            if self._inotify is None:
+                return  # since this moment
+            ready = [fd for fd, _ in self._poll.poll(0)]
+            if self._mounts in ready:
+                log.info("mounts changed: what was watched is looked at anew")
+                self._begin()
+            elif ready:
                 self._hear()
 
     def wish(self, path: str) -> None:
@@ -141,6 +149,7 @@ class Watcher:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._end()
         self._wishes.set()
 
@@ -168,14 +177,15 @@ class Watcher:
         root.ways.append(self._ways["/"])
 
     def _end(self) -> None:
+        # First: who finds no inotify in another thread does not wait for this one, and must find nothing vouched for either.
+        self.stamps.clear()
+        self.dropped += 1
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
         if self._mounts >= 0:
             os.close(self._mounts)
             self._mounts = -1
-        self.stamps.clear()
-        self.dropped += 1
         self._pending: dict[str, Stamp | None] = {}
         self._inodes: dict[int, _Inode] = {}
         self._ways: dict[str, _Way] = {}
@@ -238,7 +248,7 @@ class Watcher:
     # -- new paths -----------------------------------------------------------------------------------------------
 
     def _fulfil(self) -> None:
-        while self._inotify is not None:
+        while not self._closed:  # it may begin anew at any moment
             self._wishes.wait()
             time.sleep(_BATCH_S)
             self._wishes.clear()
@@ -255,7 +265,7 @@ class Watcher:
                             self._watch(path)
                     except (FileNotFoundError, NotADirectoryError):
                         pass  # it went meanwhile
-                    except (OSError, ValueError, _Unwatchable):
+                    except (OSError, ValueError, RecursionError, _Unwatchable):
                         self._refused.add(path)
             with self._lock:
                 self.look()
@@ -277,7 +287,7 @@ class Watcher:
                 directory, name = spelled, ""
             way = self._way(directory)
             way.paths.add(path)
-            if name and spelled != path:
+            if name and path != f"{way.spelled.rstrip('/')}/{name}":  # that one `_renamed` finds by itself; not `a//b`
                 way.end.links.setdefault(name, set()).add(path)
             place = f"{way.place.rstrip('/')}/{name}" if name else way.place
             mode = self._mode(place)
@@ -292,7 +302,7 @@ class Watcher:
         self._pending[path] = stamp_of(os.stat(path))
 
     def _way(self, spelled: str, links: int = _MOST_LINKS) -> _Way:
-        known = self._ways.get(spelled)
+        known = self._ways.get(spelled if spelled.strip("/") else "/")
         if known is not None:
             return known
         head, name = os.path.split(spelled)
@@ -327,8 +337,8 @@ class Watcher:
 
     def _mode(self, place: str) -> int:
         st = os.lstat(place)
-        overlaid = self._devices.get(st.st_dev)
-        if overlaid is None or (overlaid and stat.S_ISREG(st.st_mode) and st.st_nlink > 1):
+        most_links = self._devices.get(st.st_dev)
+        if most_links is None or (stat.S_ISREG(st.st_mode) and st.st_nlink > most_links):
             raise _Unwatchable
         return st.st_mode
 
@@ -336,7 +346,9 @@ class Watcher:
         assert self._inotify is not None
         if place in self._restless or len(self._inodes) >= self._limit:
             raise _Unwatchable
-        wd = self._inotify.add(place, mask)
+        # Added to what is watched of it already: since its mode was looked at another inode may have come here, a watched directory, whose
+        # names must not be given up for what is watched of a file.
+        wd = self._inotify.add(place, mask | inotify.IN_MASK_ADD)
         inode = self._inodes.get(wd)
         if inode is None:
             inode = self._inodes[wd] = _Inode(place, wd)
@@ -351,17 +363,41 @@ def _limit() -> int:
         return 0
 
 
-def _local_devices(mounts: int) -> dict[int, bool]:
-    """Device numbers of file systems that only this kernel changes (proc(5), /proc/pid/mountinfo); whether it is an overlayfs."""
-    devices = {}
+def _local_devices(mounts: int) -> dict[int, float]:
+    """Device numbers of file systems that only this kernel changes (proc(5), /proc/pid/mountinfo), and how many links a file may have."""
+    devices: dict[int, float] = {}
     text = b""
     while chunk := os.read(mounts, 1 << 16):
         text += chunk
+    ours = _in_first_user_namespace()
     for line in text.splitlines():
-        fields, _, kind = line.partition(b" - ")
-        kind = kind.split(b" ")[0]
+        fields, _, rest = line.partition(b" - ")
+        kind, _, options = rest.partition(b" ")
         if kind.decode() in _LOCAL:
-            point = re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), fields.split(b" ")[4])
-            with contextlib.suppress(OSError):
-                devices[os.stat(point).st_dev] = kind == b"overlay"
+            number, _, _, _, point, *_ = fields.split(b" ")
+            device = _device(re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), point), number)
+            if device is not None:
+                follows = ours and b"userxattr" not in options.split(b" ")[-1].split(b",")
+                devices[device] = math.inf if kind != b"overlay" else 1 if follows else 0
     return devices
+
+
+def _device(point: bytes, number: bytes) -> int | None:
+    """Of the mount of that number, as stat tells it; None: another one lies over it, perhaps a server's."""
+    try:
+        fd = os.open(point, os.O_PATH | os.O_CLOEXEC)
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", "rb") as f:
+                return os.fstat(fd).st_dev if b"mnt_id:\t%s\n" % number in f.read() else None
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+
+
+def _in_first_user_namespace() -> bool:
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as f:
+            return f.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return False
