@@ -104,7 +104,7 @@ _SEARCHERS = re.compile(
 )
 
 # Whose output tells of no file when it was changed, though they look at files and are told.
-_TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|(.*-)?(as|ar|nm|ranlib|strip|objcopy|dwp|mold|cc1|cc1plus|lto1)(-[0-9.]+)?")
+_TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|rustup(-init)?|(.*-)?(as|ar|nm|ranlib|strip|objcopy|dwp|mold|cc1|cc1plus|lto1)(-[0-9.]+)?")
 
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}

@@ -172,7 +172,8 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
             modified = sight.modified(path)
             if modified is None:
                 return Reason.INPUT_VANISHED
-            variant.present.append((fold(path), modified))
+            if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
+                variant.present.append((fold(path), modified))
     for path in (*draft.present, *_behind_links(draft.read)) if plan.resolves_names else draft.present:
         state = sight.state(path, fold)
         if state is None:
