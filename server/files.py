@@ -67,10 +67,10 @@ class Known(NamedTuple):
 class State(NamedTuple):
     """What is to be seen of a path without reading it (Sight.state)."""
 
-    stamp: Stamp
+    stamp: Stamp  # the very one of Watched.stamps if the path was watched: it is another if ever something changed on the way
     kind: bytes
     resolved: str | None  # without links, where that is another path
-    dropped: int  # Watcher.dropped at that time if the path was watched; else NEVER
+    watched: bool
 
     def told(self, fold: Callable[[str], str]) -> bytes:
         return self.kind if self.resolved is None else self.kind + b">" + os.fsencode(fold(self.resolved))

@@ -226,15 +226,16 @@ class Sight:
         kind = b"d" if stat.S_ISDIR(mode) else b"special"
         if stat.S_ISREG(mode):
             kind = (b"x%d" if mode & 0o111 else b"f%d") % st.st_size
-        dropped = self.dropped if path in self._watched else NEVER  # before it is resolved
+        watched = self._watched.get(path)  # before it is resolved
         resolved = self._resolve(path, is_link)
-        state = State(stamp, kind, None if resolved == path else resolved, dropped)
+        state = State(watched or stamp, kind, None if resolved == path else resolved, watched is not None)
         self.memo.remember_state(path, state)
         return state.told(fold)
 
     def _leads_there(self, path: str, state: State) -> bool:
         """Whether a path still leads where it led, if the same file is there; see state()."""
-        return state.dropped == self.dropped or (state.dropped == NEVER and path not in self._watched)
+        watched = self._watched.get(path)
+        return watched is state.stamp if state.watched else watched is None
 
     def modified(self, path: str) -> bytes | None:
         """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""

@@ -56,6 +56,8 @@ _LOST = inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_IGNORED
 
 _MOST_WATCHES = 8192
 _SHARE = 16
+# A directory whose names changed so often (/tmp) is not watched for them; ways through it are.
+_MOST_LISTINGS = 8
 # After so many events an inode is not worth its watch, and after so many new beginnings none is.
 _RESTLESS = 2000
 _MOST_BEGINNINGS = 100
@@ -76,6 +78,7 @@ class _Inode:
     steps: dict[str, set[_Way]] = field(default_factory=dict)  # of a directory: names in it that ways go through
     links: dict[str, set[str]] = field(default_factory=dict)  # of a directory: names in it through which paths lead as their last step
     stirred: int = 0
+    relisted: int = 0  # how often its names changed while they were watched
 
 
 @dataclass(eq=False, slots=True)
@@ -221,8 +224,12 @@ class Watcher:
             self._forget(way)
         for path in list(directory.links.pop(name, ())):
             self._drop(path)
-        for path in list(directory.paths):
-            self._drop(path)
+        if directory.paths:
+            directory.relisted += 1
+            if directory.relisted > _MOST_LISTINGS:
+                self._refused.update(directory.paths)
+            for path in list(directory.paths):
+                self._drop(path)
 
     def _lose(self, inode: _Inode) -> None:
         for path in list(inode.paths):

@@ -348,6 +348,17 @@ def test_a_restless_place_is_left_alone(watcher, tree, monkeypatch):
     assert vouched(watcher, tree / "other.h")
 
 
+def test_a_directory_whose_names_change_often_is_not_watched_for_them(watcher, tree):
+    """/tmp, in which every compile makes files: each time it would cost all that was noted as steady.  What lies in it is watched."""
+    for n in range(watch._MOST_LISTINGS + 2):
+        watch_now(watcher, tree / "inc", tree / "inc" / "a.h")
+        assert vouched(watcher, tree / "inc") == (n <= watch._MOST_LISTINGS)
+        assert vouched(watcher, tree / "inc" / "a.h")
+        (tree / "inc" / f"{n}.h").write_text("x")
+        assert not vouched(watcher, tree / "inc")
+    assert vouched(watcher, tree / "inc" / "a.h")
+
+
 def test_no_more_watches_are_taken_than_the_limit(watcher, tree):
     watcher._limit = len(watcher._inodes)
     watch_now(watcher, tree / "inc" / "a.h")
