@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 # How often the server looks whether its name is still its own.
 _WATCH_S = 10.0
 
+# Who asked for something so recently is building.
+_BUSY_S = 0.5
+
 # Who stops the server waits this long for stored files to be compressed.
 _PACKING_PATIENCE_S = 60.0
 
@@ -170,7 +173,7 @@ class Server:
         leases = Leases(parts.pool, parts.jobs, runtime, self._stoppers)
         service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave, leases.serve)
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
-        self._packer = Packer(parts.keeper, [*_program(), "--pack", str(settings.zstd_level)])
+        self._packer = Packer(parts.keeper, [*_program(), "--pack", str(settings.zstd_level)], self._is_busy)
         self._packs = settings.zstd_level > 0 and not settings.read_only
         if self._packs:
             parts.keeper.stored = self._packer.note
@@ -226,6 +229,12 @@ class Server:
             self.claim.release()
             self.listener.stop_accepting()
             self._leaver = asyncio.ensure_future(self._drain())
+
+    def _is_busy(self) -> bool:
+        return self.pool.in_use + self.pool.waiting > 0 or self.listener.rests_since_s() < _BUSY_S
+
+    def _is_busy(self) -> bool:
+        return self.pool.in_use + self.pool.waiting > 0 or self.listener.rests_since_s() < _BUSY_S
 
     async def _drain(self) -> None:
         try:

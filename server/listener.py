@@ -36,6 +36,7 @@ class Listener:
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
         self._resting_since = 0.0
+        self._ended_at = 0.0
         self.connections: set[Connection] = set()
         self.background: set[asyncio.Task[None]] = set()
         root = os.stat("/")
@@ -128,7 +129,12 @@ class Listener:
 
     def _connection_gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self._ended_at = asyncio.get_running_loop().time()
         self._rest()
+
+    def rests_since_s(self) -> float:
+        """How long ago the last connection ended; 0 while there is one."""
+        return 0.0 if self.connections else asyncio.get_running_loop().time() - self._ended_at
 
     def keep_awake(self) -> None:
         """Something happened elsewhere: the idle time starts anew."""
