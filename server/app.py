@@ -233,9 +233,6 @@ class Server:
     def _is_busy(self) -> bool:
         return self.pool.in_use + self.pool.waiting > 0 or self.listener.rests_since_s() < _BUSY_S
 
-    def _is_busy(self) -> bool:
-        return self.pool.in_use + self.pool.waiting > 0 or self.listener.rests_since_s() < _BUSY_S
-
     async def _drain(self) -> None:
         try:
             await self.workers.leave()
