@@ -16,6 +16,10 @@ from benchmarks.measure import CONTROL, PLAIN, Attic, Bench, Failed, timed
 
 _ROUNDS = 3
 
+# A cache that has not changed for so long does not change by itself.
+_SETTLING_S = 4.0
+_MOST_LOOKS = 30
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -183,8 +187,19 @@ def _one_round(
         if before is not None and after is not None:
             sizes["hits"].setdefault(name, []).append(after - before)
         assert contender.room is not None
+        sizes["cache"].setdefault(name, []).append(_settled_bytes(contender.room.cache) / 1e6)
         sizes["memory"].setdefault(name, []).append(machine.rss_bytes(contender.servers()) / 1e6)
-        sizes["cache"].setdefault(name, []).append(machine.disk_bytes(contender.room.cache) / 1e6)
+
+
+def _settled_bytes(cache: Path) -> int:
+    """Its size when what is compressed behind a build is compressed."""
+    size = machine.disk_bytes(cache)
+    for _ in range(_MOST_LOOKS):
+        time.sleep(_SETTLING_S)
+        before, size = size, machine.disk_bytes(cache)
+        if size == before:
+            break
+    return size
 
 
 def _build(work: Work, contender: Contender, attic: Attic) -> float:
