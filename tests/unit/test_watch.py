@@ -56,6 +56,17 @@ def vouched(watcher: Watcher, path: Path | str) -> bool:
     return stamp is not None
 
 
+def wish_and_wait(watcher: Watcher, path: str) -> None:
+    """Until the watcher's own thread has done it."""
+    for _ in range(2):
+        watcher.wish(path)
+    for _ in range(1000):
+        if vouched(watcher, path):
+            return
+        time.sleep(0.01)
+    pytest.fail("never watched")
+
+
 def test_a_path_is_watched_from_the_second_wish_on(watcher, tree):
     """One that is looked at once in a build is not worth it."""
     path = str(tree / "inc" / "a.h")
@@ -304,13 +315,7 @@ def test_what_watches_goes_on_after_a_new_beginning(watcher, tree):
     watcher._thread.join(0.05)
     watcher._inotify = kept
     path = str(tree / "inc" / "a.h")
-    for _ in range(2):
-        watcher.wish(path)
-    for _ in range(1000):
-        if vouched(watcher, path):
-            return
-        time.sleep(0.01)
-    pytest.fail("never watched")
+    wish_and_wait(watcher, path)
 
 
 def test_one_that_ended_while_its_turn_was_waited_for_is_no_trouble(watcher, tree):
@@ -480,10 +485,4 @@ print(*(path in watcher.stamps for path in paths))
 
 def test_wishes_are_fulfilled_behind_the_request(watcher, tree):
     path = str(tree / "inc" / "a.h")
-    for _ in range(2):
-        watcher.wish(path)
-    for _ in range(1000):
-        if vouched(watcher, path):
-            return
-        time.sleep(0.01)
-    pytest.fail("never watched")
+    wish_and_wait(watcher, path)
