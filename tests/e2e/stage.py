@@ -124,9 +124,19 @@ def wait_until(what: Callable[[], object], patience_s: float = PATIENCE_S) -> No
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs; a zombie that nobody waits for does not."""
+    """Whether a thread of it runs; a zombie that nobody waits for does not.
+
+    Any thread: the first of a killed process can be a zombie while another still reads what it waited for, and takes the byte of a Gate.
+    """
     try:
-        with open(f"/proc/{pid}/stat") as f:
+        return any(_runs(f"/proc/{pid}/task/{thread}/stat") for thread in os.listdir(f"/proc/{pid}/task"))
+    except FileNotFoundError:
+        return False
+
+
+def _runs(stat: str) -> bool:
+    try:
+        with open(stat) as f:
             return f.read().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
