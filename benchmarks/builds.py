@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -248,20 +250,24 @@ def _two_and_checks(contender: Contender, builders: Sequence[Path], checker: Pat
     timed(check, env, checker)  # its dependencies are there; what follows is an edit and a check
     main, checks = checker / "src" / "main.rs", []
     began = time.perf_counter()
-    running = [
-        subprocess.Popen(argv, env=env, cwd=c, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for c in builders
-    ]
-    try:
-        while any(p.poll() is None for p in running):
-            main.write_text(main.read_text() + f"// edit {len(checks)}\n")
-            checks.append(timed(check, env, checker))
-            time.sleep(1)
-        took = time.perf_counter() - began
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    if any(p.returncode != 0 for p in running):
-        raise Failed("one of the two builds failed")
+    with contextlib.ExitStack() as stack:
+        said = [stack.enter_context(tempfile.TemporaryFile()) for _ in builders]
+        running = [
+            subprocess.Popen(argv, env=env, cwd=c, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=f)
+            for c, f in zip(builders, said, strict=True)
+        ]
+        try:
+            while any(p.poll() is None for p in running):
+                main.write_text(main.read_text() + f"// edit {len(checks)}\n")
+                checks.append(timed(check, env, checker))
+                time.sleep(1)
+            took = time.perf_counter() - began
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        for process, file in zip(running, said, strict=True):
+            if process.returncode != 0:
+                file.seek(0)
+                raise Failed(f"a build failed ({process.returncode}): {file.read().decode(errors='replace')[-2000:]}")
     return took, checks

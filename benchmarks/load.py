@@ -53,9 +53,7 @@ def _crowd(contender: Contender, compile_: Compile, clients: int) -> Callable[[]
     return run
 
 
-def crowd_seconds(
-    contender: Contender, compile_: Compile, clients: int, hits: int, on: set[int] | None = None
-) -> float:
+def crowd_seconds(contender: Contender, compile_: Compile, clients: int, hits: int, on: set[int] | None = None) -> float:
     """`on`: the processors for the clients."""
     directories = [compile_.out / f"crowd{n}" for n in range(_DIRECTORIES)]
     for directory in directories:
