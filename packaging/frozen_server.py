@@ -1,5 +1,10 @@
-"""The server as PyInstaller sees it."""
+"""The server as PyInstaller sees it: one program for all its processes."""
 
-from sccache_py.server.app import main
+import sys
+
+if sys.argv[1:2] == ["--pack"]:
+    from sccache_py.server.pack_process import main
+else:
+    from sccache_py.server.app import main
 
 raise SystemExit(main())

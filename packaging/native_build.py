@@ -101,16 +101,20 @@ def _client_compilers(environ: Mapping[str, str]) -> Iterator[list[str]]:
     yield _compiler(environ)
 
 
-def _compile(
-    command: list[str], files: list[Path], output: Path, libraries: list[str], environ: Mapping[str, str]
-) -> None:
+def _compile(command: list[str], files: list[Path], output: Path, libraries: list[str], environ: Mapping[str, str]) -> None:
     if not files:
         raise NativeBuildError(f"no sources for {output.name}")
     line = [*command, *map(str, files), "-o", str(output), *libraries]
     try:
         done = subprocess.run(
-            line, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=COMPILE_TIMEOUT_S, check=False,
+            line,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMPILE_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as e:
         raise NativeBuildError(f"{command[0]}: {e}") from e
@@ -122,8 +126,12 @@ def _run(program: Path, environ: Mapping[str, str]) -> None:
     """A program can link and yet not run: another machine's compiler, a C library that is not installed."""
     try:
         done = subprocess.run(
-            [program, "--version"], env=environ, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=RUN_TIMEOUT_S, check=False,
+            [program, "--version"],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=RUN_TIMEOUT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as e:
         raise NativeBuildError(f"{program}: {e}") from e

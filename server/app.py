@@ -18,7 +18,7 @@ from typing import Any
 from sccache_py import __version__, config
 from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
-from sccache_py.server import trace
+from sccache_py.server import heap, trace
 from sccache_py.server.connection import Service
 from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, drop_surroundings, take_uncounted
 from sccache_py.server.deposit import Depositor
@@ -32,7 +32,7 @@ from sccache_py.server.listener import Listener
 from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
-from sccache_py.server.packing import Packer, pack_for
+from sccache_py.server.packing import Packer
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
 from sccache_py.server.restore import Restorer
@@ -50,8 +50,9 @@ from sccache_py.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
-# How often the server looks whether its name is still its own.
+# How often the server looks whether its name is still its own, and whether a build is over: then nobody has asked for anything for so long.
 _WATCH_S = 10.0
+_REST_S = 5.0
 
 # Who asked for something so recently is building.
 _BUSY_S = 0.5
@@ -173,7 +174,7 @@ class Server:
         leases = Leases(parts.pool, parts.jobs, runtime, self._stoppers)
         service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave, leases.serve)
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
-        self._packer = Packer(parts.keeper, [*_program(), "--pack", str(settings.zstd_level)], self._is_busy)
+        self._packer = Packer(parts.keeper, [*_program("pack_process"), "--pack", str(settings.zstd_level)], self._is_busy)
         self._packs = settings.zstd_level > 0 and not settings.read_only
         if self._packs:
             parts.keeper.stored = self._packer.note
@@ -211,9 +212,12 @@ class Server:
         self.listener.keep_awake()
 
     async def _watch(self) -> None:
-        swept = False
+        swept, given_back_at = False, 0.0
         while True:
             await asyncio.sleep(_WATCH_S)
+            if self.listener.rests_since_s() > _REST_S and self.listener.ended_at > given_back_at:
+                given_back_at = self.listener.ended_at
+                heap.give_back()
             if not swept and not self.listener.connections:
                 swept = True
                 await self.keeper.sweep()
@@ -276,9 +280,9 @@ class Server:
         return answer_stats(await self.keeper.total_stats(), self.settings, await self.keeper.size(), self.pool)
 
 
-def _program() -> list[str]:
+def _program(module: str = "app") -> list[str]:
     """What starts a process of ours: frozen, we are one program; installed, a script that an interpreter runs."""
-    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sccache_py.server.app"]
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", f"sccache_py.server.{module}"]
 
 
 def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool: TokenPool | None) -> dict[str, Any]:
@@ -365,10 +369,7 @@ def main() -> int:
     parser.add_argument("--print-stats", action="store_true", help="print the stored statistics as JSON and exit")
     parser.add_argument("--worker", nargs=2, type=int, metavar="FD", help=argparse.SUPPRESS)
     parser.add_argument("--settings", help=argparse.SUPPRESS)
-    parser.add_argument("--pack", type=int, metavar="LEVEL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.pack:
-        return pack_for(arguments.pack)
     if arguments.worker:
         return _work(arguments.settings, arguments.native, *arguments.worker)
 
@@ -397,6 +398,7 @@ def main() -> int:
         return 1
     native = arguments.native or os.path.dirname(os.path.realpath(sys.argv[0]))
     sys.setswitchinterval(_SWITCH_S)
+    heap.share_arena()
     asyncio.run(_run(settings, claim, native, arguments.ready_fd))
     return 0
 
@@ -406,7 +408,7 @@ def _work(settings_json: str, native: str | None, control_fd: int, listening_fd:
     settings = settings_from_json(settings_json)
     _start_log(settings)
     sys.setswitchinterval(_SWITCH_S)
-
+    heap.share_arena()
 
     async def run() -> None:
         await Worker(settings, native, control_fd, listening_fd).run()

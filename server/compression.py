@@ -22,8 +22,10 @@ _CHUNK_BYTES = 1 << 18
 # What is written in pieces of this size lies in large folios (ext4, Linux ≥ 6.16), which takes a third less than pieces of 256 KiB.
 _PIECE_BYTES = 1 << 20
 
-# Windows of 2^10 to 2^27 bytes: what every decoder takes without being asked for more memory.
-_WINDOW_LOGS = (10, 27)
+# Windows of 2^10 to 2^24 bytes.  A larger one packs 170 crates no better (92.5 MB, and 92.6 with this; 96.0 with half of it), and both
+# sides hold the window in memory.  What is read may have the largest that a decoder takes unasked.
+_WINDOW_LOGS = (10, 24)
+_LARGEST_READ = 1 << 27
 
 
 class CompressionError(Exception):
@@ -74,7 +76,7 @@ class Unpacking:
 
     def __init__(self, descriptor: int) -> None:
         self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
-        self._frame = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOGS[1]).stream_reader(self._file, read_across_frames=True)
+        self._frame = zstandard.ZstdDecompressor(max_window_size=_LARGEST_READ).stream_reader(self._file, read_across_frames=True)
         self._buffer = _buffers.piece
 
     def __enter__(self) -> Unpacking:

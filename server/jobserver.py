@@ -193,9 +193,7 @@ class TokenPool:
             self._end(id)
 
     @contextlib.asynccontextmanager
-    async def lease(
-        self, directory: str, style: str, waits_as: Callable[[int], None] | None = None
-    ) -> AsyncIterator[tuple[Grant, Wide]]:
+    async def lease(self, directory: str, style: str, waits_as: Callable[[int], None] | None = None) -> AsyncIterator[tuple[Grant, Wide]]:
         """A whole build's: one token for its first job, and a channel for more (channels.Wide).  Raises OSError."""
         id = await self._acquire(f"lease {next(self._serial)}", Role.BUILD, None, None, waits_as)
         try:

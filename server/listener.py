@@ -27,7 +27,10 @@ _PAUSE_S = 0.05
 
 
 class Listener:
-    """Accepts and counts.  idle: called when nothing was in flight for idle_s seconds (0: never)."""
+    """Accepts and counts.  idle: called when nothing was in flight for idle_s seconds (0: never).
+
+    ended_at: the loop's time when the last connection ended.
+    """
 
     def __init__(self, sock: socket.socket, service: Service, idle_s: float, idle: Callable[[], None]) -> None:
         self._socket = sock
@@ -36,7 +39,7 @@ class Listener:
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
         self._resting_since = 0.0
-        self._ended_at = 0.0
+        self.ended_at = 0.0
         self.connections: set[Connection] = set()
         self.background: set[asyncio.Task[None]] = set()
         root = os.stat("/")
@@ -129,12 +132,12 @@ class Listener:
 
     def _connection_gone(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        self._ended_at = asyncio.get_running_loop().time()
+        self.ended_at = asyncio.get_running_loop().time()
         self._rest()
 
     def rests_since_s(self) -> float:
         """How long ago the last connection ended; 0 while there is one."""
-        return 0.0 if self.connections else asyncio.get_running_loop().time() - self._ended_at
+        return 0.0 if self.connections else asyncio.get_running_loop().time() - self.ended_at
 
     def keep_awake(self) -> None:
         """Something happened elsewhere: the idle time starts anew."""

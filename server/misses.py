@@ -191,9 +191,7 @@ class Misses:
             return Asked(Reason.FALLBACK_LIST, began_ns)
         told, look = Told(ran.stdout, ran.stderr), FileLook(job.sight.memo, self._texts, began_ns)
         extra = job.wishes.extra_files
-        draft = await self.threads.run(
-            lambda: deposit.draft_listed(plan, compiler.driver, told, request.env, request.cwd, extra, look)
-        )
+        draft = await self.threads.run(lambda: deposit.draft_listed(plan, compiler.driver, told, request.env, request.cwd, extra, look))
         trace.mark("list")
         return Asked(draft, began_ns)
 

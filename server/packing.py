@@ -3,10 +3,7 @@
 A compile is stored as it is, so that neither its flight nor the next hit waits for a compression, and a build on full processors
 is not slowed down.  Behind that a process at the idle priority packs one file after the other; each is then replaced by its
 packed form.  It is a process and not a thread: at that priority a thread with the interpreter's lock would make the event loop
-wait for every compiler of the machine.
-
-The process (`pack_for`) reads lines of JSON, [paths of the plain files, path to make], and answers each with the digests of what it
-packed, in hex, or with an empty line.  It ends with its standard input.
+wait for every compiler of the machine.  pack_process.py is that process.
 """
 
 from __future__ import annotations
@@ -17,13 +14,11 @@ import json
 import logging
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sccache_py.model import Result
-from sccache_py.server.compression import pack_files
 from sccache_py.server.keeper import Keeper, digests_of, stored_outputs
 
 log = logging.getLogger(__name__)
@@ -35,7 +30,7 @@ _LOOK_EVERY_S = 0.25
 
 
 class Packer:
-    """Lives on the event loop.  command: what starts `pack_for`; busy: whether somebody builds at this moment."""
+    """Lives on the event loop.  command: what starts the process; busy: whether somebody builds at this moment."""
 
     def __init__(self, keeper: Keeper, command: Sequence[str], busy: Callable[[], bool]) -> None:
         self._busy = busy
@@ -146,18 +141,3 @@ async def _end(work: asyncio.Task[None] | None) -> None:
 def _see_off(process: subprocess.Popen[bytes]) -> None:
     with process:
         pass
-
-
-def pack_for(level: int) -> int:
-    """The process."""
-    os.nice(19)
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    for line in sys.stdin.buffer:
-        plain, scratch = json.loads(line)
-        told = ""
-        with contextlib.suppress(OSError):
-            told = " ".join(digest.hex() for digest in pack_files(plain, scratch, level))
-        sys.stdout.write(told + "\n")
-        sys.stdout.flush()
-    return 0
