@@ -78,17 +78,9 @@ def hides_text(file: memoryview) -> bool:
         return True
 
 
-# The names of crates that call the kernel without the C library stand in a library's symbols, panic messages and metadata.
-_OWN_CALLS = (b"rustix", b"linux_raw_sys", b"linux-raw-sys")
-
-
-def makes_own_calls(library: memoryview) -> bool:
-    """Whether a crate that is a shared library holds code by which files can be opened past the C library, and so unobserved.
-
-    That it never runs there cannot be seen.  What is no crate (`takes_environment`) has no such names in it either.
-    """
-    data = bytes(library)
-    return any(name in data for name in _OWN_CALLS)
+# What stands in the symbols, panic messages and metadata of a shared library that holds a crate which calls the kernel without the C
+# library: by its code files can be opened unobserved.  That it never runs there cannot be seen.
+OWN_CALLS = (b"rustix", b"linux_raw_sys", b"linux-raw-sys")
 
 
 def takes_environment(library: memoryview) -> bool:

@@ -154,7 +154,6 @@ class Plan:
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
 
-
     def roots(self) -> list[tuple[str, set[str]]]:
         """Directories that files are told relative to and that are not in the key: (role, its spellings)."""
         return [(role, paths) for role, paths in self.roles.spellings() if role == "base" or (role == "cwd" and not self.cwd_in_key)]

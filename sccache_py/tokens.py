@@ -332,9 +332,7 @@ class Tokens:
     def _longest_blocked(self, now: float) -> bool:
         if self.available_kib is None:
             return False
-        return any(
-            h.blocked_since is not None and now - h.blocked_since >= OVERTAKE_S for queue in self._queues.values() for h in queue
-        )
+        return any(h.blocked_since is not None and now - h.blocked_since >= OVERTAKE_S for queue in self._queues.values() for h in queue)
 
     def _fits(self, now: float, holder: Holder) -> bool:
         """Whether its memory is there, as far as it can be told."""

@@ -11,7 +11,6 @@ import logging
 import mmap
 import os
 import stat
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,25 +20,23 @@ from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import hides_text, makes_own_calls, takes_environment
+from sccache_py.elf import OWN_CALLS, hides_text, takes_environment
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe
 from sccache_py.roles import encodings
 from sccache_py.server.candidates import passed_over
-from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, copy_descriptor, existing, open_regular
+from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, existing, open_regular
 from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.look import FileLook
 from sccache_py.server.runner import Ran
+from sccache_py.server.scan import copy_and_search, shows_any
 from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.store.base import Store
 from sccache_py.server.time_macros import result_tells_time
 
 log = logging.getLogger(__name__)
-
-_CHUNK_BYTES = 1 << 20
-_LONGEST_NEEDLE = 16 * 1024  # of usual ones
 
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
@@ -103,7 +100,7 @@ def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
 
 
 class _Macro(NamedTuple):
-    """What the code of a proc-macro can do unobserved."""
+    """What the code of a proc-macro can do unobserved; what is no crate has neither."""
 
     takes_environment: bool
     makes_own_calls: bool
@@ -125,7 +122,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         except ValueError:  # empty
             return _Macro(False, False)
         with library, memoryview(library) as view:
-            return _Macro(takes_environment(view), makes_own_calls(view))
+            return _Macro(takes_environment(view), shows_any(f.fileno(), OWN_CALLS))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:
@@ -273,8 +270,7 @@ class Depositor:
         scratch = self._store.scratch_path()
         fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            copy_descriptor(opened.fd, fd, size)
-            digest, shown = _hash_and_search(fd, movable)
+            digest, shown = copy_and_search(opened.fd, fd, size, movable)
             with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as file:
                 if hides_text(file):
                     shown.update(_all_roles(plan))
@@ -320,37 +316,6 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
         if needles:
             found.append((role, sorted(set().union(*needles))))
     return found
-
-
-class _Buffers(threading.local):
-    """Each thread's own, kept: the pages of a new one would have to be found first."""
-
-    def __init__(self) -> None:
-        self.text = bytearray(_CHUNK_BYTES + _LONGEST_NEEDLE)
-
-
-_buffers = _Buffers()
-
-
-def _hash_and_search(fd: int, movable: list[tuple[str, list[bytes]]]) -> tuple[bytes, set[str]]:
-    """Digest of a file, and the roles whose path it shows."""
-    hasher = Hasher()
-    shown: set[str] = set()
-    overlap = max((len(n) for _, needles in movable for n in needles), default=1) - 1
-    # One search where one directory holds all the others: rustc's externs lie in -L, which is the out-dir.
-    needles = [(role, n) for role, all_ in movable for n in all_]
-    shortest = {n for _, n in needles if not any(m != n and n.startswith(m) for _, m in needles)}
-    text = _buffers.text if overlap <= _LONGEST_NEEDLE else bytearray(_CHUNK_BYTES + overlap)
-    offset = kept = 0  # the end of one piece stands before the next, for what lies across them
-    with memoryview(text) as view:
-        while got := os.preadv(fd, [view[kept : kept + _CHUNK_BYTES]], offset):
-            hasher.update(view[kept : kept + got])
-            offset, end = offset + got, kept + got
-            if any(text.find(n, 0, end) >= 0 for n in shortest):
-                shown.update(role for role, n in needles if text.find(n, 0, end) >= 0)
-            kept = min(overlap, end)
-            view[:kept] = view[end - kept : end]
-    return hasher.digest(), shown
 
 
 def _unchanged(opened: Opened) -> bool:

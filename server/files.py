@@ -246,13 +246,19 @@ class FileShrank(OSError):
     """What is copied has become shorter meanwhile."""
 
 
-def copy_descriptor(source: int, target: int, size: int) -> None:
-    """Copy a whole file: by reference where the file system can, else inside the kernel, else through us."""
+def clone(source: int, target: int) -> bool:
+    """Copy a whole file by reference; whether the file system can."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
-        return
     except OSError:
-        pass
+        return False
+    return True
+
+
+def copy_descriptor(source: int, target: int, size: int) -> None:
+    """Copy a whole file: by reference where the file system can, else inside the kernel, else through us."""
+    if clone(source, target):
+        return
     offset = _copy_mapped(source, target, size) if size >= _MAPPED_BYTES else 0
     try:
         while offset < size:

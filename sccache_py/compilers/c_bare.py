@@ -187,7 +187,6 @@ def _indentation(line: bytes) -> int:
     return len(expanded) - len(expanded.lstrip(b" "))
 
 
-
 def may_be_bare(path: str) -> bool:
     """Whether a file that was read is a text of the project's, by its path (folded)."""
     return path.endswith(_SUFFIXES) and not path.startswith(_SYSTEM)
