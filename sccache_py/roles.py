@@ -112,9 +112,12 @@ class Roles:
             path = os.fsencode(self._spelled[role])
             if path in (b"", b".", b"/"):
                 continue
+            written = _ENCODINGS[encoding](path)
+            if written not in text:
+                continue
             mark = b"\x00" + role.encode() + b"\x01" + encoding + b"\x02"
             # Only where a path begins: "/t/deps" inside "/src/t/deps" is another directory.
-            text = re.sub(rb"(?<![\w./-])" + re.escape(_ENCODINGS[encoding](path)) + _BOUNDARY, mark.replace(b"\\", b"\\\\"), text)
+            text = re.sub(rb"(?<![\w./-])" + re.escape(written) + _BOUNDARY, mark.replace(b"\\", b"\\\\"), text)
         return text
 
     def make_stream_template(self, text: bytes, roles: Iterable[str]) -> bytes:

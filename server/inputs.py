@@ -186,8 +186,9 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
             return reason
 
     absent: dict[str, dict[str, None]] = {}
+    there: set[str] = set()
     for path in draft.absent:
-        where = _first_missing(path)
+        where = _first_missing(path, there)
         if where is None:
             log.info("appeared meanwhile: %s", path)
             return Reason.INPUT_TOO_NEW
@@ -243,15 +244,17 @@ def _behind_links(files: list[str]) -> list[str]:
     return through + [path for path in files if os.path.islink(path)]
 
 
-def _first_missing(path: str) -> tuple[str, str] | None:
+def _first_missing(path: str, there: set[str]) -> tuple[str, str] | None:
     """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now.
 
+    there: directories that this was found out of already.
     What stands in the place of a directory may be a file or a link to nothing: no name is in it then.
     """
     if os.path.lexists(path) and os.path.exists(path):
         return None
     while True:
         directory, name = os.path.split(path)
-        if not name or os.path.lexists(directory):
+        if not name or directory in there or os.path.lexists(directory):
+            there.add(directory)
             return directory, name
         path = directory
