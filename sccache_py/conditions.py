@@ -124,6 +124,7 @@ class Draft:
     asked: list[str]
     outputs: list[str]
     dated: list[str] = field(default_factory=list)  # of which also counts when they were changed last
+    sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
 
 
@@ -215,6 +216,7 @@ def judge(
         read=read,
         present=present,
         dated=_dated(seen, present) if plan.language == "Rust" else [],
+        sized=condition(seen.sized) if plan.language == "Rust" else [],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
@@ -226,7 +228,7 @@ def judge(
 def _dated(seen: Observation, present: Iterable[str]) -> list[str]:
     """What a macro, or a program that a macro started, may tell the age of: rust-embed does, and `git describe --dirty` goes by it.
 
-    That it only looked whether the file is there cannot be seen.  Of an open file nobody knows who asked: it counts by its content alone.
+    That it only looked whether the file is there cannot be seen.  What a program asked of an open file is not recorded.
     """
     told = set().union(*(paths for who, paths in seen.dated.items() if not _TIMELESS.fullmatch(who)))
     return [p for p in present if p in told]

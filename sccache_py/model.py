@@ -173,6 +173,7 @@ class Observation:
     linked: set[str] = field(default_factory=set)  # libraries that its images were started with
     plugin_clock: bool = False  # such a library asked for the time of day
     dated: dict[str, set[str]] = field(default_factory=dict)  # by image or "plugin": of which it may know when they changed
+    sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed

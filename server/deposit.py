@@ -21,7 +21,7 @@ from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import hides_text, makes_own_calls, takes_environment
+from sccache_py.elf import hides_text, makes_own_calls, takes_environment, tells_age
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
@@ -90,6 +90,8 @@ def draft_observed(
         macros = [_macro(path) for path in draft.read if path.endswith(".so") and path not in seen.linked]
         if any(m.makes_own_calls for m in macros):
             return Reason.PLUGIN_UNSEEN
+        if any(m.tells_age for m in macros):
+            draft.dated += draft.sized
         if any(m.takes_environment for m in macros):
             draft.asked = asked_by_all(draft.asked, env)
     return draft
@@ -103,17 +105,18 @@ def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
 
 
 class _Macro(NamedTuple):
-    """What the code of a proc-macro can do unobserved."""
+    """What the code of a proc-macro can do unobserved, or by calls that do not say what for."""
 
     takes_environment: bool
     makes_own_calls: bool
+    tells_age: bool
 
 
 def _macro(path: str) -> _Macro:
     try:
         return _macro_of(path, stamp_of(os.stat(path)))
     except OSError:
-        return _Macro(False, False)
+        return _Macro(False, False, False)
 
 
 @lru_cache(maxsize=512)
@@ -123,9 +126,9 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         try:
             library = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # empty
-            return _Macro(False, False)
+            return _Macro(False, False, False)
         with library, memoryview(library) as view:
-            return _Macro(takes_environment(view), makes_own_calls(view))
+            return _Macro(takes_environment(view), makes_own_calls(view), tells_age(view))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:
