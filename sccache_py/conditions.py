@@ -197,7 +197,7 @@ def judge(
     # What was there before and is gone now would not go on a hit.
     if any(not p.startswith(allowed) and p not in plan.must_write for p in seen.removed if decides(p)):
         return Reason.WROTE_ELSEWHERE
-    left_too_little = not set(plan.must_write).issubset(outputs) or not (outputs or plan.exact_outputs)
+    left_too_little = not set(plan.must_write).difference(plan.droppable).issubset(outputs) or not (outputs or plan.exact_outputs)
     if succeeded and not plan.asks and left_too_little:
         return Reason.OUTPUT_MISSING
 

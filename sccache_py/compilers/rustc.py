@@ -382,6 +382,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         roles=Roles(roles),
         known_inputs=tuple(known_inputs),
         must_write=tuple(dict.fromkeys(must)),
+        droppable=_droppable(parsed, must),
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own_output_prefixes=tuple(own),
@@ -399,6 +400,11 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         chooses_color=parsed.error_format != "json" and parsed.color in (None, "auto"),
         chooses_width=parsed.error_format != "json" and parsed.width is None,
     )
+
+
+def _droppable(parsed: _Parsed, must: list[str]) -> frozenset[str]:
+    """Shared libraries beside other crate types: where the target has none, for musl say, that is only warned of."""
+    return frozenset(path for path in must if path.endswith(".so")) if len(set(parsed.crate_types)) > 1 else frozenset()
 
 
 def _tell_cwd(parsed: _Parsed) -> tuple[list[str], bool]:
