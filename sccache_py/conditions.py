@@ -125,6 +125,7 @@ class Draft:
     outputs: list[str]
     dated: list[str] = field(default_factory=list)  # of which also counts when they were changed last
     sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
+    pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
 
 
@@ -175,6 +176,8 @@ def judge(
     """
     if seen.plugin_clock or any(os.path.basename(image) in _CLOCKS for image in seen.images):
         return Reason.PLUGIN_TELLS_TIME
+    # What the toolchain's own sources are called is in no file that was read; a map of their directory is of that directory alone.
+    pins = [role for role in plan.mapped_roles if any(path.startswith(plan.roles.path(role) + "/") for path in covered)]
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
     skip = {*ours, *covered}
@@ -221,6 +224,7 @@ def judge(
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
+        pins=pins,
         sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
     )
 

@@ -147,6 +147,7 @@ class Plan:
     exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
     follows_links: bool = True  # a link where an output goes is written through; else it is the compiler's to say
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
+    mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
     base_mapped: bool = False  # a prefix map covers the base directory: __FILE__ does not show it
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
@@ -158,7 +159,8 @@ class Plan:
 
     def roots(self) -> list[tuple[str, set[str]]]:
         """Directories that files are told relative to and that are not in the key: (role, its spellings)."""
-        return [(role, paths) for role, paths in self.roles.spellings() if role == "base" or (role == "cwd" and not self.cwd_in_key)]
+        roles = {"base", *self.mapped_roles, *(() if self.cwd_in_key else ("cwd",))}
+        return [(role, paths) for role, paths in self.roles.spellings() if role in roles]
 
 
 @dataclass(slots=True)

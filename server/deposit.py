@@ -218,7 +218,7 @@ class Depositor:
             return Reason.TELLS_TIME
 
         movable = movable_roles(plan)
-        pinned: set[str] = set()
+        pinned = {role for role, _ in variant.pins}
         # A file below the cwd that a variable or a source names is that very file for all checkouts, not each one's own.
         for role, paths in plan.roots():
             named = any(path in (value or "") for path in paths for _, value in variant.env)

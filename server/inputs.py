@@ -91,7 +91,7 @@ def take_down(
     before: digests of inputs from just before that.
     """
     asked = [(name, value_of(env, name)) for name in draft.asked]
-    inputs = Inputs(Variant([], [], [], [], asked, []), searched=_searched(plan))
+    inputs = Inputs(Variant([], [], [], [], asked, [(role, plan.roles.pin(role)) for role in draft.pins]), searched=_searched(plan))
     if "PATH" in draft.asked and (directories := search_path(env.get("PATH"))):
         inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
     try:

@@ -254,6 +254,48 @@ def test_prefix_maps_mean_to_the_cache_what_they_mean_to_rustc(world, one, other
             world.counts()
 
 
+@pytest.fixture
+def registry(make_world):
+    """(world, how to compile a crate of the registry for a checkout with its own target directory, whose map is in RUSTFLAGS)."""
+    world = make_world()
+    world.write("src/lib.rs", 'include!("generated.rs");\npub fn f() { panic!() }\n')
+    world.write("src/generated.rs", "pub const DIR: Option<&str> = option_env!(\"DIR\");\n")
+    for name in ("one", "two"):
+        (world.root / name / "target").mkdir(parents=True)
+
+    def words(name: str, *more: str) -> tuple[str, ...]:
+        out = world.root / name / "target"
+        world.outs[:] = [out]
+        return lib("--out-dir", str(out), "-g", "--remap-path-prefix", f"{world.root / name}=/src", "-L", f"dependency={out}", *more)
+
+    return world, words
+
+
+def test_the_map_of_a_checkout_does_not_keep_crates_of_the_registry_apart(registry):
+    """RUSTFLAGS go to all crates, and those of the registry have nothing in the checkout."""
+    world, words = registry
+    world.expect("miss", *words("one"))
+    world.expect("hit", *words("two"))
+
+
+@pytest.mark.parametrize("how", ["another map", "a variable", "a nested map", "a library from elsewhere"])
+def test_the_map_of_a_checkout_counts_where_it_may_show(registry, how):
+    """What is mapped to something else, or names the directory, or may be a path of another crate."""
+    world, words = registry
+    (world.root / "elsewhere").mkdir()
+    more = {
+        "a nested map": ("--remap-path-prefix", f"{world.root}/one/target/debug=/debug"),
+        "a library from elsewhere": ("-L", f"dependency={world.root}/elsewhere"),
+    }.get(how, ())
+    for name in ("one", "two"):
+        args = list(words(name, *more))
+        if how == "another map":
+            args = [word.replace("=/src", f"=/{name}") for word in args]
+        env = {"DIR": f"{world.root}/{name}/x"} if how == "a variable" else {}
+        world.expect("miss", *args, env=env)
+        world.expect("hit", *args, env=env)
+
+
 def test_a_scope_that_leaves_debug_info_unmapped_keeps_checkouts_apart(make_world):
     """--remap-path-scope=diagnostics maps what is printed and not what is written."""
     world = make_world()
