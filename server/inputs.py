@@ -147,7 +147,7 @@ def _take_files(
 
 def _searched(plan: Plan) -> Words | None:
     """Paths by which a source may name a file of its checkout, and another checkout's the same one; and __FILE__, where it matters."""
-    if not plan.tells_time:
+    if not plan.tells_time and not plan.roots():
         return None
     paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
     return (*paths, *NAMES) if plan.roles.has("base") and not plan.base_mapped else paths

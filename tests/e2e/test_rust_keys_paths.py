@@ -254,6 +254,31 @@ def test_prefix_maps_mean_to_the_cache_what_they_mean_to_rustc(world, one, other
             world.counts()
 
 
+@pytest.mark.parametrize(
+    ("text", "emit"),
+    [
+        ('pub const S: &str = include_str!("{p}/a.txt");\n', "metadata,link"),
+        ('#[path = "{p}/a.txt"] pub mod m;\n', "metadata,link"),
+        ('pub const S: &str = m::content!("{p}/a.txt");\n', "dep-info,metadata,link"),  # which names what rustc itself opened
+    ],
+)
+def test_a_source_that_spells_a_checkout_out_means_that_checkout(make_world, macros, text, emit):
+    """The copy of the source in another checkout reads the same file, not its own."""
+    world = make_world()
+    world.write("a.txt", "pub fn g() -> u32 { 1 }\n")
+    world.write("src/lib.rs", text.format(p=world.p))
+    other = world.root / "q"
+    shutil.copytree(world.p, other)
+
+    def args(where: Path) -> tuple[str, ...]:
+        words = ("--crate-name", "x", "--crate-type", "lib", f"--emit={emit}", "--edition=2021", *world.out)
+        return (*words, "--extern", f"m={macros}/libm.so", "--remap-path-prefix", f"{where}=/src", "src/lib.rs")
+
+    world.compile_twice(*args(world.p))
+    world.write("a.txt", "pub fn g() -> u32 { 2 }\n")
+    world.expect("miss", *args(other), cwd=other)
+
+
 @pytest.fixture
 def registry(make_world):
     """(world, how to compile a crate of the registry for a checkout with its own target directory, whose map is in RUSTFLAGS)."""
