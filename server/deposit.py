@@ -219,10 +219,13 @@ class Depositor:
 
         movable = movable_roles(plan)
         pinned = {role for role, _ in variant.pins}
-        # A file below the cwd that a variable or a source names is that very file for all checkouts, not each one's own.
+        # A file that a variable or a source names is that very file for all calls, not what lies there in each one's own directory.
+        values = [value for _, value in variant.env if value]
+        for role, paths in plan.roles.spellings():
+            if any(path in value for path in paths if path.startswith("/") and len(path) >= _SHORTEST_NEEDLE for value in values):
+                pinned.add(role)
         for role, paths in plan.roots():
-            named = any(path in (value or "") for path in paths for _, value in variant.env)
-            if named or any(os.fsencode(path) in examined.inputs.said for path in paths):
+            if any(os.fsencode(path) in examined.inputs.said for path in paths):
                 pinned.add(role)
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
             pinned.update(role for role, _ in plan.roots())

@@ -333,6 +333,21 @@ def test_a_file_that_a_variable_names_is_that_file_in_every_checkout(make_world,
     world.expect("miss", *args(other), env=env, cwd=other)
 
 
+def test_a_file_that_a_variable_names_is_that_file_whatever_the_search_path(make_world, macros):
+    """What lies in a -L directory is told relative to it; a variable may still name another one's."""
+    world = make_world()
+    for name in ("one", "two"):
+        world.write(f"{name}/schema.sql", "old\n")
+    env = {"SCHEMA": str(world.p / "one/schema.sql")}
+
+    def args(name: str) -> tuple[str, ...]:
+        return using(world, macros, 'm::named!("SCHEMA")', "-L", f"native={world.p}/{name}")
+
+    world.compile_twice(*args("one"), env=env)
+    world.write("one/schema.sql", "new\n")
+    world.expect("miss", *args("two"), env=env)
+
+
 def test_a_macro_that_writes_elsewhere_is_not_stored(world, macros):
     """A hit would not write that file."""
     world.needs_observation(NO_MACRO_READS)
