@@ -124,6 +124,8 @@ class Draft:
     asked: list[str]
     outputs: list[str]
     dated: list[str] = field(default_factory=list)  # of which also counts when they were changed last
+    sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
+    pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
 
 
@@ -174,6 +176,8 @@ def judge(
     """
     if seen.plugin_clock or any(os.path.basename(image) in _CLOCKS for image in seen.images):
         return Reason.PLUGIN_TELLS_TIME
+    # What the toolchain's own sources are called is in no file that was read; a map of their directory is of that directory alone.
+    pins = [role for role in plan.mapped_roles if any(path.startswith(plan.roles.path(role) + "/") for path in covered)]
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
     skip = {*ours, *covered}
@@ -196,7 +200,7 @@ def judge(
     # What was there before and is gone now would not go on a hit.
     if any(not p.startswith(allowed) and p not in plan.must_write for p in seen.removed if decides(p)):
         return Reason.WROTE_ELSEWHERE
-    left_too_little = not set(plan.must_write).issubset(outputs) or not (outputs or plan.exact_outputs)
+    left_too_little = not set(plan.must_write).difference(plan.droppable).issubset(outputs) or not (outputs or plan.exact_outputs)
     if succeeded and not plan.asks and left_too_little:
         return Reason.OUTPUT_MISSING
 
@@ -215,10 +219,12 @@ def judge(
         read=read,
         present=present,
         dated=_dated(seen, present) if plan.language == "Rust" else [],
+        sized=condition(seen.sized) if plan.language == "Rust" else [],
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in plan.list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
+        pins=pins,
         sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
     )
 
@@ -226,7 +232,7 @@ def judge(
 def _dated(seen: Observation, present: Iterable[str]) -> list[str]:
     """What a macro, or a program that a macro started, may tell the age of: rust-embed does, and `git describe --dirty` goes by it.
 
-    That it only looked whether the file is there cannot be seen.  Of an open file nobody knows who asked: it counts by its content alone.
+    That it only looked whether the file is there cannot be seen.  What a program asked of an open file is not recorded.
     """
     told = set().union(*(paths for who, paths in seen.dated.items() if not _TIMELESS.fullmatch(who)))
     return [p for p in present if p in told]

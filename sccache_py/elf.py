@@ -7,11 +7,14 @@ the image and not from its name.  Source: System V ABI, "Object Files" and "Prog
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 HEAD_BYTES = 8192
 _PT_INTERP = 3
+_SHT_SYMTAB = 2
 _SHT_DYNSYM = 11
+_STB_WEAK = 2
 _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
 _SECTION_BYTES = 64
@@ -89,24 +92,59 @@ def takes_environment(library: memoryview) -> bool:
     It does that by libc's `environ`, which is among the symbols that it imports only if std::env::vars or std::process::Command is
     linked in.  What is not a 64-bit ELF file with a `.rustc` section is no crate: False.
     """
-    if len(library) < 64 or bytes(library[:5]) != b"\x7fELF\x02":
-        return False
-    order = "<" if library[5] == 1 else ">"
     try:
-        (table,) = struct.unpack_from(order + "Q", library, 40)
-        count, names_at = struct.unpack_from(order + "HH", library, 60)
-        sections = [struct.unpack_from(order + "IIQQQQIIQQ", library, table + i * _SECTION_BYTES) for i in range(count)]
-        names = sections[names_at][4]
-        if not any(bytes(library[names + s[0] : names + s[0] + 7]) == b".rustc\0" for s in sections):
-            return False
-        for section in sections:
-            if section[1] != _SHT_DYNSYM:
-                continue
-            strings = sections[section[6]][4]
-            for at in range(section[4], section[4] + section[5], _SYMBOL_BYTES):
-                name, _, _, defined_in = struct.unpack_from(order + "IBBH", library, at)
-                if defined_in == 0 and bytes(library[strings + name : strings + name + 8]) == b"environ\0":
-                    return True
+        sections = _Sections(library)
+        return sections.is_crate and any(name == b"environ" for name, _ in sections.imports())
     except (struct.error, OverflowError, IndexError):
         return True
-    return False
+
+
+def tells_age(library: memoryview) -> bool:
+    """Whether a crate that is a shared library may ask when a file that it holds open was changed.
+
+    std asks by statx for the size of all that it reads whole, which tells the time as well.  Who wants to know the time has
+    std::fs::File::metadata linked in, or calls statx itself: std imports that weakly.  A library without symbols does not say.
+    """
+    try:
+        sections = _Sections(library)
+        if not sections.is_crate:
+            return False
+        names = sections.symbol_names()
+        # In both of rustc's manglings.
+        return not names or b"4File8metadata" in names or any(name == b"statx" and not weak for name, weak in sections.imports())
+    except (struct.error, OverflowError, IndexError):
+        return True
+
+
+class _Sections:
+    """The section headers of a 64-bit ELF file; of others there are none.  Everything raises what struct and indexing raise."""
+
+    def __init__(self, file: memoryview) -> None:
+        self._file = file
+        self._all: list[tuple[int, ...]] = []
+        self.is_crate = False  # rustc keeps what a crate offers in a section of its own
+        if len(file) < 64 or bytes(file[:5]) != b"\x7fELF\x02":
+            return
+        self._order = "<" if file[5] == 1 else ">"
+        (table,) = struct.unpack_from(self._order + "Q", file, 40)
+        count, names_at = struct.unpack_from(self._order + "HH", file, 60)
+        self._all = [struct.unpack_from(self._order + "IIQQQQIIQQ", file, table + i * _SECTION_BYTES) for i in range(count)]
+        names = self._all[names_at][4]
+        self.is_crate = any(bytes(file[names + s[0] : names + s[0] + 7]) == b".rustc\0" for s in self._all)
+
+    def imports(self) -> Iterator[tuple[bytes, bool]]:
+        """(beginning of a name, whether the symbol is weak): undefined symbols that the loader looks for."""
+        for section in self._all:
+            if section[1] != _SHT_DYNSYM:
+                continue
+            strings = self._all[section[6]][4]
+            for at in range(section[4], section[4] + section[5], _SYMBOL_BYTES):
+                name, kind, _, defined_in = struct.unpack_from(self._order + "IBBH", self._file, at)
+                if defined_in == 0:
+                    text = bytes(self._file[strings + name : strings + name + 16])
+                    yield text.partition(b"\0")[0], kind >> 4 == _STB_WEAK
+
+    def symbol_names(self) -> bytes:
+        """All names of the symbol table for debuggers, which `strip` removes."""
+        tables = [self._all[s[6]] for s in self._all if s[1] == _SHT_SYMTAB]
+        return b"".join(bytes(self._file[s[4] : s[4] + s[5]]) for s in tables)

@@ -126,6 +126,7 @@ class Plan:
     templates: tuple[str, ...]  # outputs (absolute) that are text with paths in it: depfiles
     own_output_prefixes: tuple[str, ...]  # absolute prefixes of this unit's own outputs: never inputs
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
+    droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
     wants_jobserver: bool = False
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
     json_diagnostics: bool = False
@@ -146,6 +147,7 @@ class Plan:
     exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
     follows_links: bool = True  # a link where an output goes is written through; else it is the compiler's to say
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
+    mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
     base_mapped: bool = False  # a prefix map covers the base directory: __FILE__ does not show it
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
@@ -156,7 +158,8 @@ class Plan:
 
     def roots(self) -> list[tuple[str, set[str]]]:
         """Directories that files are told relative to and that are not in the key: (role, its spellings)."""
-        return [(role, paths) for role, paths in self.roles.spellings() if role == "base" or (role == "cwd" and not self.cwd_in_key)]
+        roles = {"base", *self.mapped_roles, *(() if self.cwd_in_key else ("cwd",))}
+        return [(role, paths) for role, paths in self.roles.spellings() if role in roles]
 
 
 @dataclass(slots=True)
@@ -172,6 +175,7 @@ class Observation:
     linked: set[str] = field(default_factory=set)  # libraries that its images were started with
     plugin_clock: bool = False  # such a library asked for the time of day
     dated: dict[str, set[str]] = field(default_factory=dict)  # by image or "plugin": of which it may know when they changed
+    sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed

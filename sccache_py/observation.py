@@ -87,6 +87,7 @@ class _Reader:
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
         self.dated: dict[str, set[str]] = {}
+        self.sized: dict[str, None] = {}
         self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
         self.path_asked_by: set[str] = set()
@@ -118,6 +119,10 @@ class _Reader:
                 self._process(kind, pid, text1, text2)
             else:
                 path = self._name(text1)
+                if kind == "S" and text2 == "reader":
+                    if path not in self.made:
+                        self.sized[path] = None
+                    continue
                 self._path(kind, error, path, text2)
                 if kind == "S" and not error and path not in self.made:
                     self.dated.setdefault(text2 or self.image_of.get(pid, ""), set()).add(path)
@@ -244,6 +249,7 @@ class _Reader:
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,
             dated={who: {p for p in paths if p in self.present} for who, paths in self.dated.items()},
+            sized=outside(self.sized),
             linked=self.linked,
             path_asked_by=self.path_asked_by,
             written=list(self.written),

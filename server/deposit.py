@@ -20,7 +20,7 @@ from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import Draft, asked_by_all, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import OWN_CALLS, hides_text, takes_environment
+from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
@@ -87,6 +87,8 @@ def draft_observed(
         macros = [_macro(path) for path in draft.read if path.endswith(".so") and path not in seen.linked]
         if any(m.makes_own_calls for m in macros):
             return Reason.PLUGIN_UNSEEN
+        if any(m.tells_age for m in macros):
+            draft.dated += draft.sized
         if any(m.takes_environment for m in macros):
             draft.asked = asked_by_all(draft.asked, env)
     return draft
@@ -100,17 +102,18 @@ def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
 
 
 class _Macro(NamedTuple):
-    """What the code of a proc-macro can do unobserved; what is no crate has neither."""
+    """What the code of a proc-macro can do unobserved, or by calls that do not say what for; what is no crate has none of it."""
 
     takes_environment: bool
     makes_own_calls: bool
+    tells_age: bool
 
 
 def _macro(path: str) -> _Macro:
     try:
         return _macro_of(path, stamp_of(os.stat(path)))
     except OSError:
-        return _Macro(False, False)
+        return _Macro(False, False, False)
 
 
 @lru_cache(maxsize=512)
@@ -120,9 +123,9 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         try:
             library = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:  # empty
-            return _Macro(False, False)
+            return _Macro(False, False, False)
         with library, memoryview(library) as view:
-            return _Macro(takes_environment(view), shows_any(f.fileno(), OWN_CALLS))
+            return _Macro(takes_environment(view), shows_any(f.fileno(), OWN_CALLS), tells_age(view))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:
@@ -212,11 +215,14 @@ class Depositor:
             return Reason.TELLS_TIME
 
         movable = movable_roles(plan)
-        pinned: set[str] = set()
-        # A file below the cwd that a variable or a source names is that very file for all checkouts, not each one's own.
+        pinned = {role for role, _ in variant.pins}
+        # A file that a variable or a source names is that very file for all calls, not what lies there in each one's own directory.
+        values = [value for _, value in variant.env if value]
+        for role, paths in plan.roles.spellings():
+            if any(path in value for path in paths if path.startswith("/") and len(path) >= _SHORTEST_NEEDLE for value in values):
+                pinned.add(role)
         for role, paths in plan.roots():
-            named = any(path in (value or "") for path in paths for _, value in variant.env)
-            if named or any(os.fsencode(path) in examined.inputs.said for path in paths):
+            if any(os.fsencode(path) in examined.inputs.said for path in paths):
                 pinned.add(role)
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
             pinned.update(role for role, _ in plan.roots())

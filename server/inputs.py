@@ -91,7 +91,7 @@ def take_down(
     before: digests of inputs from just before that.
     """
     asked = [(name, value_of(env, name)) for name in draft.asked]
-    inputs = Inputs(Variant([], [], [], [], asked, []), searched=_searched(plan))
+    inputs = Inputs(Variant([], [], [], [], asked, [(role, plan.roles.pin(role)) for role in draft.pins]), searched=_searched(plan))
     if "PATH" in draft.asked and (directories := search_path(env.get("PATH"))):
         inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
     try:
@@ -147,7 +147,7 @@ def _take_files(
 
 def _searched(plan: Plan) -> Words | None:
     """Paths by which a source may name a file of its checkout, and another checkout's the same one; and __FILE__, where it matters."""
-    if not plan.tells_time:
+    if not plan.tells_time and not plan.roots():
         return None
     paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
     return (*paths, *NAMES) if plan.roles.has("base") and not plan.base_mapped else paths

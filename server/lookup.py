@@ -81,7 +81,7 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return f"an output names {pinned}"
     for folded, digest in variant.files:
-        if not sight.files_are([(folded, digest)], unfold):
+        if sight.files_are([(folded, digest)], unfold) is False:
             return f"changed: {unfold(folded)}"
     for folded, state in variant.present:
         path = unfold(folded)

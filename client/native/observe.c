@@ -12,6 +12,7 @@
  * C library's own files (locale, gconv, nss, ld.so). */
 
 #define _GNU_SOURCE
+#include "observe_look.h"
 #include "observe_next.h"
 #include "observe_record.h"
 
@@ -176,45 +177,10 @@ NOTED_POINTER(stream_kind(mode), path, freopen64, (const char *path, const char 
 
 /* ---- look, do not touch ---- */
 
-static __attribute__((noinline)) int
-looked_at(int dir, const char *path, const void *caller, int result)
-{
-	record_look(result < 0 ? errno : 0, dir, path, is_plugin(caller) ? BY_PLUGIN : BY_PROGRAM);
-	return result;
-}
-
-/* what tells when a file was changed */
-#define LOOKED(dir, path, name, params, args) \
-	OURS(int, name, params) \
-	{ \
-		NEXT(int, name, params, -1) \
-		return looked_at(dir, path, __builtin_return_address(0), real args); \
-	}
-
-#define STAT(name) LOOKED(AT_FDCWD, path, name, (const char *path, void *st), (path, st))
-#define STATAT(name) LOOKED(dir, path, name, (int dir, const char *path, void *st, int flags), (dir, path, st, flags))
-/* what a program compiled with glibc before 2.33 calls */
-#define XSTAT(name) LOOKED(AT_FDCWD, path, name, (int version, const char *path, void *st), (version, path, st))
-#define XSTATAT(name) LOOKED(dir, path, name, (int version, int dir, const char *path, void *st, int flags), \
-	    (version, dir, path, st, flags))
-
-STAT(stat)
-STAT(stat64)
-STAT(lstat)
-STAT(lstat64)
-STATAT(fstatat)
-STATAT(fstatat64)
-XSTAT(__xstat)
-XSTAT(__xstat64)
-XSTAT(__lxstat)
-XSTAT(__lxstat64)
-XSTATAT(__fxstatat)
-XSTATAT(__fxstatat64)
 NOTED('S', AT_FDCWD, path, statfs, (const char *path, void *st), (path, st))
 NOTED('S', AT_FDCWD, path, statfs64, (const char *path, void *st), (path, st))
 NOTED('S', AT_FDCWD, path, statvfs, (const char *path, void *st), (path, st))
 NOTED('S', AT_FDCWD, path, statvfs64, (const char *path, void *st), (path, st))
-LOOKED(dir, path, statx, (int dir, const char *path, int flags, unsigned mask, void *st), (dir, path, flags, mask, st))
 NOTED('S', AT_FDCWD, path, access, (const char *path, int mode), (path, mode))
 NOTED('S', AT_FDCWD, path, eaccess, (const char *path, int mode), (path, mode))
 NOTED('S', AT_FDCWD, path, euidaccess, (const char *path, int mode), (path, mode))
@@ -408,6 +374,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 {
 	NEXT(long, syscall, (long, long, long, long, long, long, long), -1)
 
+#define CALLER __builtin_return_address(0)
 #define RESULT ((int)real(number, a, b, c, d, e, f))
 #define PATH(x) ((const char *)(x))
 	switch (number) {
@@ -419,7 +386,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 		return noted('W', AT_FDCWD, PATH(a), RESULT);
 	case SYS_stat:
 	case SYS_lstat:
-		return looked_at(AT_FDCWD, PATH(a), __builtin_return_address(0), RESULT);
+		return looked_at(AT_FDCWD, PATH(a), CALLER, RESULT);
 	case SYS_access:
 	case SYS_readlink:
 		return noted('S', AT_FDCWD, PATH(a), RESULT);
@@ -443,13 +410,16 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 		/* a pointer to 64 bits of flags, if we believe its size */
 		return opened((int)a, PATH(b), c && d >= 8 ? (int)*(uint64_t *)c : O_RDWR, RESULT);
 #endif
+	case SYS_fstat:
+		return looked_at_open((int)a, NULL, CALLER, BY_PLUGIN, RESULT);
 #ifdef SYS_newfstatat
 	case SYS_newfstatat:
+		return looked_at_open((int)a, PATH(b), CALLER, BY_PLUGIN, looked_at((int)a, PATH(b), CALLER, RESULT));
 #endif
 #ifdef SYS_statx
 	case SYS_statx:
+		return looked_at_open((int)a, PATH(b), CALLER, BY_READER, looked_at((int)a, PATH(b), CALLER, RESULT));
 #endif
-		return looked_at((int)a, PATH(b), __builtin_return_address(0), RESULT);
 #ifdef SYS_faccessat2
 	case SYS_faccessat2:
 #endif
@@ -482,7 +452,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 #ifdef SYS_time
 	case SYS_time:
 #endif
-		if (is_plugin(__builtin_return_address(0)))
+		if (is_plugin(CALLER))
 			record_clock();
 		break;
 	case SYS_socket:
@@ -496,5 +466,6 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 	/* a jump: vfork and clone return twice, and the child would find our frame overwritten */
 	return real(number, a, b, c, d, e, f);
 #undef RESULT
+#undef CALLER
 #undef PATH
 }

@@ -287,6 +287,24 @@ record_look(int error, int dir, const char *path, enum asker by)
 }
 
 void
+record_open_look(int fd, enum asker by)
+{
+	static const struct text plugin = {{"plugin"}, {sizeof("plugin") - 1}};
+	static const struct text reader = {{"reader"}, {sizeof("reader") - 1}};
+	char room[PATH_MAX];
+	int saved = errno;
+	struct text text1 = {{0}, {0}};
+
+	/* a pipe, or "/x (deleted)", is no path that anyone could look at later */
+	if (fd >= 0 && recording() && locate(&text1, fd, "", room)) {
+		room[text1.length[0]] = 0;
+		if (!raw(SYS_faccessat, AT_FDCWD, (long)room, F_OK, 0))
+			put('S', 0, &text1, by == BY_READER ? &reader : &plugin);
+	}
+	errno = saved;
+}
+
+void
 record_paths(char kind, int error, int dir, const char *path, int dir2, const char *path2)
 {
 	char room[PATH_MAX];

@@ -20,11 +20,16 @@ void record_begin(void);
 void record_path(char kind, int error, int dir, const char *path);
 
 /* Who asks for a variable, or looks at a file: the program, a library that it opened by
- * itself, or the C library, which looks along PATH for a program. */
-enum asker { BY_PROGRAM, BY_PLUGIN, BY_SEARCH };
+ * itself, the C library, which looks along PATH for a program, or again a library that
+ * it opened, which may only want to know how much there is to read. */
+enum asker { BY_PROGRAM, BY_PLUGIN, BY_SEARCH, BY_READER };
 
 /* Records that a path was looked at by a function that also tells when it was changed. */
 void record_look(int error, int dir, const char *path, enum asker by);
+
+/* Records that an open file was looked at by a plugin; nothing is recorded of a pipe, or
+ * of a file whose name is gone. */
+void record_open_look(int fd, enum asker by);
 
 /* Records kind and error with two paths, each relative to its own directory. */
 void record_paths(char kind, int error, int dir, const char *path, int dir2, const char *path2);

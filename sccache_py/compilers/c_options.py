@@ -65,6 +65,10 @@ COMMON_OPTIONS = (
     Option("--coverage", _NO, Does.SHOWS_NAMES),
     Option("--embed-dir=", _JOINED),
     Option("--help", _JOINED, Does.NOT_COMPILING),
+    Option("--imacros", _NEXT),
+    Option("--imacros=", _JOINED),
+    Option("--include", _NEXT),
+    Option("--include=", _JOINED),
     Option("--param", _NEXT),
     Option("--param=", _JOINED),
     Option("--print-", _JOINED, Does.NOT_COMPILING),
@@ -438,6 +442,10 @@ LOUD_VARIABLES = (
 
 # Languages whose look-ups can be read off the text (compilers/c_includes.py).
 LISTED_LANGUAGES = ("c", "c++", "objective-c", "objective-c++")
+
+
+# Long spellings of what is known by a short one (aws-lc's build script says --include=FILE).
+SHORT = {"--imacros": "-imacros", "--imacros=": "-imacros", "--include": "-include", "--include=": "-include"}
 
 
 def find(tables: dict[str, Option], word: str) -> tuple[Option, str | None] | None:

@@ -184,6 +184,7 @@ class C:
             if found is None:
                 return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
             option, value = found
+            option = self._options.get(c_options.SHORT.get(option.name, ""), option)
             if option.does is Does.NOT_COMPILING:
                 return Reason.NOT_COMPILING  # also where a value is missing: configure scripts ask with `gcc -V`
             if value is None and option.takes in (Takes.NEXT, Takes.EITHER):

@@ -136,7 +136,15 @@ class Rustc:
             other = _other_module_file(plain(os.path.join(cwd, os.fsdecode(file))))
             if other is not None and other not in read:
                 absent.append(other)
-        return Draft(read=read, present=[], absent=absent, listed=[], asked=[os.fsdecode(n) for n in names], outputs=list(plan.must_write))
+        return Draft(
+            read=read,
+            present=[],
+            absent=absent,
+            listed=[],
+            asked=[os.fsdecode(n) for n in names],
+            outputs=list(plan.must_write),
+            pins=list(plan.mapped_roles),
+        )
 
 
 def _other_module_file(path: str) -> str | None:
@@ -364,7 +372,9 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
     if parsed.target is not None and parsed.target.endswith(".json"):
         known_inputs.append(parsed.absolute(parsed.target))
 
-    told, cwd_in_key = ([], False) if parsed.asks else _tell_cwd(parsed)
+    movable = {} if parsed.asks else _movable_maps(parsed, out, known_inputs)
+    roles += [(role, path, path) for path, role in movable.items()]
+    told, cwd_in_key = ([], False) if parsed.asks else _tell_cwd(parsed, movable)
     arguments += told
     roles.append(("cwd", parsed.cwd, parsed.cwd))
 
@@ -382,6 +392,8 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         roles=Roles(roles),
         known_inputs=tuple(known_inputs),
         must_write=tuple(dict.fromkeys(must)),
+        droppable=_droppable(parsed, must),
+        mapped_roles=tuple(movable.values()),
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own_output_prefixes=tuple(own),
@@ -401,7 +413,37 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
     )
 
 
-def _tell_cwd(parsed: _Parsed) -> tuple[list[str], bool]:
+def _droppable(parsed: _Parsed, must: list[str]) -> frozenset[str]:
+    """Shared libraries beside other crate types: where the target has none, for musl say, that is only warned of."""
+    return frozenset(path for path in must if path.endswith(".so")) if len(set(parsed.crate_types)) > 1 else frozenset()
+
+
+def _movable_maps(parsed: _Parsed, out: str, inputs: Sequence[str]) -> dict[str, str]:
+    """Directories that are mapped and told by a role: path → role.
+
+    In RUSTFLAGS the map of a checkout is said to every crate, also to those of the registry, which have nothing there but their target
+    directory.  So nothing that was compiled elsewhere may come in, whose paths the map might or might not match.
+    """
+    if parsed.literal or parsed.remap_scope not in (None, "all"):
+        return {}
+    own = [out, *inputs, *(parsed.absolute(path) for kind, path in parsed.searches if kind != "native")]
+    apart = [parsed.cwd, *(parsed.absolute(path) for path in parsed.inputs)]
+    sources = [source for source, _ in parsed.remaps]
+    found = {}
+    for number, source in enumerate(sources):
+        others = [*apart, *sources[:number], *sources[number + 1 :]]
+        if not source.startswith("/") or source != plain(source) or any(_is_below(p, source) or _is_below(source, p) for p in others):
+            continue
+        if all(_is_below(path, source) for path in own):
+            found[source] = f"m{number}"
+    return found
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return f"{path}/".startswith(directory.rstrip("/") + "/")
+
+
+def _tell_cwd(parsed: _Parsed, movable: Mapping[str, str]) -> tuple[list[str], bool]:
     """Words for the key, and whether the cwd is among them.
 
     rustc writes its cwd into metadata and debug info, as the last map that matches makes it (rustc_span/src/lib.rs, FilePathMapping).
@@ -411,7 +453,8 @@ def _tell_cwd(parsed: _Parsed) -> tuple[list[str], bool]:
     covered = bool(matching) and matching[-1] == parsed.cwd and parsed.remap_scope in (None, "all")
     told = []
     for source, target in parsed.remaps:
-        told += ["--remap-path-prefix", f"$cwd={target}" if covered and source == parsed.cwd else f"{source}={target}"]
+        role = "cwd" if covered and source == parsed.cwd else movable.get(source)
+        told += ["--remap-path-prefix", f"{'$' + role if role else source}={target}"]
     if not covered:
         told += ["cwd", parsed.cwd]
     return told, not covered

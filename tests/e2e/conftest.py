@@ -406,93 +406,12 @@ def world(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> W
     return make_world(request.param)
 
 
-MACROS = r'''
-extern crate proc_macro;
-use proc_macro::TokenStream;
-use std::fs;
-fn text(t: TokenStream) -> String { t.to_string().trim_matches('"').to_string() }
-fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
-/// A file's content, as sqlx reads its offline data: rustc is told nothing of it.
-#[proc_macro] pub fn content(t: TokenStream) -> TokenStream { literal(fs::read_to_string(text(t)).unwrap_or("nothing".into())) }
-/// As askama and include_dir do: canonical path first.
-#[proc_macro] pub fn canonical_content(t: TokenStream) -> TokenStream {
-    literal(fs::read_to_string(fs::canonicalize(text(t)).unwrap()).unwrap())
-}
-#[proc_macro] pub fn canonical(t: TokenStream) -> TokenStream { literal(fs::canonicalize(text(t)).unwrap().display().to_string()) }
-#[proc_macro] pub fn target(t: TokenStream) -> TokenStream { literal(fs::read_link(text(t)).unwrap().display().to_string()) }
-#[proc_macro] pub fn size(t: TokenStream) -> TokenStream { literal(fs::metadata(text(t)).unwrap().len().to_string()) }
-/// As rust-embed does: when the file was changed last.
-#[proc_macro] pub fn modified(t: TokenStream) -> TokenStream {
-    literal(format!("{:?}", fs::metadata(text(t)).unwrap().modified().unwrap()))
-}
-#[proc_macro] pub fn kind(t: TokenStream) -> TokenStream {
-    literal(match fs::symlink_metadata(text(t)) { Err(_) => "none".into(), Ok(m) => format!("{:?}", m.file_type().is_dir()) })
-}
-#[proc_macro] pub fn names(t: TokenStream) -> TokenStream {
-    let mut names: Vec<_> = fs::read_dir(text(t)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    literal(names.join(","))
-}
-#[proc_macro] pub fn variable(t: TokenStream) -> TokenStream { literal(std::env::var(text(t)).unwrap_or("unset".into())) }
-/// The content of the file that a variable names.
-#[proc_macro] pub fn named(t: TokenStream) -> TokenStream { literal(fs::read_to_string(std::env::var(text(t)).unwrap()).unwrap()) }
-#[proc_macro] pub fn cwd(_: TokenStream) -> TokenStream { literal(std::env::current_dir().unwrap().display().to_string()) }
-#[proc_macro] pub fn write(t: TokenStream) -> TokenStream {
-    let t = text(t);
-    fs::write(&t, "made by a macro\n").unwrap();
-    literal(t)
-}
-'''
-
-MACROS_OF_THE_HOUR = r'''
-extern crate proc_macro;
-use proc_macro::TokenStream;
-use std::time::{Instant, SystemTime};
-/// What compile-time and build-time do; here only the year, so that two compiles come out alike.
-#[proc_macro] pub fn now(_: TokenStream) -> TokenStream {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    format!("\"{}\"", seconds / 31_556_952).parse().unwrap()
-}
-/// How long something took does not show in what it made.
-#[proc_macro] pub fn quickly(t: TokenStream) -> TokenStream {
-    let start = Instant::now();
-    if start.elapsed().as_secs() < 3600 { t } else { TokenStream::new() }
-}
-'''
-
-# Apart, for what a macro library may do is judged by what it is linked with.
-MACROS_OF_ALL_VARIABLES = r'''
-extern crate proc_macro;
-use proc_macro::TokenStream;
-/// Every variable that begins so, by env::vars(), which asks for none of them by name.
-#[proc_macro] pub fn variables(t: TokenStream) -> TokenStream {
-    let start = t.to_string().trim_matches('"').to_string();
-    let mut found: Vec<_> = std::env::vars().filter(|(n, _)| n.starts_with(&start)).map(|(n, v)| n + "=" + &v).collect();
-    found.sort();
-    format!("{:?}", found.join(" ")).parse().unwrap()
-}
-'''
-
-MACROS_THAT_SPAWN = r'''
-extern crate proc_macro;
-use proc_macro::TokenStream;
-#[proc_macro] pub fn says(t: TokenStream) -> TokenStream {
-    let words = t.to_string().trim_matches('"').replace("\\\"", "\"");
-    let mut words = words.split('|');
-    let out = std::process::Command::new(words.next().unwrap()).args(words).output().unwrap();
-    format!("{:?}", String::from_utf8(out.stdout).unwrap()).parse().unwrap()
-}
-'''
-
-
 @pytest.fixture(scope="session")
 def macros(sysroot, tmp_path_factory) -> Path:
-    """A directory of macros: libm.so looks at files, libv.so at all variables, libs.so starts programs, libh.so looks at the clock."""
+    """A directory of macro libraries, with their sources: those of macros/, libm.so and so on."""
     made = tmp_path_factory.mktemp("macros")
-    for name, text in (("m", MACROS), ("v", MACROS_OF_ALL_VARIABLES), ("s", MACROS_THAT_SPAWN), ("h", MACROS_OF_THE_HOUR)):
-        (made / f"{name}.rs").write_text(text)
-        subprocess.run(
-            [sysroot / "bin" / "rustc", "--crate-type", "proc-macro", "--crate-name", name, "-Cprefer-dynamic=no", f"{name}.rs"],
-            cwd=made, check=True, timeout=PATIENCE_S,
-        )
+    for source in (Path(__file__).parent / "macros").glob("*.rs"):
+        shutil.copy(source, made)
+        words = ["--crate-type", "proc-macro", "--crate-name", source.stem, "-Cprefer-dynamic=no", source.name]
+        subprocess.run([sysroot / "bin" / "rustc", *words], cwd=made, check=True, timeout=PATIENCE_S)
     return made

@@ -273,6 +273,8 @@ def test_an_included_argument_file_counts(c):
     c.write("force.h", "#define A 1\n")
     for option in ("-include", "-imacros"):
         c.changes_text("force.h", "#define A 2\n", option, "force.h", "-c", "x.c", "-o", c.object())
+        for words in ((f"-{option}", "force.h"), (f"-{option}=force.h",)):
+            c.expect("hit", *words, "-c", "x.c", "-o", c.object())
 
 
 def test_a_file_that_the_assembler_includes_counts(c):

@@ -55,6 +55,18 @@ def test_outputs_with_names_of_their_own_come_back(world):
     assert world.compile_twice(*args).names() == {"a.dep", "b.meta", "libc.rlib"}
 
 
+def test_a_shared_library_that_the_target_does_not_know_may_be_missing(world):
+    """A cdylib beside other kinds is dropped with a warning for musl, and where the C library is linked in."""
+    world.needs_observation("what a link reads, dep-info does not name")
+    world.write("src/lib.rs", "#[no_mangle] pub extern \"C\" fn f() {}\n")
+    types = ("--crate-name", "x", "--crate-type=cdylib", "--crate-type=staticlib", "--crate-type=rlib", "--emit=dep-info,link")
+    static = "-Ctarget-feature=+crt-static"
+    done = world.compile_twice(*types, *world.out, static, "src/lib.rs")
+    assert done.names() == {"x.d", "libx.a", "libx.rlib"}
+    assert b"dropping unsupported crate type" in done.stderr
+    assert world.compile_twice(*types, *world.out, "src/lib.rs").names() == {"x.d", "libx.a", "libx.rlib", "libx.so"}
+
+
 def test_an_output_named_by_o_comes_back(world):
     """Plain rustc is used with -o."""
     world.write("src/lib.rs", WARNS)

@@ -164,13 +164,14 @@ def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
     world.changes(lambda: leave("three\n"), lambda: leave("one\n"), *using(world, macros, 'm::size!("asset")'))
 
 
-def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros):
-    """rust-embed makes a constant of it, which a server sends as Last-Modified."""
+@pytest.mark.parametrize("macro", ["m::modified", "m::modified_by_fstat", "o::modified"])
+def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros, macro):
+    """rust-embed makes a constant of it, which a server sends as Last-Modified; the file may be open by then."""
     world.needs_observation(NO_MACRO_READS)
     path = world.write("asset", "x")
     os.utime(path, (1_600_000_000, 1_600_000_000))
     later, sooner = (lambda s=s: os.utime(path, (s, s)) for s in (1_700_000_000, 1_600_000_000))
-    world.changes(later, sooner, *using(world, macros, 'm::modified!("asset")'))
+    world.changes(later, sooner, *using(world, macros, f'{macro}!("asset")'))
 
 
 def test_a_file_that_a_macro_only_reads_may_have_been_touched(world, macros):
@@ -330,6 +331,21 @@ def test_a_file_that_a_variable_names_is_that_file_in_every_checkout(make_world,
     world.compile_twice(*args(world.p), env=env)
     schema.write_text("two\n")
     world.expect("miss", *args(other), env=env, cwd=other)
+
+
+def test_a_file_that_a_variable_names_is_that_file_whatever_the_search_path(make_world, macros):
+    """What lies in a -L directory is told relative to it; a variable may still name another one's."""
+    world = make_world()
+    for name in ("one", "two"):
+        world.write(f"{name}/schema.sql", "old\n")
+    env = {"SCHEMA": str(world.p / "one/schema.sql")}
+
+    def args(name: str) -> tuple[str, ...]:
+        return using(world, macros, 'm::named!("SCHEMA")', "-L", f"native={world.p}/{name}")
+
+    world.compile_twice(*args("one"), env=env)
+    world.write("one/schema.sql", "new\n")
+    world.expect("miss", *args("two"), env=env)
 
 
 def test_a_macro_that_writes_elsewhere_is_not_stored(world, macros):

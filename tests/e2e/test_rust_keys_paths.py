@@ -254,6 +254,73 @@ def test_prefix_maps_mean_to_the_cache_what_they_mean_to_rustc(world, one, other
             world.counts()
 
 
+@pytest.mark.parametrize(
+    ("text", "emit"),
+    [
+        ('pub const S: &str = include_str!("{p}/a.txt");\n', "metadata,link"),
+        ('#[path = "{p}/a.txt"] pub mod m;\n', "metadata,link"),
+        ('pub const S: &str = m::content!("{p}/a.txt");\n', "dep-info,metadata,link"),  # which names what rustc itself opened
+    ],
+)
+def test_a_source_that_spells_a_checkout_out_means_that_checkout(make_world, macros, text, emit):
+    """The copy of the source in another checkout reads the same file, not its own."""
+    world = make_world()
+    world.write("a.txt", "pub fn g() -> u32 { 1 }\n")
+    world.write("src/lib.rs", text.format(p=world.p))
+    other = world.root / "q"
+    shutil.copytree(world.p, other)
+
+    def args(where: Path) -> tuple[str, ...]:
+        words = ("--crate-name", "x", "--crate-type", "lib", f"--emit={emit}", "--edition=2021", *world.out)
+        return (*words, "--extern", f"m={macros}/libm.so", "--remap-path-prefix", f"{where}=/src", "src/lib.rs")
+
+    world.compile_twice(*args(world.p))
+    world.write("a.txt", "pub fn g() -> u32 { 2 }\n")
+    world.expect("miss", *args(other), cwd=other)
+
+
+@pytest.fixture
+def registry(make_world):
+    """(world, how to compile a crate of the registry for a checkout with its own target directory, whose map is in RUSTFLAGS)."""
+    world = make_world()
+    world.write("src/lib.rs", 'include!("generated.rs");\npub fn f() { panic!() }\n')
+    world.write("src/generated.rs", "pub const DIR: Option<&str> = option_env!(\"DIR\");\n")
+    for name in ("one", "two"):
+        (world.root / name / "target").mkdir(parents=True)
+
+    def words(name: str, *more: str) -> tuple[str, ...]:
+        out = world.root / name / "target"
+        world.outs[:] = [out]
+        return lib("--out-dir", str(out), "-g", "--remap-path-prefix", f"{world.root / name}=/src", "-L", f"dependency={out}", *more)
+
+    return world, words
+
+
+def test_the_map_of_a_checkout_does_not_keep_crates_of_the_registry_apart(registry):
+    """RUSTFLAGS go to all crates, and those of the registry have nothing in the checkout."""
+    world, words = registry
+    world.expect("miss", *words("one"))
+    world.expect("hit", *words("two"))
+
+
+@pytest.mark.parametrize("how", ["another map", "a variable", "a nested map", "a library from elsewhere"])
+def test_the_map_of_a_checkout_counts_where_it_may_show(registry, how):
+    """What is mapped to something else, or names the directory, or may be a path of another crate."""
+    world, words = registry
+    (world.root / "elsewhere").mkdir()
+    more = {
+        "a nested map": ("--remap-path-prefix", f"{world.root}/one/target/debug=/debug"),
+        "a library from elsewhere": ("-L", f"dependency={world.root}/elsewhere"),
+    }.get(how, ())
+    for name in ("one", "two"):
+        args = list(words(name, *more))
+        if how == "another map":
+            args = [word.replace("=/src", f"=/{name}") for word in args]
+        env = {"DIR": f"{world.root}/{name}/x"} if how == "a variable" else {}
+        world.expect("miss", *args, env=env)
+        world.expect("hit", *args, env=env)
+
+
 def test_a_scope_that_leaves_debug_info_unmapped_keeps_checkouts_apart(make_world):
     """--remap-path-scope=diagnostics maps what is printed and not what is written."""
     world = make_world()

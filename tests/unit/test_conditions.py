@@ -12,9 +12,9 @@ OUTPUTS = ["/t/deps/x.d", "/t/deps/libx.rmeta"]
 COVERED = ("/opt/rust/lib/rustlib/host/", "/opt/rust/bin/rustc")
 
 
-def plan() -> Plan:
+def plan(*more: str) -> Plan:
     argv = ["--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata", "--out-dir", "/t/deps", "-L", "dependency=/t/deps"]
-    found = Rustc().parse([*argv, "src/lib.rs"], "/p", "/p")
+    found = Rustc().parse([*argv, *more, "src/lib.rs"], "/p", "/p")
     assert isinstance(found, Plan)
     return found
 
@@ -42,6 +42,15 @@ def test_what_the_identity_stands_for_is_no_condition():
     """The toolchain was hashed once; only that, and not all below its prefix."""
     found = draft(Observation(read=["/opt/rust/lib/rustlib/host/lib/libstd.rlib", "/opt/rust/bin/rustc", "/opt/rust/src/app/a.rs"]))
     assert found.read == ["/opt/rust/src/app/a.rs"]
+
+
+def test_a_map_of_the_toolchains_directory_is_of_that_directory_alone():
+    """rustc maps the paths of the standard library's sources, which no condition names."""
+    mapped, seen = plan("--remap-path-prefix", "/t=/src"), Observation(written=OUTPUTS)
+    for covered, pins in ((COVERED, []), (("/t/rust/lib/rustlib/host/",), ["m0"])):
+        found = judge(mapped, seen, covered, [], OUTPUTS, ())
+        assert isinstance(found, Draft)
+        assert found.pins == pins
 
 
 def test_the_kernels_own_files_are_no_conditions():

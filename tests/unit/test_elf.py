@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.elf import HEAD_BYTES, Image, hides_text, read_image, takes_environment
+from sccache_py.elf import HEAD_BYTES, Image, hides_text, read_image, takes_environment, tells_age
 
 
 def head(path: str | Path) -> Image:
@@ -59,6 +59,30 @@ def test_a_macro_library_tells_whether_it_can_see_all_variables(tmp_path, body, 
     subprocess.run([rustc, "--crate-type", "proc-macro", "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
         assert takes_environment(library) == takes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["0", "3"])
+@pytest.mark.parametrize(
+    ("body", "strip", "tells"),
+    [
+        ('std::fs::read("A").unwrap().len()', "debuginfo", False),
+        ('std::fs::read("A").unwrap().len()', "symbols", True),
+        ('std::fs::File::open("A").unwrap().metadata().is_ok()', "debuginfo", True),
+        ('{ extern "C" { fn statx(d: i32, p: *const u8, f: i32, m: u32, to: *mut u8) -> i32; }'
+         " unsafe { statx(0, std::ptr::null(), 0, 0, std::ptr::null_mut()) } }", "debuginfo", True),
+    ],
+)  # fmt: skip
+def test_a_macro_library_tells_whether_it_can_know_the_age_of_an_open_file(tmp_path, body, strip, tells, level):
+    """std asks for an open file's size and age at once; only std::fs::File::metadata hands the age on."""
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        pytest.skip("no rustc")
+    code = 'extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n'
+    (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
+    subprocess.run([rustc, "--crate-type=proc-macro", f"-Copt-level={level}", f"-Cstrip={strip}", "m.rs"], cwd=tmp_path, check=True)
+    with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
+        assert tells_age(library) == tells
 
 
 def test_a_library_that_is_no_crate_does_not_count():

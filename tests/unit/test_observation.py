@@ -239,6 +239,13 @@ def test_whose_look_told_the_time_of_a_change_is_told_apart():
     assert tape.note("S", "/t/a").note("S", "/t/b", "plugin").seen().dated == {"rustc": {"/t/a"}, "plugin": {"/t/b"}}
 
 
+def test_an_open_file_whose_size_was_asked_for_is_told_apart():
+    """Rust asks so for all that it reads whole; whether anyone looked at its time is for others to judge."""
+    tape = Tape().note("W", "/t/made").note("S", "/t/made", "reader").note("R", "/t/a").note("S", "/t/a", "reader")
+    seen = tape.seen()
+    assert (seen.sized, seen.read, seen.present, seen.dated) == (["/t/a"], ["/t/a"], [], {})
+
+
 def test_who_asked_for_path_is_told_apart():
     """Looking along it for a program is another use than taking its text."""
     tape = Tape().note("E", "PATH", "search").note("E", "PATH", "search", pid=CHILD)

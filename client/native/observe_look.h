@@ -1,0 +1,17 @@
+/* Who was told when a file was changed. */
+
+#ifndef OBSERVE_LOOK_H
+#define OBSERVE_LOOK_H
+
+#include "observe_record.h"
+
+/* Records that a path, taken relative to dir, was looked at by the code at caller, and
+ * hands back result, which is negative for a failure with its errno. */
+int looked_at(int dir, const char *path, const void *caller, int result);
+
+/* The same of an open file, where the path is NULL or empty.  Only a plugin's looks are
+ * recorded, as those of `by`: it may make something of the file's time, while programs
+ * ask for the size of all that they read. */
+int looked_at_open(int fd, const char *path, const void *caller, enum asker by, int result);
+
+#endif

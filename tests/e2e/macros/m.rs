@@ -1,0 +1,43 @@
+//! Macros that look at files, variables and directories.
+extern crate proc_macro;
+use proc_macro::TokenStream;
+use std::fs;
+fn text(t: TokenStream) -> String { t.to_string().trim_matches('"').to_string() }
+fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
+/// A file's content, as sqlx reads its offline data: rustc is told nothing of it.
+#[proc_macro] pub fn content(t: TokenStream) -> TokenStream { literal(fs::read_to_string(text(t)).unwrap_or("nothing".into())) }
+/// As askama and include_dir do: canonical path first.
+#[proc_macro] pub fn canonical_content(t: TokenStream) -> TokenStream {
+    literal(fs::read_to_string(fs::canonicalize(text(t)).unwrap()).unwrap())
+}
+#[proc_macro] pub fn canonical(t: TokenStream) -> TokenStream { literal(fs::canonicalize(text(t)).unwrap().display().to_string()) }
+#[proc_macro] pub fn target(t: TokenStream) -> TokenStream { literal(fs::read_link(text(t)).unwrap().display().to_string()) }
+#[proc_macro] pub fn size(t: TokenStream) -> TokenStream { literal(fs::metadata(text(t)).unwrap().len().to_string()) }
+/// As rust-embed does: when the file was changed last.
+#[proc_macro] pub fn modified(t: TokenStream) -> TokenStream {
+    literal(format!("{:?}", fs::metadata(text(t)).unwrap().modified().unwrap()))
+}
+/// The same of a file that is open, past Rust's library: stat(3type), seconds.
+#[proc_macro] pub fn modified_by_fstat(t: TokenStream) -> TokenStream {
+    extern "C" { fn fstat64(fd: i32, to: *mut i64) -> i32; }
+    let (file, mut to) = (fs::File::open(text(t)).unwrap(), [0; 32]);
+    assert_eq!(unsafe { fstat64(std::os::fd::AsRawFd::as_raw_fd(&file), to.as_mut_ptr()) }, 0);
+    literal(to[11].to_string())
+}
+#[proc_macro] pub fn kind(t: TokenStream) -> TokenStream {
+    literal(match fs::symlink_metadata(text(t)) { Err(_) => "none".into(), Ok(m) => format!("{:?}", m.file_type().is_dir()) })
+}
+#[proc_macro] pub fn names(t: TokenStream) -> TokenStream {
+    let mut names: Vec<_> = fs::read_dir(text(t)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    literal(names.join(","))
+}
+#[proc_macro] pub fn variable(t: TokenStream) -> TokenStream { literal(std::env::var(text(t)).unwrap_or("unset".into())) }
+/// The content of the file that a variable names.
+#[proc_macro] pub fn named(t: TokenStream) -> TokenStream { literal(fs::read_to_string(std::env::var(text(t)).unwrap()).unwrap()) }
+#[proc_macro] pub fn cwd(_: TokenStream) -> TokenStream { literal(std::env::current_dir().unwrap().display().to_string()) }
+#[proc_macro] pub fn write(t: TokenStream) -> TokenStream {
+    let t = text(t);
+    fs::write(&t, "made by a macro\n").unwrap();
+    literal(t)
+}
