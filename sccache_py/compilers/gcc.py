@@ -21,7 +21,7 @@ from sccache_py.compilers.c_options import Does, Option, Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
 from sccache_py.make_rule import Depfile, Style, quote
-from sccache_py.model import Plan, Reason, Refusal
+from sccache_py.model import Plan, Reason, Refusal, Twins
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
@@ -40,14 +40,17 @@ class Dialect:
     stamps_headers: bool  # a precompiled header holds its sources' mtimes and paths, and is refused where they are others
     question: tuple[str, ...]  # makes it list what it would read and where it looks
     dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
+    twins: Twins
 
 
 # clang ≥ 16 knows SOURCE_DATE_EPOCH, too; without observation it would not be told from one that does not.
 _QUESTION = ("-M", "-v", "-w")
-GCC = Dialect("gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True)
+GCC = Dialect(
+    "gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True, Twins.BY_TIME
+)
 CLANG = Dialect(
     "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
-    (*_QUESTION, "-Qunused-arguments"), False,
+    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE,
 )  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
@@ -342,6 +345,7 @@ class C:
             unlisted=_unlisted(parsed, language),
             writes_times=checks_times and makes_header,
             checks_times=checks_times,
+            tells_twins=self.dialect.twins,
         )
 
     def _output(self, parsed: _Parsed, source: str, language: str) -> str | None:
