@@ -25,6 +25,7 @@ class Does(enum.Enum):
     """What an option does to us, not what it does to the compiler."""
 
     KEEP = enum.auto()
+    APPENDS = enum.auto()  # with a file's name behind "=" it appends to that file, as others do
     COLOR = enum.auto()
     COMPILE = enum.auto()
     DEBUG = enum.auto()  # debug information, which names the cwd
@@ -232,7 +233,7 @@ GCC_OPTIONS = (
     Option("-fmem-report", _JOINED, Does.REFUSE),
     Option("-fmodule-mapper=", _JOINED, Does.REFUSE),  # another program says where modules are, over a socket or a pipe
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
-    Option("-fopt-info", _JOINED, Does.SHOWS_NAMES),
+    Option("-fopt-info", _JOINED, Does.APPENDS),
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),

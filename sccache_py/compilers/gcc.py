@@ -224,6 +224,10 @@ class C:
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
         elif does is Does.REFUSE:
+        elif does is Does.APPENDS:
+            parsed.shows_names = True
+            if value.partition("=")[2] not in ("", "stderr", "stdout"):
+                parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
             parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         elif does is Does.IMPLICIT_MODULES:
             parsed.implicit_modules = True
@@ -467,7 +471,7 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
-_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED, Does.WRITES)
+_UNLISTED = (Does.APPENDS, Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED, Does.WRITES)
 _NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
 _PRINTS = ("-H", "-MG", "-MP")
 

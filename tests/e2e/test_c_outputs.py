@@ -334,7 +334,13 @@ def test_what_is_not_cached_is_run_by_the_client_and_counted_by_its_reason(c, re
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("gcc", "-fmem-report"), ("gcc", "-ftime-report"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
+    [
+        ("gcc", "-fmem-report"),
+        ("gcc", "-fopt-info-vec=seen.txt"),
+        ("gcc", "-ftime-report"),
+        ("clang", "-fmodules"),
+        ("clang", "-ftime-trace"),
+    ],
 )
 def test_options_that_are_refused_are_counted_by_their_names(c, name, option):
     """What they write belongs to one run, or to a cache of the compiler's own."""
