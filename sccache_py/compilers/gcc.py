@@ -77,7 +77,7 @@ class _Parsed:
     output: str | None = None
     writes_depfile: bool = False
     depfile: str | None = None
-    depfile_by_wp: bool = False
+    depfile_by_wp: str | None = None
     depfile_by_driver: bool = False
     files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
@@ -372,6 +372,8 @@ class C:
         return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
 
     def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
+        if parsed.depfile_by_wp is not None and self.dialect is GCC:
+            return parsed.depfile_by_wp  # its driver hands it on behind all others
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""
         targets = parsed.targets
         if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:
@@ -461,8 +463,8 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
     words = value.split(",")
     if len(words) == 2 and words[0] in ("-MD", "-MMD"):
         parsed.arguments.append(f"-Wp,{words[0]}")
-        parsed.writes_depfile = parsed.depfile_by_wp = True
-        parsed.depfile = words[1]
+        parsed.writes_depfile = True
+        parsed.depfile = parsed.depfile_by_wp = words[1]
         return
     # Fedora's -Wp,-D_FORTIFY_SOURCE=2: the same as without -Wp.
     parsed.shows_names = parsed.shows_names or not all(word.startswith(("-D", "-U")) and len(word) > 2 for word in words)

@@ -85,6 +85,16 @@ def test_a_depfile_by_both_ways_names_this_calls_object(c, words):
     c.expect("hit", *words, "-c", "../x.c", cwd=c.p / "build")
 
 
+@pytest.mark.parametrize("words", ["-Wp,-MMD,w.d -MF f.d", "-MF f.d -Wp,-MMD,w.d", "-Wp,-MD,w.d -MMD -MF f.d", "-MMD -MF f.d -Wp,-MMD,w.d"])
+def test_of_two_names_for_a_depfile_the_compilers_choice_counts(c, words):
+    """gcc's driver hands -Wp's on behind all others, clang takes the last."""
+    write_headers(c)
+    c.world.outs.append(c.p / "build")
+    (c.p / "build").mkdir()
+    for verdict, name in (("miss", "x.o"), ("hit", "x.o"), ("hit", "a-longer-name.o")):
+        c.expect(verdict, *words.split(), "-c", "../x.c", "-o", name, cwd=c.p / "build")
+
+
 @pytest.mark.parametrize("flags", ["-MQ -MT", "-MT -MQ", "-MQ -MQ -MT", "-MQ -MT -MQ -MT", "-MT -MQ -MQ -MT -MT"])
 def test_quoted_and_plain_targets_come_in_the_compilers_order(c, flags):
     """gcc writes plain ones first, in the place of quoted ones that came before."""
