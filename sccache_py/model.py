@@ -134,6 +134,7 @@ class Plan:
     templates: tuple[str, ...]  # outputs (absolute) that are text with paths in it: depfiles
     own_output_prefixes: tuple[str, ...]  # absolute prefixes of this unit's own outputs: never inputs
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
+    in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
     wants_jobserver: bool = False
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
     json_diagnostics: bool = False

@@ -292,12 +292,12 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result | None:
+def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = False) -> os.stat_result | None:
     """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all.
 
-    mode: permission bits, exactly (the server's own umask is 0).  A device of that name is written through.  Returns what fstat
-    said before the file got its name; None for what is not a regular file.  Raises OSError (also for what a compiler would refuse
-    to overwrite, or wait for), and whatever `fill` raises.
+    mode: permission bits, exactly (the server's own umask is 0).  in_place: a file that is there is written over, and keeps its mode and
+    its other names.  A device of that name is written through.  Returns what fstat said before the file got its name; None for
+    what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill` raises.
     """
     there = True
     try:
@@ -311,6 +311,9 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
         if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
             # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
             raise PermissionError(errno.EACCES, "output is read-only", path)
+        if in_place:
+            _write_over(path, fill)
+            return None
     except FileNotFoundError:
         there = False
     if not mode & 0o222:
@@ -340,6 +343,14 @@ def _write_through(path: str, st: os.stat_result, fill: Callable[[int], None]) -
         # A FIFO's reader may never come: that is for the compiler to wait for.
         raise OSError(errno.ENXIO, "output is neither a file nor a character device", path)
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        fill(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_over(path: str, fill: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fill(fd)
     finally:

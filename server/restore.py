@@ -94,7 +94,12 @@ class Restorer:
             # A compiler makes the directory that it keeps modules in (gcm.cache), but not one that it is told to write to.
             with contextlib.suppress(FileExistsError):
                 os.mkdir(os.path.dirname(target), 0o777 & ~umask)
-        written = publish(target, mode, lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd))
+        written = publish(
+            target,
+            mode,
+            lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd),
+            in_place=target in plan.in_place,
+        )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
             return

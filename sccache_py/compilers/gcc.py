@@ -41,16 +41,17 @@ class Dialect:
     question: tuple[str, ...]  # makes it list what it would read and where it looks
     dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
     twins: Twins
+    renames: bool  # what -o names is written beside it and renamed, whatever it is; gcc leaves that to as, for objects
 
 
 # clang ≥ 16 knows SOURCE_DATE_EPOCH, too; without observation it would not be told from one that does not.
 _QUESTION = ("-M", "-v", "-w")
 GCC = Dialect(
-    "gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True, Twins.BY_TIME
-)
+    "gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True, Twins.BY_TIME, False,
+)  # fmt: skip
 CLANG = Dialect(
     "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
-    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE,
+    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE, True,
 )  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
@@ -223,11 +224,11 @@ class C:
             parsed.files.append(value)
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
-        elif does is Does.REFUSE:
         elif does is Does.APPENDS:
             parsed.shows_names = True
             if value.partition("=")[2] not in ("", "stderr", "stdout"):
                 parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
+        elif does is Does.REFUSE:
             parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         elif does is Does.IMPLICIT_MODULES:
             parsed.implicit_modules = True
@@ -314,6 +315,9 @@ class C:
             arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
+        in_place = [*templates]
+        if roles[1:2] and roles[1][0] == "o" and not self.dialect.renames and (makes_header or parsed.mode == "-S"):
+            in_place.append(must[0])
         return Plan(
             language=counted,
             dialect=f"{named} [{self.dialect.name}]",
@@ -326,6 +330,7 @@ class C:
             # Coverage and dumps go where the output goes, or to the cwd.
             may_write=tuple(directories | {cwd} if shows_names else directories),
             templates=tuple(templates),
+            in_place=tuple(in_place),
             own_output_prefixes=(),
             list_free=(),
             cwd_in_key=cwd_in_key,
@@ -367,13 +372,13 @@ class C:
     def _depfile(self, parsed: _Parsed, source: str, language: str) -> str | None:
         if not parsed.writes_depfile or language in c_options.PREPROCESSED:
             return None
+        if parsed.depfile_by_wp is not None and self.dialect is GCC:
+            return parsed.depfile_by_wp  # its driver hands it on behind all others
         if parsed.depfile is not None:
             return parsed.depfile
         return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
 
     def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
-        if parsed.depfile_by_wp is not None and self.dialect is GCC:
-            return parsed.depfile_by_wp  # its driver hands it on behind all others
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""
         targets = parsed.targets
         if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:

@@ -95,6 +95,30 @@ def test_of_two_names_for_a_depfile_the_compilers_choice_counts(c, words):
         c.expect(verdict, *words.split(), "-c", "../x.c", "-o", name, cwd=c.p / "build")
 
 
+@pytest.mark.parametrize("words", ["-MD -c", "-S -MMD", "-x c-header -MD"])
+def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_have_it(c, words):
+    """It writes some outputs over what is there, and puts others in its place: a build tree copied by hard links shows it."""
+    write_headers(c)
+    args = (*words.split(), "x.c", "-o", "x.out", "-MF", "x.d")
+    if "c-header" in words and c.left_out("C without observation: c-header", *args):
+        return
+    names = ("x.out", "x.d")
+
+    def after(*command):
+        for name in names:
+            for path in (c.p / name, c.p / f"{name}.link"):
+                path.unlink(missing_ok=True)
+            c.write(name, "of an earlier compile").chmod(0o640)
+            (c.p / f"{name}.link").hardlink_to(c.p / name)
+        assert c.world.run([*command, c.name, *args], c.p, c.world.server_env).returncode == 0
+        return [(oct((c.p / name).stat().st_mode), (c.p / name).samefile(c.p / f"{name}.link")) for name in names]
+
+    after(c.world.client)
+    hits = c.world.counts().get("cache_hits", 0)
+    assert after(c.world.client) == after()
+    assert c.world.counts()["cache_hits"] == hits + 1
+
+
 @pytest.mark.parametrize("flags", ["-MQ -MT", "-MT -MQ", "-MQ -MQ -MT", "-MQ -MT -MQ -MT", "-MT -MQ -MQ -MT -MT"])
 def test_quoted_and_plain_targets_come_in_the_compilers_order(c, flags):
     """gcc writes plain ones first, in the place of quoted ones that came before."""
