@@ -47,6 +47,7 @@ class Does(enum.Enum):
     SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
     SHOWS_CWD = enum.auto()  # the output names the cwd
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
+    SPLITS_DEBUG = enum.auto()  # debug information in a file beside the output, whose name is in the output
     SYNTAX_ONLY = enum.auto()
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
     WRITES = enum.auto()  # its value names a further output; which may name anything
@@ -158,7 +159,7 @@ COMMON_OPTIONS = (
     Option("-g", _JOINED, Does.DEBUG),
     Option("-g0", _NO, Does.NO_DEBUG),
     Option("-ggdb0", _NO, Does.NO_DEBUG),
-    Option("-gsplit-dwarf", _JOINED, Does.SHOWS_NAMES),
+    Option("-gsplit-dwarf", _JOINED, Does.SPLITS_DEBUG),
     Option("-gz", _JOINED),  # what comes out compressed is pinned (elf.hides_text)
     Option("-idirafter", _EITHER),
     Option("-imacros", _EITHER),

@@ -88,6 +88,7 @@ class _Parsed:
     debug_directory: bool = False  # debug information names another directory than the cwd
     shows_cwd: bool = False
     shows_names: bool = False
+    shows_output: bool = False  # less than that: the cwd counts only as with other debug information
     records: bool = False
     native_cpu: bool = False
     other_programs: bool = False
@@ -219,6 +220,8 @@ class C:
             parsed.shows_cwd = True
         elif does is Does.SHOWS_NAMES:
             parsed.shows_names = True
+        elif does is Does.SPLITS_DEBUG:
+            parsed.debug = parsed.shows_output = True
         elif does is Does.WRITES:
             parsed.shows_names = True
             parsed.files.append(value)
@@ -311,7 +314,8 @@ class C:
         makes_header = language.endswith("-header") or "-emit-pch" in arguments
         shows_names = parsed.shows_names = parsed.shows_names or (makes_header and self.dialect.stamps_headers)
         checks_times = self.dialect.stamps_headers and "-fno-pch-timestamp" not in arguments
-        if shows_names:
+        exact = not (shows_names or parsed.shows_output)
+        if not exact:
             arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
@@ -328,7 +332,7 @@ class C:
             known_inputs=(),
             must_write=tuple(must),
             # Coverage and dumps go where the output goes, or to the cwd.
-            may_write=tuple(directories | {cwd} if shows_names else directories),
+            may_write=tuple(directories if exact else directories | {cwd}),
             templates=tuple(templates),
             in_place=tuple(in_place),
             own_output_prefixes=(),
@@ -342,7 +346,7 @@ class C:
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
-            exact_outputs=not shows_names,
+            exact_outputs=exact,
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
             follows_links=False,
             moves_text=False,
@@ -478,7 +482,16 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
-_UNLISTED = (Does.APPENDS, Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED, Does.WRITES)
+_UNLISTED = (
+    Does.APPENDS,
+    Does.IMPLICIT_MODULES,
+    Does.RECORDS,
+    Does.SEARCHES_PROGRAMS,
+    Does.SHOWS_NAMES,
+    Does.SPLITS_DEBUG,
+    Does.UNLISTED,
+    Does.WRITES,
+)
 _NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
 _PRINTS = ("-H", "-MG", "-MP")
 
