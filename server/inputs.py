@@ -173,8 +173,14 @@ def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | No
 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
     fold = plan.roles.fold
-    if plan.writes_times or (plan.checks_times and any(_is_precompiled(path) for path in draft.read)):
+    precompiled = {path for path in draft.read if _is_precompiled(path)} if plan.checks_times else set()
+    if plan.writes_times or precompiled:
+        # That of one alone is in no other and decides nothing: what comes back from the cache is always new.
+        is_alone = len(precompiled) == 1 and not any(path.endswith(".pcm") for path in draft.read)
+        passed = precompiled if is_alone and not plan.writes_times else set()
         for path in dict.fromkeys((*draft.read, *draft.present)):
+            if path in passed:
+                continue
             modified = sight.modified(path)
             if modified is None:
                 return Reason.INPUT_VANISHED
