@@ -99,16 +99,18 @@ class _Parsed:
 class C:
     """Driver for one dialect.
 
-    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says.
+    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says.  called: by
+    which name, with which its driver begins what it says.
     """
 
     uses_pwd = True
     expands_response_files = True
 
-    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False, version: int = 12) -> None:
+    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False, version: int = 12, called: str = "gcc") -> None:
         self.dialect = dialect
+        self._called = called
         self._version = version
-        self.name = dialect.name + "+" * plus + "?" * opaque
+        self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {called}"
         self._plus = plus
         self._opaque = opaque
         self._options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
@@ -292,7 +294,7 @@ class C:
 
         output = self._output(parsed, source, language)
         depfile = self._depfile(parsed, source, language)
-        roles = [("cwd", cwd, pwd)]
+        roles = [("cwd", cwd, pwd), ("program", self._called, self._called)]
         must = []
         templates: list[str] = []
         if output is not None and output != "/dev/null":
@@ -320,7 +322,7 @@ class C:
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
         in_place = [*templates]
-        if roles[1:2] and roles[1][0] == "o" and not self.dialect.renames and (makes_header or parsed.mode == "-S"):
+        if any(role == "o" for role, _, _ in roles) and not self.dialect.renames and (makes_header or parsed.mode == "-S"):
             in_place.append(must[0])
         return Plan(
             language=counted,
