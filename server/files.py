@@ -299,23 +299,16 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
     its other names.  A device of that name is written through.  Returns what fstat said before the file got its name; None for
     what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill` raises.
     """
-    there = True
-    try:
-        st = os.lstat(path)
-        if stat.S_ISLNK(st.st_mode):
-            path = os.path.realpath(path)
-            st = os.stat(path)
-        if not stat.S_ISREG(st.st_mode):
-            _write_through(path, st, fill)
+    there = check_target(path)
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    if there is not None:
+        if not stat.S_ISREG(there.st_mode):
+            _write_through(path, fill)
             return None
-        if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
-            # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
-            raise PermissionError(errno.EACCES, "output is read-only", path)
         if in_place:
             _write_over(path, fill)
             return None
-    except FileNotFoundError:
-        there = False
     if not mode & 0o222:
         raise PermissionError(errno.EACCES, "output would be read-only", path)
     # Beside the target, not in /tmp: rename must not cross a file system.
@@ -327,7 +320,7 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
             written = os.fstat(fd)
         finally:
             os.close(fd)
-        if there:
+        if there is not None:
             # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
             os.unlink(path)
         os.rename(temporary, path)
@@ -338,10 +331,23 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
         raise
 
 
-def _write_through(path: str, st: os.stat_result, fill: Callable[[int], None]) -> None:
-    if not stat.S_ISCHR(st.st_mode):
+def check_target(path: str) -> os.stat_result | None:
+    """What is where an output goes; None: nothing.  Raises OSError where it is not ours to write over."""
+    try:
+        st = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(st.st_mode):
+        if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
+            # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
+            raise PermissionError(errno.EACCES, "output is read-only", path)
+    elif not stat.S_ISCHR(st.st_mode):
         # A FIFO's reader may never come: that is for the compiler to wait for.
         raise OSError(errno.ENXIO, "output is neither a file nor a character device", path)
+    return st
+
+
+def _write_through(path: str, fill: Callable[[int], None]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         fill(fd)

@@ -119,6 +119,16 @@ def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_hav
     assert c.world.counts()["cache_hits"] == hits + 1
 
 
+def test_an_object_is_not_left_where_its_depfile_cannot_be_written(c):
+    """The compiler fails before it makes one: what a hit had written would be taken for its work."""
+    write_headers(c)
+    args = ("-MD", "-MF", "x.d", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*args)
+    (c.p / "x.d").unlink()
+    (c.p / "x.d").mkdir()
+    assert c.expect("fail", *args).names() == set()
+
+
 @pytest.mark.parametrize("flags", ["-MQ -MT", "-MT -MQ", "-MQ -MQ -MT", "-MQ -MT -MQ -MT", "-MT -MQ -MQ -MT -MT"])
 def test_quoted_and_plain_targets_come_in_the_compilers_order(c, flags):
     """gcc writes plain ones first, in the place of quoted ones that came before."""
