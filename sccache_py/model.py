@@ -136,6 +136,7 @@ class Plan:
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
     in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
     wants_jobserver: bool = False
+    overwrites: tuple[str, ...] = ()  # the same, of outputs that are not in must_write, by how their names end
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
     json_diagnostics: bool = False
     cwd_in_key: bool = True  # the output may show the cwd, and no prefix map covers it

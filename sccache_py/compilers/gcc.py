@@ -42,16 +42,18 @@ class Dialect:
     dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
     twins: Twins
     renames: bool  # what -o names is written beside it and renamed, whatever it is; gcc leaves that to as, for objects
+    overwrites: tuple[str, ...]  # further outputs that take no other file's place, by their names' ends
 
 
 # clang ≥ 16 knows SOURCE_DATE_EPOCH, too; without observation it would not be told from one that does not.
 _QUESTION = ("-M", "-v", "-w")
 GCC = Dialect(
     "gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True, Twins.BY_TIME, False,
+    (".ci", ".gcno", ".su"),
 )  # fmt: skip
 CLANG = Dialect(
     "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
-    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE, True,
+    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE, True, (".dwo", ".gcno", ".su"),
 )  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
@@ -337,6 +339,7 @@ class C:
             may_write=tuple(directories if exact else directories | {cwd}),
             templates=tuple(templates),
             in_place=tuple(in_place),
+            overwrites=self.dialect.overwrites,
             own_output_prefixes=(),
             list_free=(),
             cwd_in_key=cwd_in_key,
