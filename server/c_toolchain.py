@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from sccache_py.compilers import c_options
-from sccache_py.compilers.gcc import CLANG, GCC, C
+from sccache_py.compilers.c_dialects import CLANG, GCC
+from sccache_py.compilers.gcc import C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries

@@ -6,7 +6,7 @@ outputs name even these (split dwarf, coverage), leave further files beside the 
 nobody can search for a path (LTO): then names and cwd are all in the key (`shows_names`).
 
 Paths are joined, never normalised: `-o ../b/x.o` is recorded as the compiler opened it, and `..` behind a link is not what it
-seems. Options are in c_options.py; gcc and clang differ in the Dialect below.
+seems. Options are in c_options.py; where gcc and clang differ is in c_dialects.py.
 """
 
 from __future__ import annotations
@@ -17,44 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sccache_py.compilers import c_listing, c_options
+from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Does, Option, Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
-from sccache_py.make_rule import Depfile, Style, quote
-from sccache_py.model import Plan, Reason, Refusal, Twins
+from sccache_py.make_rule import Depfile, quote
+from sccache_py.model import Plan, Reason, Refusal
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Where gcc and clang differ."""
-
-    name: str
-    options: tuple[Option, ...]
-    depfiles: Style
-    color: str  # makes it colour its messages
-    width: str  # tells it the terminal's width; "": it cannot be told
-    stdout_by_dash: bool  # `-o -` is standard output, not a file named `-`
-    wp_target_is_output: bool  # the target of -Wp,-MD,FILE is what -o says, not the source's name with .o
-    stamps_headers: bool  # a precompiled header holds its sources' mtimes and paths, and is refused where they are others
-    question: tuple[str, ...]  # makes it list what it would read and where it looks
-    dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
-    twins: Twins
-    renames: bool  # what -o names is written beside it and renamed, whatever it is; gcc leaves that to as, for objects
-    overwrites: tuple[str, ...]  # further outputs that take no other file's place, by their names' ends
-
-
-# clang ≥ 16 knows SOURCE_DATE_EPOCH, too; without observation it would not be told from one that does not.
-_QUESTION = ("-M", "-v", "-w")
-GCC = Dialect(
-    "gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True, Twins.BY_TIME, False,
-    (".ci", ".gcno", ".su"),
-)  # fmt: skip
-CLANG = Dialect(
-    "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
-    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE, True, (".dwo", ".gcno", ".su"),
-)  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 _ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")

@@ -10,7 +10,6 @@ import fcntl
 import os
 import pty
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -483,20 +482,3 @@ def test_a_failing_compile_is_not_remembered(c):
     c.write("x.c", "int f(void) { return }\n")
     c.expect("fail", "-c", "x.c", "-o", c.object())
     c.expect("fail", "-c", "x.c", "-o", c.object())
-
-
-def test_what_the_driver_says_begins_with_its_name(c):
-    """gcc, cc and gcc-12 are one program and share what they make, but not a message of the driver's own."""
-    if not c.is_gcc or not c.world.observed:
-        pytest.skip("gcc's")
-    for name in ("gcc", "cc"):
-        (c.p / f"x-{name}").symlink_to(shutil.which("gcc"))
-    c.write("x.c", ONE)
-    names = [str(c.p / f"x-{name}") for name in ("gcc", "cc")]
-    args = ("-c", "x.c", "-o", c.object())
-    c.expect("miss", *args, rustc=names[0])
-    c.expect("hit", *args, rustc=names[1], asks=True)
-    said = [c.expect("miss", *args, "-x", "c++", rustc=name).stderr for name in names]
-    assert said[0] != said[1]
-    for name in names:
-        c.expect("hit", *args, "-x", "c++", rustc=name)

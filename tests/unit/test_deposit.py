@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from sccache_py.compilers.gcc import GCC, C
+from sccache_py.compilers.c_dialects import GCC
+from sccache_py.compilers.gcc import C
 from sccache_py.conditions import Draft
 from sccache_py.keys import digest
 from sccache_py.model import Plan, Reason
