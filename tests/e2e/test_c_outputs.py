@@ -114,7 +114,7 @@ def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_hav
         assert c.world.run([*command, c.name, *args], c.p, c.world.server_env).returncode == 0
         return [(oct((c.p / name).stat().st_mode), (c.p / name).samefile(c.p / f"{name}.link")) for name in names]
 
-    after(c.world.client)
+    c.world.cached(*args, rustc=c.name)
     hits = c.world.counts().get("cache_hits", 0)
     assert after(c.world.client) == after()
     assert c.world.counts()["cache_hits"] == hits + 1
