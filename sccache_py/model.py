@@ -75,6 +75,14 @@ class Reason(enum.Enum):
     LEFT_RUNNING = "left a process running"
 
 
+class Twins(enum.Enum):
+    """By what a compiler that passes over a file that it has already read takes two with the same text for one."""
+
+    NOWHERE = "it does not"
+    BY_TIME = "changed in the same second"
+    BY_INODE = "the same inode"
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A Reason of which there are many, with the one it is: an option's name."""
@@ -127,7 +135,9 @@ class Plan:
     own_output_prefixes: tuple[str, ...]  # absolute prefixes of this unit's own outputs: never inputs
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
+    in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
     wants_jobserver: bool = False
+    overwrites: tuple[str, ...] = ()  # the same, of outputs that are not in must_write, by how their names end
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
     json_diagnostics: bool = False
     cwd_in_key: bool = True  # the output may show the cwd, and no prefix map covers it
@@ -155,6 +165,7 @@ class Plan:
     tells_time: bool = False  # __DATE__ and kin may be in what is read
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
+    tells_twins: Twins = Twins.NOWHERE
 
     def roots(self) -> list[tuple[str, set[str]]]:
         """Directories that files are told relative to and that are not in the key: (role, its spellings)."""

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from sccache_py.compilers import c_options
-from sccache_py.compilers.gcc import CLANG, GCC, C
+from sccache_py.compilers.c_dialects import CLANG, GCC
+from sccache_py.compilers.gcc import C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
@@ -127,6 +128,6 @@ def _driver(request: Request, program: str, is_wrapper: bool) -> C | None:
     macros = {words[1]: words[2] for words in defines if len(words) == 3}
     if "__GNUC__" not in macros or any(m.startswith(_OTHERS) for m in macros):
         return None
-    plus = "++" in os.path.basename(request.argv[0])
+    called = os.path.basename(request.argv[0])
     version = int(macros["__GNUC__"]) if macros["__GNUC__"].isdigit() else 0
-    return C(CLANG if "__clang__" in macros else GCC, plus, opaque=is_wrapper, version=version)
+    return C(CLANG if "__clang__" in macros else GCC, "++" in called, is_wrapper, version, called)

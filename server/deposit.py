@@ -240,6 +240,8 @@ class Depositor:
         stdout, stderr = (plan.roles.make_stream_template(stream, roles) for stream in (ran.stdout, ran.stderr))
         for text in (stdout, stderr):
             pinned.update(role for role, needles in movable if any(n in text for n in needles))
+            if plan.roles.has("program") and os.fsencode(f"{plan.roles.path('program')}: ") in text:
+                pinned.add("program")  # gcc: warning: …
         variant.pins = sorted((role, plan.roles.pin(role)) for role in pinned)
         variant.result = result_key(recipe, variant)
         return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status), files)
@@ -261,7 +263,7 @@ class Depositor:
                 taken_apart = make_rule.fold(data, plan.depfile)
                 if taken_apart is None:
                     is_template = False
-                    pinned.update(role for role, _ in plan.roles.spellings() if role != "cwd")
+                    pinned.update(role for role, _ in plan.roles.spellings() if role not in ("cwd", "program"))
                 if taken_apart is not None:
                     data = plan.roles.make_template(taken_apart, ["base"] if plan.roles.has("base") else [], b"r")
             elif is_template:
@@ -298,7 +300,7 @@ class Depositor:
 
 
 def _all_roles(plan: Plan) -> list[str]:
-    return [role for role, _ in plan.roles.spellings() if not (role == "cwd" and plan.cwd_in_key)]
+    return [role for role, _ in plan.roles.spellings() if role != "program" and not (role == "cwd" and plan.cwd_in_key)]
 
 
 def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:

@@ -298,27 +298,23 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result | None:
+def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = False) -> os.stat_result | None:
     """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all.
 
-    mode: permission bits, exactly (the server's own umask is 0).  A device of that name is written through.  Returns what fstat
-    said before the file got its name; None for what is not a regular file.  Raises OSError (also for what a compiler would refuse
-    to overwrite, or wait for), and whatever `fill` raises.
+    mode: permission bits, exactly (the server's own umask is 0).  in_place: a file that is there is written over, and keeps its mode and
+    its other names.  A device of that name is written through.  Returns what fstat said before the file got its name; None for
+    what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill` raises.
     """
-    there = True
-    try:
-        st = os.lstat(path)
-        if stat.S_ISLNK(st.st_mode):
-            path = os.path.realpath(path)
-            st = os.stat(path)
-        if not stat.S_ISREG(st.st_mode):
-            _write_through(path, st, fill)
+    there = check_target(path)
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    if there is not None:
+        if not stat.S_ISREG(there.st_mode):
+            _write_through(path, fill)
             return None
-        if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
-            # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
-            raise PermissionError(errno.EACCES, "output is read-only", path)
-    except FileNotFoundError:
-        there = False
+        if in_place:
+            _write_over(path, fill)
+            return None
     if not mode & 0o222:
         raise PermissionError(errno.EACCES, "output would be read-only", path)
     # Beside the target, not in /tmp: rename must not cross a file system.
@@ -330,7 +326,7 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
             written = os.fstat(fd)
         finally:
             os.close(fd)
-        if there:
+        if there is not None:
             # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
             os.unlink(path)
         os.rename(temporary, path)
@@ -341,11 +337,32 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
         raise
 
 
-def _write_through(path: str, st: os.stat_result, fill: Callable[[int], None]) -> None:
-    if not stat.S_ISCHR(st.st_mode):
+def check_target(path: str) -> os.stat_result | None:
+    """What is where an output goes; None: nothing.  Raises OSError where it is not ours to write over."""
+    try:
+        st = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(st.st_mode):
+        if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
+            # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
+            raise PermissionError(errno.EACCES, "output is read-only", path)
+    elif not stat.S_ISCHR(st.st_mode):
         # A FIFO's reader may never come: that is for the compiler to wait for.
         raise OSError(errno.ENXIO, "output is neither a file nor a character device", path)
+    return st
+
+
+def _write_through(path: str, fill: Callable[[int], None]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        fill(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_over(path: str, fill: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fill(fd)
     finally:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
-from sccache_py.model import Plan, Reason, Variant
+from sccache_py.model import Plan, Reason, Twins, Variant
 from sccache_py.server.files import FileMemo, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import Sight
@@ -33,6 +33,8 @@ _AT_ONCE_BYTES = 128 * 1024
 # How clang's serialized ASTs begin; clang 14 makes 19 KB of an empty header.
 _PRECOMPILED = b"CPCH"
 _LEAST_PRECOMPILED_BYTES = 4096
+
+_EMPTY = digest_of(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,11 @@ def take_down(
         inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
     try:
         sight = Sight(memo, watched=False)
-        reason = _take_files(plan, draft, memo, began_ns, before, inputs) or _take_names(plan, draft, sight, began_ns, inputs.variant)
+        reason = (
+            _take_files(plan, draft, memo, began_ns, before, inputs)
+            or _take_names(plan, draft, sight, began_ns, inputs.variant)
+            or _take_twins(plan, sight, began_ns, inputs)
+        )
     except BaseException:
         inputs.close()
         raise
@@ -167,8 +173,14 @@ def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | No
 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
     fold = plan.roles.fold
-    if plan.writes_times or (plan.checks_times and any(_is_precompiled(path) for path in draft.read)):
+    precompiled = {path for path in draft.read if _is_precompiled(path)} if plan.checks_times else set()
+    if plan.writes_times or precompiled:
+        # That of one alone is in no other and decides nothing: what comes back from the cache is always new.
+        is_alone = len(precompiled) == 1 and not any(path.endswith(".pcm") for path in draft.read)
+        passed = precompiled if is_alone and not plan.writes_times else set()
         for path in dict.fromkeys((*draft.read, *draft.present)):
+            if path in passed:
+                continue
             modified = sight.modified(path)
             if modified is None:
                 return Reason.INPUT_VANISHED
@@ -206,6 +218,43 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
             return Reason.INPUT_VANISHED
         variant.listed.append((fold(path), names))
     return None
+
+
+def _take_twins(plan: Plan, sight: Sight, began_ns: int, inputs: Inputs) -> Reason | None:
+    """Files with the same text, of which `#pragma once` and `#import` may pass over the second.
+
+    gcc takes them for one file if both were changed in the same second (libcpp/files.cc, has_unique_contents), clang if they are one
+    inode.  What is one file under two names is always taken for one.
+    """
+    if plan.tells_twins is Twins.NOWHERE:
+        return None
+    look = sight.modified if plan.tells_twins is Twins.BY_TIME else sight.inode
+    try:
+        for paths in _of_one_content(plan, inputs):
+            if len({os.path.realpath(path) for path in paths}) == 1:
+                continue
+            for path in paths:
+                state = look(path)
+                if state is None or os.stat(path).st_ctime_ns >= began_ns:
+                    log.info("input too new: %s", path)
+                    return Reason.INPUT_TOO_NEW
+                inputs.variant.present.append((plan.roles.fold(path), state))
+    except OSError:
+        return Reason.INPUT_VANISHED
+    return None
+
+
+def _of_one_content(plan: Plan, inputs: Inputs) -> list[list[str]]:
+    """Paths of files with the same text, and of those whose text is not known yet and may be the same; an empty one matters to nobody."""
+    unknown = {late.stamp[2] for late in inputs._late.values()}  # sizes
+    found: dict[bytes | int, list[str]] = {}
+    for folded, digest in inputs.variant.files:
+        path = plan.roles.unfold(folded)
+        if path is None or digest == _EMPTY:
+            continue
+        size = os.stat(path).st_size if unknown else 0
+        found.setdefault(size if size in unknown else digest, []).append(path)
+    return [paths for paths in found.values() if len(paths) > 1]
 
 
 def _take_date(path: str, sight: Sight, fold: Callable[[str], str], began_ns: int, variant: Variant) -> Reason | None:

@@ -10,14 +10,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Request, Result
 from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, Unpacking
-from sccache_py.server.files import FileMemo, copy_descriptor, hash_descriptor, publish, write_all
+from sccache_py.server.files import FileMemo, check_target, copy_descriptor, hash_descriptor, publish, write_all
 from sccache_py.server.keeper import StoredFiles
 from sccache_py.server.stamps import stamp_of
 
@@ -36,8 +36,8 @@ class Restorer:
     memo: FileMemo
 
     def restore(self, plan: Plan, result: Result, files: StoredFiles, caller: Request) -> None:
-        """Raises Damaged if a stored file is not usable (no output is then incomplete, but some may be there), OSError if an output
-        cannot be written.
+        """Raises Damaged if a stored file is not usable, OSError if an output cannot be written.  What was written before is removed then:
+        the compiler runs next, and where it fails, too, an object without the rest would be taken for its work.
         """
         if not permits.may_write(caller, result):
             raise OSError(errno.EFBIG, "larger than the caller may write")
@@ -46,6 +46,9 @@ class Restorer:
                 target = plan.roles.unfold(output.path)
                 if target is not None and os.path.islink(target):
                     raise OSError(errno.ELOOP, "a link is where an output goes", target)
+        if len(result.outputs) > 1:
+            for output in result.outputs:
+                check_target(plan.roles.unfold(output.path) or "")
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
             pack = None
@@ -66,13 +69,18 @@ class Restorer:
                 def fill(output: Output, fd: int) -> None:
                     copy_descriptor(sources[output.digest], fd, output.size)
 
-            for output in result.outputs:
-                self._write(plan, output, fill, caller.umask)
-            if pack is not None:
-                try:
+            written: list[str] = []
+            try:
+                for output in result.outputs:
+                    self._write(plan, output, fill, caller.umask)
+                    written.append(output.path)
+                if pack is not None:
                     pack.end()
-                except CompressionError as e:
+            except (Damaged, CompressionError, OSError) as e:
+                _remove(plan, written)
+                if isinstance(e, CompressionError):
                     raise Damaged(files.pack or "") from e
+                raise
 
     def _check(self, output: Output, path: str, fd: int) -> None:
         try:
@@ -94,7 +102,12 @@ class Restorer:
             # A compiler makes the directory that it keeps modules in (gcm.cache), but not one that it is told to write to.
             with contextlib.suppress(FileExistsError):
                 os.mkdir(os.path.dirname(target), 0o777 & ~umask)
-        written = publish(target, mode, lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd))
+        written = publish(
+            target,
+            mode,
+            lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd),
+            in_place=target in plan.in_place or (target not in plan.must_write and target.endswith(plan.overwrites)),
+        )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
             return
@@ -103,6 +116,14 @@ class Restorer:
                 st = os.stat(target)  # the rename has changed its ctime
                 if (st.st_ino, st.st_size, st.st_mtime_ns) == (written.st_ino, written.st_size, written.st_mtime_ns):
                     self.memo.remember(target, stamp_of(st), output.digest)
+
+
+def _remove(plan: Plan, written: Iterable[str]) -> None:
+    for folded in written:
+        path = plan.roles.unfold(folded)
+        with contextlib.suppress(OSError):
+            if path is not None and os.path.isfile(path):  # not /dev/null
+                os.unlink(path)
 
 
 def _open_stored(path: str) -> int:

@@ -23,8 +23,9 @@ _INLINE_FILES = 6
 # To look for a name costs 2 µs, to list a directory 20 and more: one to which a compiler writes is not listed for a few names.
 _FEW_NAMES = 8
 
-# How a state begins that says when a file was changed last.
+# How a state begins that says when a file was changed last, or which inode it is.
 _MODIFIED = b"m"
+_INODE = b"i"
 
 
 class Sight:
@@ -194,7 +195,12 @@ class Sight:
             if path is folded:
                 stamp = watched.get(path) or (stamps.get(path) if lasting else None)
                 entry = known.get(path)
-                if entry is not None and entry.stamp == stamp and self._leads_there(path, entry) and not state.startswith(_MODIFIED):
+                if (
+                    entry is not None
+                    and entry.stamp == stamp
+                    and self._leads_there(path, entry)
+                    and not state.startswith((_MODIFIED, _INODE))
+                ):
                     if (entry.kind if entry.resolved is None else entry.told(fold)) != state:
                         return False
                     continue
@@ -244,9 +250,19 @@ class Sight:
         except (OSError, ValueError):
             return None
 
+    def inode(self, path: str) -> bytes | None:
+        """Which file it is, as a state."""
+        try:
+            st = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return _INODE + b"%d %d" % (st.st_dev, st.st_ino)
+
     def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
-        """Whether what is there still has a state that `state` or `modified` told."""
-        return state == (self.modified(path) if state.startswith(_MODIFIED) else self.state(path, fold, lasting))
+        """Whether what is there still has a state that `state`, `modified` or `inode` told."""
+        if state.startswith(_MODIFIED):
+            return state == self.modified(path)
+        return state == (self.inode(path) if state.startswith(_INODE) else self.state(path, fold, lasting))
 
     def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""

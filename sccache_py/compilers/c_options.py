@@ -25,6 +25,7 @@ class Does(enum.Enum):
     """What an option does to us, not what it does to the compiler."""
 
     KEEP = enum.auto()
+    APPENDS = enum.auto()  # with a file's name behind "=" it appends to that file, as others do
     COLOR = enum.auto()
     COMPILE = enum.auto()
     DEBUG = enum.auto()  # debug information, which names the cwd
@@ -46,6 +47,7 @@ class Does(enum.Enum):
     SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
     SHOWS_CWD = enum.auto()  # the output names the cwd
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
+    SPLITS_DEBUG = enum.auto()  # debug information in a file beside the output, whose name is in the output
     SYNTAX_ONLY = enum.auto()
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
     WRITES = enum.auto()  # its value names a further output; which may name anything
@@ -161,7 +163,7 @@ COMMON_OPTIONS = (
     Option("-g", _JOINED, Does.DEBUG),
     Option("-g0", _NO, Does.NO_DEBUG),
     Option("-ggdb0", _NO, Does.NO_DEBUG),
-    Option("-gsplit-dwarf", _JOINED, Does.SHOWS_NAMES),
+    Option("-gsplit-dwarf", _JOINED, Does.SPLITS_DEBUG),
     Option("-gz", _JOINED),  # what comes out compressed is pinned (elf.hides_text)
     Option("-idirafter", _EITHER),
     Option("-imacros", _EITHER),
@@ -236,7 +238,7 @@ GCC_OPTIONS = (
     Option("-fmem-report", _JOINED, Does.REFUSE),
     Option("-fmodule-mapper=", _JOINED, Does.REFUSE),  # another program says where modules are, over a socket or a pipe
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
-    Option("-fopt-info", _JOINED, Does.SHOWS_NAMES),
+    Option("-fopt-info", _JOINED, Does.APPENDS),
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),

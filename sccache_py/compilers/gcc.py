@@ -6,7 +6,7 @@ outputs name even these (split dwarf, coverage), leave further files beside the 
 nobody can search for a path (LTO): then names and cwd are all in the key (`shows_names`).
 
 Paths are joined, never normalised: `-o ../b/x.o` is recorded as the compiler opened it, and `..` behind a link is not what it
-seems. Options are in c_options.py; gcc and clang differ in the Dialect below.
+seems. Options are in c_options.py; where gcc and clang differ is in c_dialects.py.
 """
 
 from __future__ import annotations
@@ -17,38 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sccache_py.compilers import c_listing, c_options
+from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Does, Option, Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
-from sccache_py.make_rule import Depfile, Style, quote
+from sccache_py.make_rule import Depfile, quote
 from sccache_py.model import Plan, Reason, Refusal
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """Where gcc and clang differ."""
-
-    name: str
-    options: tuple[Option, ...]
-    depfiles: Style
-    color: str  # makes it colour its messages
-    width: str  # tells it the terminal's width; "": it cannot be told
-    stdout_by_dash: bool  # `-o -` is standard output, not a file named `-`
-    wp_target_is_output: bool  # the target of -Wp,-MD,FILE is what -o says, not the source's name with .o
-    stamps_headers: bool  # a precompiled header holds its sources' mtimes and paths, and is refused where they are others
-    question: tuple[str, ...]  # makes it list what it would read and where it looks
-    dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
-
-
-# clang ≥ 16 knows SOURCE_DATE_EPOCH, too; without observation it would not be told from one that does not.
-_QUESTION = ("-M", "-v", "-w")
-GCC = Dialect("gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True)
-CLANG = Dialect(
-    "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
-    (*_QUESTION, "-Qunused-arguments"), False,
-)  # fmt: skip
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 _ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")
@@ -74,7 +50,7 @@ class _Parsed:
     output: str | None = None
     writes_depfile: bool = False
     depfile: str | None = None
-    depfile_by_wp: bool = False
+    depfile_by_wp: str | None = None
     depfile_by_driver: bool = False
     files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
@@ -84,6 +60,7 @@ class _Parsed:
     debug_directory: bool = False  # debug information names another directory than the cwd
     shows_cwd: bool = False
     shows_names: bool = False
+    shows_output: bool = False  # less than that: the cwd counts only as with other debug information
     records: bool = False
     native_cpu: bool = False
     other_programs: bool = False
@@ -94,16 +71,18 @@ class _Parsed:
 class C:
     """Driver for one dialect.
 
-    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says.
+    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says.  called: by
+    which name, with which its driver begins what it says.
     """
 
     uses_pwd = True
     expands_response_files = True
 
-    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False, version: int = 12) -> None:
+    def __init__(self, dialect: Dialect, plus: bool, opaque: bool = False, version: int = 12, called: str = "gcc") -> None:
         self.dialect = dialect
+        self._called = called
         self._version = version
-        self.name = dialect.name + "+" * plus + "?" * opaque
+        self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {called}"
         self._plus = plus
         self._opaque = opaque
         self._options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
@@ -216,11 +195,17 @@ class C:
             parsed.shows_cwd = True
         elif does is Does.SHOWS_NAMES:
             parsed.shows_names = True
+        elif does is Does.SPLITS_DEBUG:
+            parsed.debug = parsed.shows_output = True
         elif does is Does.WRITES:
             parsed.shows_names = True
             parsed.files.append(value)
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
+        elif does is Does.APPENDS:
+            parsed.shows_names = True
+            if value.partition("=")[2] not in ("", "stderr", "stdout"):
+                parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         elif does is Does.REFUSE:
             parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         elif does is Does.IMPLICIT_MODULES:
@@ -282,7 +267,7 @@ class C:
 
         output = self._output(parsed, source, language)
         depfile = self._depfile(parsed, source, language)
-        roles = [("cwd", cwd, pwd)]
+        roles = [("cwd", cwd, pwd), ("program", self._called, self._called)]
         must = []
         templates: list[str] = []
         if output is not None and output != "/dev/null":
@@ -304,10 +289,14 @@ class C:
         makes_header = language.endswith("-header") or "-emit-pch" in arguments
         shows_names = parsed.shows_names = parsed.shows_names or (makes_header and self.dialect.stamps_headers)
         checks_times = self.dialect.stamps_headers and "-fno-pch-timestamp" not in arguments
-        if shows_names:
+        exact = not (shows_names or parsed.shows_output)
+        if not exact:
             arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
+        in_place = [*templates]
+        if any(role == "o" for role, _, _ in roles) and not self.dialect.renames and (makes_header or parsed.mode == "-S"):
+            in_place.append(must[0])
         return Plan(
             language=counted,
             dialect=f"{named} [{self.dialect.name}]",
@@ -318,8 +307,10 @@ class C:
             known_inputs=(),
             must_write=tuple(must),
             # Coverage and dumps go where the output goes, or to the cwd.
-            may_write=tuple(directories | {cwd} if shows_names else directories),
+            may_write=tuple(directories if exact else directories | {cwd}),
             templates=tuple(templates),
+            in_place=tuple(in_place),
+            overwrites=self.dialect.overwrites,
             own_output_prefixes=(),
             list_free=(),
             cwd_in_key=cwd_in_key,
@@ -331,7 +322,7 @@ class C:
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
-            exact_outputs=not shows_names,
+            exact_outputs=exact,
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
             follows_links=False,
             moves_text=False,
@@ -343,6 +334,7 @@ class C:
             unlisted=_unlisted(parsed, language),
             writes_times=checks_times and makes_header,
             checks_times=checks_times,
+            tells_twins=self.dialect.twins,
         )
 
     def _output(self, parsed: _Parsed, source: str, language: str) -> str | None:
@@ -360,6 +352,8 @@ class C:
     def _depfile(self, parsed: _Parsed, source: str, language: str) -> str | None:
         if not parsed.writes_depfile or language in c_options.PREPROCESSED:
             return None
+        if parsed.depfile_by_wp is not None and self.dialect is GCC:
+            return parsed.depfile_by_wp  # its driver hands it on behind all others
         if parsed.depfile is not None:
             return parsed.depfile
         return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
@@ -454,8 +448,8 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
     words = value.split(",")
     if len(words) == 2 and words[0] in ("-MD", "-MMD"):
         parsed.arguments.append(f"-Wp,{words[0]}")
-        parsed.writes_depfile = parsed.depfile_by_wp = True
-        parsed.depfile = words[1]
+        parsed.writes_depfile = True
+        parsed.depfile = parsed.depfile_by_wp = words[1]
         return
     # Fedora's -Wp,-D_FORTIFY_SOURCE=2: the same as without -Wp.
     parsed.shows_names = parsed.shows_names or not all(word.startswith(("-D", "-U")) and len(word) > 2 for word in words)
@@ -464,7 +458,16 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
-_UNLISTED = (Does.IMPLICIT_MODULES, Does.RECORDS, Does.SEARCHES_PROGRAMS, Does.SHOWS_NAMES, Does.UNLISTED, Does.WRITES)
+_UNLISTED = (
+    Does.APPENDS,
+    Does.IMPLICIT_MODULES,
+    Does.RECORDS,
+    Does.SEARCHES_PROGRAMS,
+    Does.SHOWS_NAMES,
+    Does.SPLITS_DEBUG,
+    Does.UNLISTED,
+    Does.WRITES,
+)
 _NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
 _PRINTS = ("-H", "-MG", "-MP")
 

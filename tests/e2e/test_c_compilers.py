@@ -430,3 +430,20 @@ def test_a_project_comes_out_of_the_cache_as_it_is_built_plain(c, tool, entry):
         assert counts["cache_hits"] == hits, c.world.reasons()
     assert counts["compilations"] == len(made)
     assert c.world.reasons() == {}
+
+
+def test_what_the_driver_says_begins_with_its_name(c):
+    """gcc, cc and gcc-12 are one program and share what they make, but not a message of the driver's own."""
+    if not c.is_gcc or not c.world.observed:
+        pytest.skip("gcc's")
+    for name in ("gcc", "cc"):
+        (c.p / f"x-{name}").symlink_to(shutil.which("gcc"))
+    c.write("x.c", ONE)
+    names = [str(c.p / f"x-{name}") for name in ("gcc", "cc")]
+    args = ("-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, rustc=names[0])
+    c.expect("hit", *args, rustc=names[1], asks=True)
+    said = [c.expect("miss", *args, "-x", "c++", rustc=name).stderr for name in names]
+    assert said[0] != said[1]
+    for name in names:
+        c.expect("hit", *args, "-x", "c++", rustc=name)

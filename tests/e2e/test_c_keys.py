@@ -124,6 +124,24 @@ def test_a_prefix_map_makes_two_directories_alike(c):
         c.expect("hit", "-g", f"{option}={c.p}/two=.", "-c", "x.c", "-o", c.object(), cwd=c.p / "two")
 
 
+@pytest.mark.parametrize("option", ["-ffile-prefix-map", "-fdebug-prefix-map"])
+def test_a_prefix_map_makes_split_debug_information_alike(c, option):
+    """The file beside the object comes back to this checkout; the object's name is in both and tells two names apart."""
+    words = []
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", '#include "a.h"\nstruct s { int a; };\nint f(struct s *q) { return q->a + A; }\n')
+        c.write(f"{place}/a.h", "#define A 1\n")
+        c.world.outs.append(c.p / place / "out")
+        words.append(("-g", "-gsplit-dwarf", f"{option}={c.p}/{place}=/src", "-c", "x.c", "-o", "out/x.o"))
+    if c.left_out("C without observation: -gsplit-dwarf", *words[0], cwd=c.p / "one"):
+        return
+    c.expect("miss", *words[0], cwd=c.p / "one")
+    assert {"x.o", "x.dwo"} == c.expect("hit", *words[1], cwd=c.p / "two").names()
+    c.expect("miss", *words[1][:-1], "out/y.o", cwd=c.p / "two")
+    c.expect("miss", *words[1], "--coverage", "-frandom-seed=1", cwd=c.p / "two")
+    c.expect("miss", *words[0], "--coverage", "-frandom-seed=1", cwd=c.p / "one")
+
+
 def test_a_prefix_map_that_covers_the_parent_keeps_the_rest_in_the_key(c):
     """/p/one and /p/two become ./one and ./two in the object."""
     for place in ("one", "two"):

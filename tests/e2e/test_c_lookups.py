@@ -240,3 +240,57 @@ def test_the_compilers_options_are_not_changed_by_the_question(c):
     for words in (("-g",), ("-Werror", "-Wall", "-Wextra", "-pedantic"), ("-MMD", "-MP"), ("-fsyntax-only", "-Werror"), ("-S", "-Werror")):
         mode = () if {"-fsyntax-only", "-S"}.intersection(words) else ("-c",)
         c.compile_twice(*words, *mode, "x.c", *(() if "-fsyntax-only" in words else ("-o", c.object())))
+
+
+TWICE = '#include "one/h.h"\n#include "two/h.h"\nint f(void) { return N; }\n'
+ONCE = "#pragma once\n#ifdef N\n#undef N\n#define N 2\n#else\n#define N 1\n#endif\n"
+
+
+def write_twins(c) -> None:
+    c.write("x.c", TWICE)
+    for name in ("one/h.h", "two/h.h"):
+        os.utime(c.write(name, ONCE), (1_000_000_000, 1_000_000_000))
+
+
+def test_twins_under_pragma_once_are_told_apart_by_their_times(c):
+    """gcc takes two headers with the same text for one if they were changed in the same second: the copy of an installed header."""
+    write_twins(c)
+    args = ("-c", "x.c", "-o", c.object())
+    first = c.compile_twice(*args)
+    os.utime(c.p / "two/h.h", (1_000_000_001, 1_000_000_001))
+    if not c.is_gcc:
+        c.expect("hit", *args)
+        return
+    assert c.expect("miss", *args) != first
+    os.utime(c.p / "two/h.h", (1_000_000_000, 1_000_000_000))
+    assert c.expect("hit", *args) == first
+
+
+def test_twins_under_pragma_once_are_told_apart_by_their_inodes(c):
+    """clang takes two names of one inode for one file: a tree that was copied with hard links."""
+    write_twins(c)
+    two = c.p / "two/h.h"
+
+    def link() -> None:
+        two.rename(c.p / "kept")
+        two.hardlink_to(c.p / "one/h.h")
+
+    first = c.compile_twice("-c", "x.c", "-o", c.object())
+    link()
+    if c.is_gcc:
+        c.expect("hit", "-c", "x.c", "-o", c.object())
+        return
+    assert c.expect("miss", "-c", "x.c", "-o", c.object()) != first
+    (c.p / "kept").replace(two)
+    assert c.expect("hit", "-c", "x.c", "-o", c.object()) == first
+
+
+def test_one_header_by_two_names_is_no_twin(c):
+    """`inc/h.h` and `sub/../inc/h.h`: another checkout, where it has another time, hits."""
+    for place in ("here", "there"):
+        c.write(f"{place}/x.c", TWICE.replace("two", "sub/../one"))
+        c.write(f"{place}/one/h.h", ONCE)
+        (c.p / place / "sub").mkdir()
+    os.utime(c.p / "there/one/h.h", (1_000_000_000, 1_000_000_000))
+    c.expect("miss", "-c", "x.c", "-o", c.object(), cwd=c.p / "here")
+    c.expect("hit", "-c", "x.c", "-o", c.object(), cwd=c.p / "there")

@@ -167,6 +167,29 @@ def test_a_precompiled_header_of_clang_is_used_as_clang_would_use_it(c, how, tim
 
 
 @of("clang")
+def test_a_precompiled_header_of_clang_that_was_made_again_is_the_same_to_its_users(c):
+    """`ninja clean` removes it, and what comes back from the cache is new; the sources are as old as they were."""
+    write_header(c)
+    pch = c.p / "a.pch"
+    make, use = ("-x", "c-header", "a.h", "-o", c.object("a.pch")), ("-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
+    c.write("x.c", "int f(void) { return a(A); }\n")
+    for verdict in ("miss", "hit", "hit"):
+        assert made(c, *make)[0] == verdict
+        shutil.move(c.object("a.pch"), pch)
+        os.utime(pch)
+        c.expect(verdict, *use)
+    # One that is told of in another is refused where its time is another.
+    c.write("b.h", "#define B 1\n")
+    c.write("y.c", "int f(void) { return a(A) + B; }\n")
+    assert made(c, "-include-pch", "a.pch", "-x", "c-header", "b.h", "-o", c.object("b.pch"))[0] == "miss"
+    shutil.move(c.object("b.pch"), c.p / "b.pch")
+    chained = ("-include-pch", "b.pch", "-c", "y.c", "-o", c.object())
+    c.compile_twice(*chained)
+    os.utime(pch, LONG_AGO)
+    c.expect("fail", *chained)
+
+
+@of("clang")
 def test_a_precompiled_header_of_clang_from_another_checkout_is_refused_or_used_as_clang_does(c):
     """It names the headers that it was made of where they were made: those are looked at, not this checkout's."""
     for place in ("one", "two"):

@@ -85,6 +85,51 @@ def test_a_depfile_by_both_ways_names_this_calls_object(c, words):
     c.expect("hit", *words, "-c", "../x.c", cwd=c.p / "build")
 
 
+@pytest.mark.parametrize("words", ["-Wp,-MMD,w.d -MF f.d", "-MF f.d -Wp,-MMD,w.d", "-Wp,-MD,w.d -MMD -MF f.d", "-MMD -MF f.d -Wp,-MMD,w.d"])
+def test_of_two_names_for_a_depfile_the_compilers_choice_counts(c, words):
+    """gcc's driver hands -Wp's on behind all others, clang takes the last."""
+    write_headers(c)
+    c.world.outs.append(c.p / "build")
+    (c.p / "build").mkdir()
+    for verdict, name in (("miss", "x.o"), ("hit", "x.o"), ("hit", "a-longer-name.o")):
+        c.expect(verdict, *words.split(), "-c", "../x.c", "-o", name, cwd=c.p / "build")
+
+
+@pytest.mark.parametrize("words", ["-MD -c", "-S -MMD", "-x c-header -MD", "--coverage -c", "-fstack-usage -c", "-g -gsplit-dwarf -c"])
+def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_have_it(c, words):
+    """It writes some outputs over what is there, and puts others in its place: a build tree copied by hard links shows it."""
+    write_headers(c)
+    args = (*words.split(), "-frandom-seed=1", "x.c", "-o", "x.out", *(("-MF", "x.d") if "D" in words else ()))
+    left_out = [name for name in ("c-header", "--coverage", "-fstack-usage", "-gsplit-dwarf") if name in words]
+    if left_out and c.left_out(f"C without observation: {left_out[0]}", *args):
+        return
+    names = ("x.out", "x.d", "x.gcno", "x.su", "x.dwo")
+
+    def after(*command):
+        for name in names:
+            for path in (c.p / name, c.p / f"{name}.link"):
+                path.unlink(missing_ok=True)
+            c.write(name, "of an earlier compile").chmod(0o640)
+            (c.p / f"{name}.link").hardlink_to(c.p / name)
+        assert c.world.run([*command, c.name, *args], c.p, c.world.server_env).returncode == 0
+        return [(oct((c.p / name).stat().st_mode), (c.p / name).samefile(c.p / f"{name}.link")) for name in names]
+
+    c.world.cached(*args, rustc=c.name)
+    hits = c.world.counts().get("cache_hits", 0)
+    assert after(c.world.client) == after()
+    assert c.world.counts()["cache_hits"] == hits + 1
+
+
+def test_an_object_is_not_left_where_its_depfile_cannot_be_written(c):
+    """The compiler fails before it makes one: what a hit had written would be taken for its work."""
+    write_headers(c)
+    args = ("-MD", "-MF", "x.d", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*args)
+    (c.p / "x.d").unlink()
+    (c.p / "x.d").mkdir()
+    assert c.expect("fail", *args).names() == set()
+
+
 @pytest.mark.parametrize("flags", ["-MQ -MT", "-MT -MQ", "-MQ -MQ -MT", "-MQ -MT -MQ -MT", "-MT -MQ -MQ -MT -MT"])
 def test_quoted_and_plain_targets_come_in_the_compilers_order(c, flags):
     """gcc writes plain ones first, in the place of quoted ones that came before."""
@@ -334,7 +379,13 @@ def test_what_is_not_cached_is_run_by_the_client_and_counted_by_its_reason(c, re
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [("gcc", "-fmem-report"), ("gcc", "-ftime-report"), ("clang", "-fmodules"), ("clang", "-ftime-trace")],
+    [
+        ("gcc", "-fmem-report"),
+        ("gcc", "-fopt-info-vec=seen.txt"),
+        ("gcc", "-ftime-report"),
+        ("clang", "-fmodules"),
+        ("clang", "-ftime-trace"),
+    ],
 )
 def test_options_that_are_refused_are_counted_by_their_names(c, name, option):
     """What they write belongs to one run, or to a cache of the compiler's own."""

@@ -7,9 +7,10 @@ import posixpath
 import pytest
 
 from sccache_py.compilers import c_listing
+from sccache_py.compilers.c_dialects import CLANG, GCC
 from sccache_py.compilers.c_includes import names_in
 from sccache_py.compilers.driver import Told
-from sccache_py.compilers.gcc import CLANG, GCC, C
+from sccache_py.compilers.gcc import C
 from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason, Refusal
 

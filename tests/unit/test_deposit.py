@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sccache_py.compilers.gcc import GCC, C
+from sccache_py.compilers.c_dialects import GCC
+from sccache_py.compilers.gcc import C
 from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason
 from sccache_py.server import deposit

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sccache_py.compilers import c_options
-from sccache_py.compilers.gcc import CLANG, GCC, C
+from sccache_py.compilers.c_dialects import CLANG, GCC
+from sccache_py.compilers.gcc import C
 from sccache_py.model import Plan, Reason, Refusal
 
 CWD = "/project/build"
