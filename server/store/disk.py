@@ -21,7 +21,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import diskcache
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 # How long a statement waits for another process's write before it counts as a miss.
 _TIMEOUT_S = 0.05
+
+# The same for the statements with which diskcache opens a database: clients wait meanwhile, and diskcache alone would try for a minute.
+_OPENING_S = 3.0
 
 # Culling goes this far below the limit, so that it is not due again at the next store.
 _CULL_TO = 0.9
@@ -101,14 +104,27 @@ def _open_file(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except diskcache.Timeout as e:
-        raise StoreError("the database was busy") from e
-    except (sqlite3.Error, OSError) as e:
-        raise StoreError(f"{type(e).__name__}: {e}") from e
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for what it did not say."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+class _Table(diskcache.Cache):  # type: ignore[misc]
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        """What diskcache 5.6 says when it opens a database, outside any transaction."""
+
+        def execute(*statement: Any) -> Any:
+            give_up = time.monotonic() + _OPENING_S
+            while True:
+                try:
+                    return self._sql(*statement)
+                except sqlite3.OperationalError as e:
+                    if _code(e) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.001)
+
+        return execute
 
 
 class DiskStore:
@@ -122,7 +138,7 @@ class DiskStore:
         kind = file_system_kind(directory)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise StoreError(f"{directory} is on a network file system ({kind}); set SCCACHE_DIR to a local directory")
-        with _translated():
+        with self._translated():
             self._make_directories()
             # `access` lies to root and to read-only mounts alike; making a file does not.
             probe = self.scratch_path()
@@ -134,9 +150,18 @@ class DiskStore:
             raise StoreError(f"{directory}: {e}") from e
         except (sqlite3.DatabaseError, StoreError, ValueError, KeyError, TypeError, AttributeError) as e:
             log.warning("the cache's database in %s is damaged (%s): moved aside, starting anew", directory, e)
-            with _translated():
+            with self._translated():
                 self._move_aside()
                 self._cache = self._open()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except diskcache.Timeout as e:
+            raise StoreError("the database was busy") from e
+        except (sqlite3.Error, OSError) as e:
+            raise StoreError(f"{type(e).__name__}: {e}") from e
 
     def _make_directories(self) -> None:
         os.makedirs(self.location, mode=0o700, exist_ok=True)
@@ -157,7 +182,7 @@ class DiskStore:
 
     def _open(self) -> Any:
         try:
-            cache = diskcache.Cache(
+            cache = _Table(
                 self.location,
                 timeout=_TIMEOUT_S,
                 disk=_BytesDisk,
@@ -185,7 +210,7 @@ class DiskStore:
                 os.rename(os.path.join(self.location, name), os.path.join(aside, name))
 
     def get(self, key: bytes) -> bytes | None:
-        with _translated():
+        with self._translated():
             value = self._cache.get(key)
         if value is None:
             return None
@@ -194,14 +219,14 @@ class DiskStore:
         return value[16:]
 
     def put(self, key: bytes, value: bytes) -> None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
             self._cache.set(key, digest(value) + value)
 
     def update(self, key: bytes, change: Change) -> None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
-        with _translated(), self._cache.transact():
+        with self._translated(), self._cache.transact():
             try:
                 old = self.get(key)
             except StoreError:
@@ -209,11 +234,11 @@ class DiskStore:
             self.put(key, change(old))
 
     def delete(self, key: bytes) -> None:
-        with _translated():
+        with self._translated():
             self._cache.delete(key)
 
     def file_path(self, key: bytes) -> str | None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
             handle = self._cache.get(key, read=True)
             if handle is None:
@@ -224,27 +249,27 @@ class DiskStore:
             return str(handle.name)
 
     def has(self, key: bytes) -> bool:
-        with _translated():
+        with self._translated():
             return key in self._cache
 
     def keys(self, prefix: bytes) -> list[bytes]:
-        with _translated():
+        with self._translated():
             rows = self._cache._sql("SELECT key FROM Cache WHERE raw = 1 AND key >= ? ORDER BY rowid", (sqlite3.Binary(prefix),)).fetchall()
         return [bytes(key) for (key,) in rows if isinstance(key, bytes) and key.startswith(prefix)]
 
     def scratch_path(self) -> str:
-        with _translated():
+        with self._translated():
             self._make_directories()
         return os.path.join(self.location, _SCRATCH, f"{os.getpid()}-{next(self._serial)}")
 
     def adopt_file(self, key: bytes, path: str) -> None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
             self._cache.set(key, _Scratch(path), read=True)
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
         now = time.time()
-        with _translated(), self._cache.transact():
+        with self._translated(), self._cache.transact():
             for key in keys:
                 self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (now, sqlite3.Binary(key)))
 
@@ -252,7 +277,7 @@ class DiskStore:
         size = self.size_bytes()
         if size <= self.limit_bytes:
             return 0
-        with _translated():
+        with self._translated():
             rows = self._cache._sql("SELECT key, size FROM Cache WHERE raw = 1 ORDER BY max(access_time, store_time)").fetchall()
             gone = 0
             for key, row_size in rows:
@@ -267,7 +292,7 @@ class DiskStore:
         return gone
 
     def size_bytes(self) -> int:
-        with _translated():
+        with self._translated():
             # Kept by diskcache's triggers: the sum of `size`, which our Disk gives for values and files alike.
             ((size,),) = self._cache._sql("SELECT value FROM Settings WHERE key = 'size'").fetchall()
             return int(size)
@@ -275,7 +300,7 @@ class DiskStore:
     def sweep_orphans(self) -> int:
         """Remove files that no row names; how many went.  For a quiet moment: it walks the directory."""
         gone = 0
-        with _translated():
+        with self._translated():
             known = {name for (name,) in self._cache._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL").fetchall()}
             for directory, names in self._value_directories():
                 for name in names:
@@ -299,7 +324,7 @@ class DiskStore:
                         yield directory, os.listdir(os.path.join(self.location, directory))
 
     def close(self) -> None:
-        with _translated():
+        with self._translated():
             self._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._cache.close()
 

@@ -294,6 +294,20 @@ def test_a_database_that_is_damaged_under_a_running_server_costs_hits_only(world
     assert "Traceback" not in world.log()
 
 
+def test_a_database_that_is_locked_when_the_server_starts_holds_up_nobody(world: World) -> None:
+    """diskcache asks for a minute before it gives up, and whoever came meanwhile waited for that."""
+    world.run(*world.crate("first"))
+    world.run("--stop-server")
+    locker = sqlite3.connect(world.cache / "cache.db", isolation_level=None)
+    locker.execute("BEGIN EXCLUSIVE")
+    world.run("--show-stats")  # which may say that it cannot, but says it
+    compile_as_without(world, world.crate("second", BIG), times=2)
+    locker.close()
+    assert world.run("--stop-server").returncode == 0
+    compile_as_without(world, world.crate("first"))
+    assert world.counts().total("cache_hits") >= 1
+
+
 def test_a_database_that_somebody_holds_locked_delays_nothing(world: World) -> None:
     """A backup, or another server's long write: a compile does not wait for it."""
     world.run(*world.crate("first"))
