@@ -135,6 +135,7 @@ class DiskStore:
         self.limit_bytes = limit_bytes
         self._database = os.path.join(directory, "cache.db")
         self._serial = itertools.count()
+        self._damaged = False
         kind = file_system_kind(directory)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise StoreError(f"{directory} is on a network file system ({kind}); set SCCACHE_DIR to a local directory")
@@ -161,6 +162,9 @@ class DiskStore:
         except diskcache.Timeout as e:
             raise StoreError("the database was busy") from e
         except (sqlite3.Error, OSError) as e:
+            # A page in the middle, which nobody reads on opening: of an index, and nothing could be stored any more; of the table, and
+            # nothing would be culled.
+            self._damaged = self._damaged or _code(e) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
             raise StoreError(f"{type(e).__name__}: {e}") from e
 
     def _make_directories(self) -> None:
@@ -168,17 +172,24 @@ class DiskStore:
         os.makedirs(os.path.join(self.location, _SCRATCH), mode=0o700, exist_ok=True)
 
     def _return_if_removed(self) -> None:
-        """`rm -rf` of the directory, or another server that moved a damaged database aside: SQLite would go on with the deleted file."""
+        """`rm -rf` of the directory, or another server that moved a damaged database aside: SQLite would go on with the deleted file.
+
+        One that was found damaged since is moved aside here.
+        """
         try:
-            if os.stat(self._database).st_ino == self._inode:
-                return
+            is_there = os.stat(self._database).st_ino == self._inode
         except FileNotFoundError:
-            pass
-        log.warning("the cache in %s was removed: starting anew", self.location)
+            is_there = False
+        if is_there and not self._damaged:
+            return
+        log.warning("the cache in %s was %s: starting anew", self.location, "damaged" if is_there else "removed")
         with contextlib.suppress(sqlite3.Error):
             self._cache.close()
         self._make_directories()
+        if is_there:
+            self._move_aside()
         self._cache = self._open()
+        self._damaged = False
 
     def _open(self) -> Any:
         try:
@@ -230,6 +241,8 @@ class DiskStore:
             try:
                 old = self.get(key)
             except StoreError:
+                if self._damaged:
+                    raise  # not only this value
                 old = None
             self.put(key, change(old))
 

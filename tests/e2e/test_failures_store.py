@@ -294,6 +294,34 @@ def test_a_database_that_is_damaged_under_a_running_server_costs_hits_only(world
     assert "Traceback" not in world.log()
 
 
+def spoil_page(world: World, index: str) -> None:
+    """Of the database, the page where an index begins: nothing that is read on opening."""
+    with sqlite3.connect(world.cache / "cache.db") as database:
+        ((page,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (index,)).fetchall()
+        ((size,),) = database.execute("PRAGMA page_size").fetchall()
+    database.close()
+    with (world.cache / "cache.db").open("r+b") as f:
+        f.seek((page - 1) * size)
+        f.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("index", ["Cache_key_raw", "Cache_expire_time"])
+def test_a_damaged_page_does_not_end_caching_for_good(world: World, index: str) -> None:
+    """Each store failed of it, in every server that opened the database after; and nothing was culled any more."""
+    compile_as_without(world, world.crate("before", BIG), times=2)
+    world.run("--stop-server")
+    spoil_page(world, index)
+    for i in range(3):
+        compile_as_without(world, world.crate(f"after{i}", BIG))
+    hits = world.counts().total("cache_hits")
+    compile_as_without(world, world.crate("after2", BIG))
+    assert world.counts().total("cache_hits") == hits + 1
+    world.run("--stop-server")
+    compile_as_without(world, world.crate("after2", BIG))
+    assert world.counts().total("cache_hits") == hits + 2
+    assert "Traceback" not in world.log()
+
+
 def test_a_database_that_is_locked_when_the_server_starts_holds_up_nobody(world: World) -> None:
     """diskcache asks for a minute before it gives up, and whoever came meanwhile waited for that."""
     world.run(*world.crate("first"))
