@@ -76,6 +76,21 @@ def test_a_full_disk_costs_hits_and_nothing_else(world: World, mount: Callable[.
 
 
 @as_root
+def test_a_disk_without_inodes_costs_hits_and_nothing_else(world: World, mount: Callable[..., None]) -> None:
+    """A file could still be made, but not the directory that it goes to."""
+    mount("size=50m,nr_inodes=30")
+    world.run("--start-server")
+    with contextlib.suppress(OSError):
+        for i in range(30):
+            (world.cache / f"ballast{i}").touch()
+    for i in range(2):
+        (world.cache / f"ballast{i}").unlink()
+    compile_as_without(world, world.crate("unit", BIG))
+    assert world.counts().total("cache_write_errors") == 1
+    assert list(world.cache.glob("scratch/*")) == [], "what could not be stored must not take room, too"
+
+
+@as_root
 def test_a_disk_that_has_room_again_is_used_again(world: World, mount: Callable[..., None]) -> None:
     """Somebody cleaned up; nobody restarts a cache's server for that."""
     mount("size=1m")
