@@ -102,16 +102,18 @@ class Misses:
         await self._let_inputs_age(plan)
         before = await self._digests_of_young(job)
         trace.mark("clock")
-        record = self.observer.begin() if job.observed else None
-        if job.observed and record is None:
-            return Reason.RECORD_LOST
         began = time.perf_counter()
+        record: Record | None = None
         used, whole = 0, False
         try:
             lease = job.request.env.get(makeflags.LEASE_VARIABLE, "")
             with self._writers.one_more(plan.must_write) as writer:
                 async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
                     trace.mark("token")
+                    if job.observed:  # not before: hundreds may wait for a token, and each record takes its memory
+                        record = self.observer.begin()
+                        if record is None:
+                            return Reason.RECORD_LOST
                     job.seen.turns_to(COMPILING, grant.id)
                     asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
                     ran, ours = await self._run(job, client, record, grant)
