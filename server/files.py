@@ -45,6 +45,10 @@ _MEMO_LIMIT = 120_000
 _LARGE_BYTES = 256 * 1024
 _EXPORTED = 4000
 
+# How long to wait for, and how often to look whether, nobody has an executable open for writing any more.
+_WRITER_S = 2.0
+_WRITER_LOOK_S = 0.0005
+
 _serial = itertools.count()
 
 # No number of what was taken out of what is watched.
@@ -324,6 +328,8 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
             written = os.fstat(fd)
         finally:
             os.close(fd)
+        if mode & 0o111:
+            _await_last_writer(temporary)
         if there:
             # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
             os.unlink(path)
@@ -333,6 +339,26 @@ def publish(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _await_last_writer(path: str) -> None:
+    """Until the kernel, too, takes a file that we have closed for closed, which may be some milliseconds later while compilers are
+    started: who executed it before then would get ETXTBSY, as cargo did with build scripts.  The kernel grants a lease for reading
+    when nobody has the file open for writing (fcntl(2)).  Before it has its name: nobody breaks the lease, for which we would get SIGIO.
+    """
+    give_up = time.monotonic() + _WRITER_S
+    with contextlib.suppress(OSError):  # no leases here
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while time.monotonic() < give_up:
+                try:
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                    return
+                except BlockingIOError:
+                    time.sleep(_WRITER_LOOK_S)
+        finally:
+            os.close(fd)
 
 
 def _write_through(path: str, st: os.stat_result, fill: Callable[[int], None]) -> None:
