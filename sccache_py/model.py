@@ -72,6 +72,7 @@ class Reason(enum.Enum):
     NO_ROOM = "cache directory cannot be written"
     TOO_TALKATIVE = "too much on stdout or stderr"
     JOBSERVER_WARNING = "jobserver warning on stderr"
+    PASSING_TROUBLE = "failed for want of room, memory or a directory"
     LEFT_RUNNING = "left a process running"
 
 

@@ -45,6 +45,10 @@ _MEMO_LIMIT = 120_000
 _LARGE_BYTES = 256 * 1024
 _EXPORTED = 4000
 
+# How long to wait for, and how often to look whether, nobody has an executable open for writing any more.
+_WRITER_S = 2.0
+_WRITER_LOOK_S = 0.0005
+
 _serial = itertools.count()
 
 # No number of what was taken out of what is watched.
@@ -326,6 +330,8 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
             written = os.fstat(fd)
         finally:
             os.close(fd)
+        if mode & 0o111:
+            _await_last_writer(temporary)
         if there is not None:
             # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
             os.unlink(path)
@@ -335,6 +341,27 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _await_last_writer(path: str) -> None:
+    """Until nobody has a file that we have closed open for writing: a compiler that another thread was starting has a copy of all our
+    descriptors until it execs, some milliseconds, and who executed the file before then would get ETXTBSY, as cargo did with build
+    scripts.  The kernel grants a lease for reading when there is no writer (fcntl(2)).  Before it has its name: nobody breaks the lease,
+    for which we would get SIGIO.
+    """
+    give_up = time.monotonic() + _WRITER_S
+    with contextlib.suppress(OSError):  # no leases here
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while time.monotonic() < give_up:
+                try:
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+                    return
+                except BlockingIOError:
+                    time.sleep(_WRITER_LOOK_S)
+        finally:
+            os.close(fd)
 
 
 def check_target(path: str) -> os.stat_result | None:

@@ -171,6 +171,8 @@ class Keeper:
         also: another recipe under which it is found, and its conditions there.
         """
 
+        scratch = list(files.values())
+
         def store_all() -> list[Variant]:
             for digest in digests_of(result):
                 path = files.pop(digest, None)
@@ -186,9 +188,7 @@ class Keeper:
 
         variants = await self._ask(store_all, None, "cache_write_errors")
         if variants is None:
-            for path in files.values():
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+            await asyncio.get_running_loop().run_in_executor(self._thread, _remove, scratch)  # what was adopted has another name
             return False
         self._manifests.keep(recipe, variants)
         if also is not None:
@@ -308,6 +308,8 @@ class Keeper:
             return self.store.file_path(pack_key(key))
 
         packed = await self._ask(replace, None, "cache_write_errors")
+        if packed is None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, _remove, [path])
         self._files.pop(key, None)
         if packed is not None:
             self._files.keep(key, StoredFiles({}, packed))
@@ -385,6 +387,12 @@ class Keeper:
         await self.flush()
         await self._ask(self.store.close, None, "cache_write_errors")
         self._thread.shutdown()
+
+
+def _remove(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def stored_outputs(result: Result) -> list[Output]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -46,6 +47,22 @@ _JOBSERVER_TROUBLE = re.compile(
     rb"failed to connect to jobserver|early EOF on jobserver|failed to (acquire|release) jobserver token"
     rb"|jobserver (is not available|unavailable|mode not supported|tokens)|--jobserver-auth|resetting jobserver mode"
 )
+
+# A failure may be an answer (`_may_fail`), but not if it was the machine's: a disk that was full, and the build script would be told
+# for ever that this compiler cannot do what it was asked.  rustc gives the number; 2, ENOENT, is what a missing header is, too.
+_LACKS = [
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EAGAIN, errno.EMFILE),
+    *(errno.ENFILE, errno.ETXTBSY, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.EISDIR, errno.ENOTDIR),
+]
+_PASSING_TROUBLE = re.compile(
+    rb"\(os error (?!2\))|[Oo]ut of memory|[Mm]emory exhausted|memory allocation of|conflicts with the existing"
+    rb"|(couldn't|could not|failed to) (create|write|open output)"
+    rb"|LLVM ERROR|internal compiler error|panicked at|signal terminated|terminated (with|by) signal|"
+    + b"|".join(re.escape(os.strerror(number).encode()) for number in _LACKS)
+)
+
+# Where compilers are told to keep their temporary files.
+_TEMPORARY = ("TMPDIR", "TMP", "TEMP")
 
 # cargo starts dependents on a notice, and sets the times of what was noticed when that compiler has ended.
 _YOUNG_NS = 2_000_000_000
@@ -102,16 +119,18 @@ class Misses:
         await self._let_inputs_age(plan)
         before = await self._digests_of_young(job)
         trace.mark("clock")
-        record = self.observer.begin() if job.observed else None
-        if job.observed and record is None:
-            return Reason.RECORD_LOST
         began = time.perf_counter()
+        record: Record | None = None
         used, whole = 0, False
         try:
             lease = job.request.env.get(makeflags.LEASE_VARIABLE, "")
             with self._writers.one_more(plan.must_write) as writer:
                 async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
                     trace.mark("token")
+                    if job.observed:  # not before: hundreds may wait for a token, and each record takes its memory
+                        record = self.observer.begin()
+                        if record is None:
+                            return Reason.RECORD_LOST
                     job.seen.turns_to(COMPILING, grant.id)
                     asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
                     ran, ours = await self._run(job, client, record, grant)
@@ -232,6 +251,8 @@ class Misses:
             return Reason.TOO_TALKATIVE
         if _JOBSERVER_TROUBLE.search(ran.stderr):
             return Reason.JOBSERVER_WARNING
+        if ran.status != 0 and (_PASSING_TROUBLE.search(ran.stderr) or not _has_places(job)):
+            return Reason.PASSING_TROUBLE
         plan, request = job.plan, job.request
 
         def examine() -> deposit.Examined | Reason:
@@ -327,8 +348,18 @@ def _told_elsewhere(job: Job) -> tuple[str, ...]:
     """What is read and is no input: response files, which are part of the command line, and where temporary files go."""
     request = job.request
     files = [w[1:] for w in request.argv if w.startswith("@")] if job.compiler.driver.expands_response_files else []
-    files += [request.env[name] for name in ("TMPDIR", "TMP", "TEMP") if request.env.get(name)]
+    files += [request.env[name] for name in _TEMPORARY if request.env.get(name)]
     return tuple(plain(os.path.join(request.cwd, name)) for name in files)
+
+
+def _has_places(job: Job) -> bool:
+    """Whether the directories are there that a compiler writes to, which are no conditions."""
+    request = job.request
+    temporary = (request.env[name] for name in _TEMPORARY if request.env.get(name))
+    # rustc makes what it is told to write to, and says if it cannot.
+    outputs = (os.path.dirname(path) for path in job.plan.must_write) if job.plan.language != "Rust" else ()
+    places = {*temporary, *outputs}
+    return all(os.access(os.path.join(request.cwd, place), os.W_OK | os.X_OK) for place in places)
 
 
 def _failed(job: Job, ran: Ran) -> bool:

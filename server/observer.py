@@ -1,4 +1,4 @@
-"""Where compilers leave their records: files on tmpfs, made once and used again.
+"""Where compilers leave their records: files on tmpfs if there is room, made once and used again.
 
 A record file is allocated whole before a compiler maps it: on a full tmpfs the compiler would otherwise die of SIGBUS where we
 get ENOSPC.  After use the part that was written is zeroed (a record's `done` byte must start as 0).
@@ -77,8 +77,8 @@ class Observer:
         self.identity = b""  # of the library; part of every key: what another one did not see is no condition of what it stored
         self._free: list[Record] = []
         self._serial = itertools.count()
-        shared = "/dev/shm"
-        self._directory = shared if os.access(shared, os.W_OK) else runtime_directory
+        # A container's /dev/shm has 64 MB: where that is not enough a file system on disk has to do.
+        self._directories = [d for d in ("/dev/shm", runtime_directory) if os.access(d, os.W_OK)]
         self._sweep()
         self._ours = Image(0, "", "")
         if library_directory is None:
@@ -101,7 +101,8 @@ class Observer:
     def _sweep(self) -> None:
         """Remove the records of servers that were killed: nobody else will, and they are memory."""
         # Not by the process id in the name: sandboxes share this directory, and each has numbers of its own.
-        for path in glob.glob(f"{self._directory}/sccache-py-{os.getuid()}-*"):
+        names = f"sccache-py-{os.getuid()}-*"
+        for path in (path for d in self._directories for path in glob.glob(f"{glob.escape(d)}/{names}")):
             with contextlib.suppress(OSError):
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
@@ -122,11 +123,13 @@ class Observer:
         """A record file to give to a compiler; None where there is no room for one."""
         if self._free:
             return self._free.pop()
-        try:
-            return Record(f"{self._directory}/sccache-py-{os.getuid()}-{os.getpid()}-{next(self._serial)}")
-        except OSError as e:
-            log.warning("no room for an observation record: %s", e)
-            return None
+        name = f"sccache-py-{os.getuid()}-{os.getpid()}-{next(self._serial)}"
+        for directory in self._directories:
+            try:
+                return Record(f"{directory}/{name}")
+            except OSError as e:
+                log.warning("no room for an observation record in %s: %s", directory, e)
+        return None
 
     def end(self, record: Record, used: int, reusable: bool) -> None:
         """`reusable` only if the whole process tree is gone: a straggler would write into another compile's record."""

@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 _INLINE_RESTORE_BYTES = 2 * 1024 * 1024
 
 
+def _restores_at_once(result: Result) -> bool:
+    """Not what can be executed, either: that may have to wait (files.publish)."""
+    return sum(o.size for o in result.outputs) <= _INLINE_RESTORE_BYTES and not any(o.mode & 0o111 for o in result.outputs)
+
+
 @dataclass(slots=True)
 class Pipeline:
     memo: FileMemo
@@ -73,7 +78,7 @@ class Pipeline:
         job.holding = variant
         result = self.keeper.result_now(variant.result)
         files = self.keeper.files_now(variant.result)
-        if result is None or files is None or sum(o.size for o in result.outputs) > _INLINE_RESTORE_BYTES:
+        if result is None or files is None or not _restores_at_once(result):
             return job
         try:
             self.restorer.restore(job.plan, result, files, request)

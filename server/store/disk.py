@@ -21,7 +21,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import diskcache
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 # How long a statement waits for another process's write before it counts as a miss.
 _TIMEOUT_S = 0.05
+
+# The same for the statements with which diskcache opens a database: clients wait meanwhile, and diskcache alone would try for a minute.
+_OPENING_S = 3.0
 
 # Culling goes this far below the limit, so that it is not due again at the next store.
 _CULL_TO = 0.9
@@ -101,14 +104,27 @@ def _open_file(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except diskcache.Timeout as e:
-        raise StoreError("the database was busy") from e
-    except (sqlite3.Error, OSError) as e:
-        raise StoreError(f"{type(e).__name__}: {e}") from e
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 for what it did not say."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+class _Table(diskcache.Cache):  # type: ignore[misc]
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        """What diskcache 5.6 says when it opens a database, outside any transaction."""
+
+        def execute(*statement: Any) -> Any:
+            give_up = time.monotonic() + _OPENING_S
+            while True:
+                try:
+                    return self._sql(*statement)
+                except sqlite3.OperationalError as e:
+                    if _code(e) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                        raise
+                    time.sleep(0.001)
+
+        return execute
 
 
 class DiskStore:
@@ -119,10 +135,11 @@ class DiskStore:
         self.limit_bytes = limit_bytes
         self._database = os.path.join(directory, "cache.db")
         self._serial = itertools.count()
+        self._damaged = False
         kind = file_system_kind(directory)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise StoreError(f"{directory} is on a network file system ({kind}); set SCCACHE_DIR to a local directory")
-        with _translated():
+        with self._translated():
             self._make_directories()
             # `access` lies to root and to read-only mounts alike; making a file does not.
             probe = self.scratch_path()
@@ -134,30 +151,49 @@ class DiskStore:
             raise StoreError(f"{directory}: {e}") from e
         except (sqlite3.DatabaseError, StoreError, ValueError, KeyError, TypeError, AttributeError) as e:
             log.warning("the cache's database in %s is damaged (%s): moved aside, starting anew", directory, e)
-            with _translated():
+            with self._translated():
                 self._move_aside()
                 self._cache = self._open()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except diskcache.Timeout as e:
+            raise StoreError("the database was busy") from e
+        except (sqlite3.Error, OSError) as e:
+            # A page in the middle, which nobody reads on opening: of an index, and nothing could be stored any more; of the table, and
+            # nothing would be culled.
+            self._damaged = self._damaged or _code(e) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            raise StoreError(f"{type(e).__name__}: {e}") from e
 
     def _make_directories(self) -> None:
         os.makedirs(self.location, mode=0o700, exist_ok=True)
         os.makedirs(os.path.join(self.location, _SCRATCH), mode=0o700, exist_ok=True)
 
     def _return_if_removed(self) -> None:
-        """`rm -rf` of the directory, or another server that moved a damaged database aside: SQLite would go on with the deleted file."""
+        """`rm -rf` of the directory, or another server that moved a damaged database aside: SQLite would go on with the deleted file.
+
+        One that was found damaged since is moved aside here.
+        """
         try:
-            if os.stat(self._database).st_ino == self._inode:
-                return
+            is_there = os.stat(self._database).st_ino == self._inode
         except FileNotFoundError:
-            pass
-        log.warning("the cache in %s was removed: starting anew", self.location)
+            is_there = False
+        if is_there and not self._damaged:
+            return
+        log.warning("the cache in %s was %s: starting anew", self.location, "damaged" if is_there else "removed")
         with contextlib.suppress(sqlite3.Error):
             self._cache.close()
         self._make_directories()
+        if is_there:
+            self._move_aside()
         self._cache = self._open()
+        self._damaged = False
 
     def _open(self) -> Any:
         try:
-            cache = diskcache.Cache(
+            cache = _Table(
                 self.location,
                 timeout=_TIMEOUT_S,
                 disk=_BytesDisk,
@@ -185,7 +221,7 @@ class DiskStore:
                 os.rename(os.path.join(self.location, name), os.path.join(aside, name))
 
     def get(self, key: bytes) -> bytes | None:
-        with _translated():
+        with self._translated():
             value = self._cache.get(key)
         if value is None:
             return None
@@ -194,26 +230,28 @@ class DiskStore:
         return value[16:]
 
     def put(self, key: bytes, value: bytes) -> None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
             self._cache.set(key, digest(value) + value)
 
     def update(self, key: bytes, change: Change) -> None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
-        with _translated(), self._cache.transact():
+        with self._translated(), self._cache.transact():
             try:
                 old = self.get(key)
             except StoreError:
+                if self._damaged:
+                    raise  # not only this value
                 old = None
             self.put(key, change(old))
 
     def delete(self, key: bytes) -> None:
-        with _translated():
+        with self._translated():
             self._cache.delete(key)
 
     def file_path(self, key: bytes) -> str | None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
             handle = self._cache.get(key, read=True)
             if handle is None:
@@ -224,27 +262,27 @@ class DiskStore:
             return str(handle.name)
 
     def has(self, key: bytes) -> bool:
-        with _translated():
+        with self._translated():
             return key in self._cache
 
     def keys(self, prefix: bytes) -> list[bytes]:
-        with _translated():
+        with self._translated():
             rows = self._cache._sql("SELECT key FROM Cache WHERE raw = 1 AND key >= ? ORDER BY rowid", (sqlite3.Binary(prefix),)).fetchall()
         return [bytes(key) for (key,) in rows if isinstance(key, bytes) and key.startswith(prefix)]
 
     def scratch_path(self) -> str:
-        with _translated():
+        with self._translated():
             self._make_directories()
         return os.path.join(self.location, _SCRATCH, f"{os.getpid()}-{next(self._serial)}")
 
     def adopt_file(self, key: bytes, path: str) -> None:
-        with _translated():
+        with self._translated():
             self._return_if_removed()
             self._cache.set(key, _Scratch(path), read=True)
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
         now = time.time()
-        with _translated(), self._cache.transact():
+        with self._translated(), self._cache.transact():
             for key in keys:
                 self._cache._sql("UPDATE Cache SET access_time = ? WHERE key = ? AND raw = 1", (now, sqlite3.Binary(key)))
 
@@ -252,7 +290,7 @@ class DiskStore:
         size = self.size_bytes()
         if size <= self.limit_bytes:
             return 0
-        with _translated():
+        with self._translated():
             rows = self._cache._sql("SELECT key, size FROM Cache WHERE raw = 1 ORDER BY max(access_time, store_time)").fetchall()
             gone = 0
             for key, row_size in rows:
@@ -267,7 +305,7 @@ class DiskStore:
         return gone
 
     def size_bytes(self) -> int:
-        with _translated():
+        with self._translated():
             # Kept by diskcache's triggers: the sum of `size`, which our Disk gives for values and files alike.
             ((size,),) = self._cache._sql("SELECT value FROM Settings WHERE key = 'size'").fetchall()
             return int(size)
@@ -275,7 +313,7 @@ class DiskStore:
     def sweep_orphans(self) -> int:
         """Remove files that no row names; how many went.  For a quiet moment: it walks the directory."""
         gone = 0
-        with _translated():
+        with self._translated():
             known = {name for (name,) in self._cache._sql("SELECT filename FROM Cache WHERE filename IS NOT NULL").fetchall()}
             for directory, names in self._value_directories():
                 for name in names:
@@ -299,7 +337,7 @@ class DiskStore:
                         yield directory, os.listdir(os.path.join(self.location, directory))
 
     def close(self) -> None:
-        with _translated():
+        with self._translated():
             self._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._cache.close()
 

@@ -428,6 +428,18 @@ def test_a_limit_on_file_sizes_ends_a_compile_as_without_the_cache(world: World)
     assert world.run(*line, preexec_fn=limit).returncode == plain.returncode
 
 
+def test_a_limit_on_file_sizes_is_not_for_our_notes(world: World) -> None:
+    """`ulimit -f 0` around a question or a syntax check that writes nothing: the client died of SIGXFSZ where no server was."""
+    world.env["SCCACHE_PY_SERVER"] = "/nonexistent"
+    (world.cwd / "unit.c").write_text("int answer;\n")
+
+    def write_nothing() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    line = ("gcc", "-fsyntax-only", "unit.c")
+    assert world.run(*line, preexec_fn=write_nothing) == world.run_plain(*line, preexec_fn=write_nothing)
+
+
 def test_a_limit_on_processor_time_ends_a_compile_as_without_the_cache(world: World) -> None:
     """`ulimit -t`: the compiler is killed, not the server, and the client says how."""
     line = [script(world, "while :; do :; done"), *world.crate()[1:]]

@@ -76,6 +76,21 @@ def test_a_full_disk_costs_hits_and_nothing_else(world: World, mount: Callable[.
 
 
 @as_root
+def test_a_disk_without_inodes_costs_hits_and_nothing_else(world: World, mount: Callable[..., None]) -> None:
+    """A file could still be made, but not the directory that it goes to."""
+    mount("size=50m,nr_inodes=30")
+    world.run("--start-server")
+    with contextlib.suppress(OSError):
+        for i in range(30):
+            (world.cache / f"ballast{i}").touch()
+    for i in range(2):
+        (world.cache / f"ballast{i}").unlink()
+    compile_as_without(world, world.crate("unit", BIG))
+    assert world.counts().total("cache_write_errors") == 1
+    assert list(world.cache.glob("scratch/*")) == [], "what could not be stored must not take room, too"
+
+
+@as_root
 def test_a_disk_that_has_room_again_is_used_again(world: World, mount: Callable[..., None]) -> None:
     """Somebody cleaned up; nobody restarts a cache's server for that."""
     mount("size=1m")
@@ -292,6 +307,48 @@ def test_a_database_that_is_damaged_under_a_running_server_costs_hits_only(world
     compile_as_without(world, line, times=2)
     assert world.counts().total("cache_hits") >= 1
     assert "Traceback" not in world.log()
+
+
+def spoil_page(world: World, index: str) -> None:
+    """Of the database, the page where an index begins: nothing that is read on opening."""
+    with sqlite3.connect(world.cache / "cache.db") as database:
+        ((page,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (index,)).fetchall()
+        ((size,),) = database.execute("PRAGMA page_size").fetchall()
+    database.close()
+    with (world.cache / "cache.db").open("r+b") as f:
+        f.seek((page - 1) * size)
+        f.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("index", ["Cache_key_raw", "Cache_expire_time"])
+def test_a_damaged_page_does_not_end_caching_for_good(world: World, index: str) -> None:
+    """Each store failed of it, in every server that opened the database after; and nothing was culled any more."""
+    compile_as_without(world, world.crate("before", BIG), times=2)
+    world.run("--stop-server")
+    spoil_page(world, index)
+    for i in range(3):
+        compile_as_without(world, world.crate(f"after{i}", BIG))
+    hits = world.counts().total("cache_hits")
+    compile_as_without(world, world.crate("after2", BIG))
+    assert world.counts().total("cache_hits") == hits + 1
+    world.run("--stop-server")
+    compile_as_without(world, world.crate("after2", BIG))
+    assert world.counts().total("cache_hits") == hits + 2
+    assert "Traceback" not in world.log()
+
+
+def test_a_database_that_is_locked_when_the_server_starts_holds_up_nobody(world: World) -> None:
+    """diskcache asks for a minute before it gives up, and whoever came meanwhile waited for that."""
+    world.run(*world.crate("first"))
+    world.run("--stop-server")
+    locker = sqlite3.connect(world.cache / "cache.db", isolation_level=None)
+    locker.execute("BEGIN EXCLUSIVE")
+    world.run("--show-stats")  # which may say that it cannot, but says it
+    compile_as_without(world, world.crate("second", BIG), times=2)
+    locker.close()
+    assert world.run("--stop-server").returncode == 0
+    compile_as_without(world, world.crate("first"))
+    assert world.counts().total("cache_hits") >= 1
 
 
 def test_a_database_that_somebody_holds_locked_delays_nothing(world: World) -> None:

@@ -1,0 +1,60 @@
+"""What watches compilers takes memory, and may find none: that costs nobody a compile, and few a hit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from stage import Gate, World, finish, gate, wait_until, world
+
+__all__ = ["gate", "world"]  # fixtures
+
+pytestmark = pytest.mark.slow
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
+
+
+def records(world: World) -> int:
+    """How many the running server keeps."""
+    return len(list(Path("/dev/shm").glob(f"sccache-py-{os.getuid()}-{world.server_pid()}-*")))
+
+
+def test_who_waits_for_a_token_takes_no_memory_for_a_record(world: World, gate: Gate) -> None:
+    """`make -j500` on four processors: 2 GB of /dev/shm, and of 64 MB, which a container has, the most compiles were not cached."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    world.env["SCCACHE_JOBS"] = "1"
+    first = world.start(*world.gated(gate))
+    gate.arrived()
+    others = [world.start(*world.crate(f"unit{i}")) for i in range(12)]
+    wait_until(lambda: world.ask("stats")["surroundings"]["jobserver"]["waiting"] == len(others))
+    assert records(world) == 1
+    gate.let_pass()
+    assert [finish(client).returncode for client in (first, *others)] == [0] * 13
+    world.settle()
+    assert records(world) <= 4
+
+
+@as_root
+@pytest.mark.parametrize("options", ["size=8k", "size=6m"])
+def test_a_small_shared_memory_costs_no_hit(world: World, options: str) -> None:
+    """A container's may be full of other things: the records then lie on disk."""
+    line = " ".join(world.crate())
+    script = f"""
+        mount -t tmpfs -o {options} none /dev/shm || exit 77
+        "$0" {line} && rm -r out && mkdir out && "$0" {line} || exit 1
+        "$0" --show-stats
+        "$0" --stop-server >/dev/null
+    """
+    ran = world.run_plain("unshare", "-m", "sh", "-c", script, str(world.client))
+    if ran.returncode == 77:
+        pytest.skip("no mounts here")
+    assert ran.returncode == 0, ran.stderr
+    hits = next(line for line in ran.stdout.splitlines() if line.startswith(b"Cache hits  "))
+    assert hits.split()[-1] == b"1", ran.stdout.decode()
+    assert not list((world.directory / "sccache-py").glob("sccache-py-*")), "records of a server that is gone"
