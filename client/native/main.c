@@ -123,6 +123,8 @@ run_control(char **argv)
 	else if (find_beside("sccache-py-ctl", file) < 0)
 		file[0] = '\0';
 	const char *word = argv[1] ? argv[1] : "";
+	if (strncmp(word, "--jobserver", 11) != 0) /* which runs a command of the caller's */
+		drop_callers_code();
 	if (file[0])
 		execve(file, argv, environ);
 	int error = errno;

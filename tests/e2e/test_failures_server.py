@@ -409,6 +409,14 @@ def test_the_first_callers_environment_stays_out_of_the_server(world: World) -> 
     assert all(v not in b"".join(cached) for v in (b"leaked", b"libleak"))
 
 
+def test_the_callers_python_is_not_ours(world: World) -> None:
+    """Whoever builds an interpreter has variables for that one."""
+    world.env["PYTHONHOME"] = "/nonexistent"
+    assert world.run(*world.crate()).returncode == 0
+    for words in (["--show-stats"], ["--show-jobs"], ["--stop-server"], ["--version"]):
+        assert world.run(*words).returncode == 0
+
+
 def test_the_first_callers_limits_stay_out_of_the_server(world: World) -> None:
     """`ulimit -t 60; make`: after a minute of its own processor time the server would be killed, and with it others' compiles."""
 
