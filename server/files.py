@@ -309,9 +309,7 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
     its other names.  A device of that name is written through.  Returns what fstat said before the file got its name; None for
     what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill` raises.
     """
-    there = check_target(path)
-    if os.path.islink(path):
-        path = os.path.realpath(path)
+    path, there = find_target(path)
     if there is not None:
         if not stat.S_ISREG(there.st_mode):
             _write_through(path, fill)
@@ -364,12 +362,15 @@ def _await_last_writer(path: str) -> None:
             os.close(fd)
 
 
-def check_target(path: str) -> os.stat_result | None:
-    """What is where an output goes; None: nothing.  Raises OSError where it is not ours to write over."""
+def find_target(path: str) -> tuple[str, os.stat_result | None]:
+    """Where an output goes, behind links, and what is there; None: nothing.  Raises OSError where it is not ours to write over."""
     try:
-        st = os.stat(path)
+        st = os.lstat(path)
+        if stat.S_ISLNK(st.st_mode):
+            path = os.path.realpath(path)
+            st = os.stat(path)
     except FileNotFoundError:
-        return None
+        return path, None
     if stat.S_ISREG(st.st_mode):
         if not st.st_mode & 0o222 or not os.access(path, os.W_OK):
             # We could rename over it; others must open it, and rustc refuses beforehand, even for root.
@@ -377,7 +378,7 @@ def check_target(path: str) -> os.stat_result | None:
     elif not stat.S_ISCHR(st.st_mode):
         # A FIFO's reader may never come: that is for the compiler to wait for.
         raise OSError(errno.ENXIO, "output is neither a file nor a character device", path)
-    return st
+    return path, st
 
 
 def _write_through(path: str, fill: Callable[[int], None]) -> None:

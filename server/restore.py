@@ -17,7 +17,7 @@ from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Request, Result
 from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, Unpacking
-from sccache_py.server.files import FileMemo, check_target, copy_descriptor, hash_descriptor, publish, write_all
+from sccache_py.server.files import FileMemo, copy_descriptor, find_target, hash_descriptor, publish, write_all
 from sccache_py.server.keeper import StoredFiles
 from sccache_py.server.stamps import stamp_of
 
@@ -48,7 +48,7 @@ class Restorer:
                     raise OSError(errno.ELOOP, "a link is where an output goes", target)
         if len(result.outputs) > 1:
             for output in result.outputs:
-                check_target(plan.roles.unfold(output.path) or "")
+                find_target(plan.roles.unfold(output.path) or "")
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
             pack = None
