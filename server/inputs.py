@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ _PRECOMPILED = b"CPCH"
 _LEAST_PRECOMPILED_BYTES = 4096
 
 _EMPTY = digest_of(b"")
+
+# The directive, however it is spelled.
+_IMPORT = re.compile(rb"(?:#|%:|\?\?=)(?:\s|\\\r?\n|/\*.*?\*/)*import", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,16 +249,27 @@ def _take_twins(plan: Plan, sight: Sight, began_ns: int, inputs: Inputs) -> Reas
 
 
 def _of_one_content(plan: Plan, inputs: Inputs) -> list[list[str]]:
-    """Paths of files with the same text, and of those whose text is not known yet and may be the same; an empty one matters to nobody."""
+    """Paths of files with the same text, and of those whose text is not known yet and may be the same, if one of them may be passed over.
+
+    An empty one matters to nobody.
+    """
     unknown = {late.stamp[2] for late in inputs._late.values()}  # sizes
+    paths = [(path, digest) for folded, digest in inputs.variant.files if (path := plan.roles.unfold(folded)) is not None]
     found: dict[bytes | int, list[str]] = {}
-    for folded, digest in inputs.variant.files:
-        path = plan.roles.unfold(folded)
-        if path is None or digest == _EMPTY:
-            continue
-        size = os.stat(path).st_size if unknown else 0
-        found.setdefault(size if size in unknown else digest, []).append(path)
-    return [paths for paths in found.values() if len(paths) > 1]
+    for path, digest in paths:
+        if digest != _EMPTY:
+            size = os.stat(path).st_size if unknown else 0
+            found.setdefault(size if size in unknown else digest, []).append(path)
+    groups = [group for group in found.values() if len(group) > 1]
+    if groups and not any(_IMPORT.search(_text(path)) for path, _ in paths):
+        groups = [group for group in groups if any(b"once" in _text(path) for path in group)]
+    return groups
+
+
+def _text(path: str) -> bytes:
+    """Raises OSError."""
+    with open_regular(path) as f:
+        return f.read()
 
 
 def _take_date(path: str, sight: Sight, fold: Callable[[str], str], began_ns: int, variant: Variant) -> Reason | None:

@@ -285,6 +285,32 @@ def test_twins_under_pragma_once_are_told_apart_by_their_inodes(c):
     assert c.expect("hit", "-c", "x.c", "-o", c.object()) == first
 
 
+@pytest.mark.parametrize("directive", ["#import", "# /* */ import", "%:\\\nimport"])
+def test_imported_twins_are_told_apart_by_their_times(c, directive):
+    """The same without a word of it in the headers."""
+    write_twins(c)
+    c.write("x.c", TWICE.replace("#include", directive))
+    for name in ("one/h.h", "two/h.h"):
+        os.utime(c.write(name, ONCE.replace("#pragma once\n", "")), (1_000_000_000, 1_000_000_000))
+    args = ("-Wno-deprecated", "-c", "x.c", "-o", c.object())
+    first = c.compile_twice(*args)
+    os.utime(c.p / "two/h.h", (1_000_000_001, 1_000_000_001))
+    if c.is_gcc:
+        assert c.expect("miss", *args) != first
+    else:
+        c.expect("hit", *args)
+
+
+def test_twins_that_nobody_passes_over_may_have_any_times(c):
+    """Headers with the same text are not rare: generated stubs, or those that only include another one."""
+    for place, time in (("here", 1_000_000_000), ("there", 1_000_000_001)):
+        c.write(f"{place}/x.c", TWICE)
+        for name in ("one/h.h", "two/h.h"):
+            os.utime(c.write(f"{place}/{name}", ONCE.replace("#pragma once\n", "")), (time, time))
+    c.expect("miss", "-c", "x.c", "-o", c.object(), cwd=c.p / "here")
+    c.expect("hit", "-c", "x.c", "-o", c.object(), cwd=c.p / "there")
+
+
 def test_one_header_by_two_names_is_no_twin(c):
     """`inc/h.h` and `sub/../inc/h.h`: another checkout, where it has another time, hits."""
     for place in ("here", "there"):
