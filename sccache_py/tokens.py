@@ -27,6 +27,9 @@ a *channel* by which it can be offered more.  Of a channel three numbers are kno
   lent that token.  To charge it twice could leave everybody waiting for everybody (sccache #232).  A lender that ends before its
   borrower leaves it the token.
 
+- A check (metadata alone, as `cargo check` wants it) of a build that has nothing running, while others hold all tokens, runs on the
+  house, one at a time: whoever waits for it sits before an editor, and a big crate's compile may take seconds.
+
 - Builds never hold all tokens, since they hold their first as long as they live: the one that would take the last runs its first job on
   the house.
 
@@ -75,6 +78,7 @@ class Tokens:
         self._newcomer_was_last = False
         self._joined: list[Holder] = []  # the one who was offered something longest ago first
         self._builds: dict[str, Holder] = {}  # the holders of Role.BUILD that run, by their build
+        self._guest: Holder | None = None  # the check that runs on the house
 
     @property
     def free(self) -> int:
@@ -92,14 +96,25 @@ class Tokens:
     # -- events --------------------------------------------------------------------------------------------------
 
     def wants(
-        self, now: float, id: int, build: str, role: Role = Role.COMPILE, lender: int | None = None, need: Need | None = None
+        self,
+        now: float,
+        id: int,
+        build: str,
+        role: Role = Role.COMPILE,
+        lender: int | None = None,
+        need: Need | None = None,
+        checks: bool = False,
     ) -> list[Action]:
-        """A compile or a build wants to start.  lender: who it runs under, if it does; unknown ones are nobody."""
+        """A compile or a build wants to start.  lender: who it runs under; unknown ones are nobody.  checks: it makes no code."""
         holder = Holder(id, build, role, self.holders.get(lender) if lender is not None else None, need or Need())
         if holder.lender is not None and not holder.lender.running:
             holder.lender = None
         self.holders[id] = holder
         if role is Role.BUILD and sum(1 for b in self._builds.values() if b.base) >= self.size - 1:
+            self._start(now, holder)
+            return [Admit(id), *self._pump(now)]
+        if checks and self._may_be_guest(now, holder):
+            self._guest = holder
             self._start(now, holder)
             return [Admit(id), *self._pump(now)]
         queue = self._queues.get(build)
@@ -120,6 +135,8 @@ class Tokens:
         if not holder.running:
             self._unqueue(holder)
             return self._pump(now)
+        if holder is self._guest:
+            self._guest = None
         self._running[holder.build] -= 1
         if not self._running[holder.build]:
             del self._running[holder.build]
@@ -219,6 +236,10 @@ class Tokens:
         if holder.role is Role.BUILD:
             self._builds[holder.build] = holder
             self._rotation.setdefault(holder.build, None)
+
+    def _may_be_guest(self, now: float, holder: Holder) -> bool:
+        busy = self.in_use >= self.size and self._guest is None and holder.lender is None
+        return busy and not self._running[holder.build] and holder.build not in self._queues and self._fits(now, holder)
 
     def _admit(self, now: float, holder: Holder, payer: Holder | None) -> Action:
         self._unqueue(holder)

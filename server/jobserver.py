@@ -171,18 +171,23 @@ class TokenPool:
 
     @contextlib.asynccontextmanager
     async def token(
-        self, build: str = "", lease: str = "", need: Need | None = None, waits_as: Callable[[int], None] | None = None
+        self,
+        build: str = "",
+        lease: str = "",
+        need: Need | None = None,
+        waits_as: Callable[[int], None] | None = None,
+        checks: bool = False,
     ) -> AsyncIterator[Grant]:
-        """Hold one token for the length of the block.
+        """Hold one token for the length of the block, or run on the house.
 
         build: whose turn it is.  lease: what the caller's environment has as LEASE_VARIABLE.  need: its memory, as far as it is known.
-        waits_as: told the holder's number before it waits.
+        waits_as: told the holder's number before it waits.  checks: the compile makes no code.
         """
         lender = self._lender(lease)
         if lender is not None:
             build = self.policy.holders[lender].build
         began = time.monotonic()
-        id = await self._acquire(build, Role.COMPILE, lender, need, waits_as)
+        id = await self._acquire(build, Role.COMPILE, lender, need, waits_as, checks)
         try:
             waited = time.monotonic() - began
             self.waits += 1
@@ -214,13 +219,21 @@ class TokenPool:
         id = int(number)
         return id if id in self.policy.holders and self.policy.holders[id].running else None
 
-    async def _acquire(self, build: str, role: Role, lender: int | None, need: Need | None, waits_as: Callable[[int], None] | None) -> int:
+    async def _acquire(
+        self,
+        build: str,
+        role: Role,
+        lender: int | None,
+        need: Need | None,
+        waits_as: Callable[[int], None] | None,
+        checks: bool = False,
+    ) -> int:
         id = next(self._serial)
         if waits_as is not None:
             waits_as(id)
         if need is not None and need.peak_kib:
             self._look_at_memory()
-        self._do(self.policy.wants(time.monotonic(), id, build, role, lender, need))
+        self._do(self.policy.wants(time.monotonic(), id, build, role, lender, need, checks))
         if not self.policy.holders[id].running:
             turn = self._turns[id] = asyncio.get_running_loop().create_future()
             try:

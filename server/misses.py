@@ -125,7 +125,7 @@ class Misses:
         try:
             lease = job.request.env.get(makeflags.LEASE_VARIABLE, "")
             with self._writers.one_more(plan.must_write) as writer:
-                async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as) as grant:
+                async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as, plan.checks) as grant:
                     trace.mark("token")
                     if job.observed:  # not before: hundreds may wait for a token, and each record takes its memory
                         record = self.observer.begin()

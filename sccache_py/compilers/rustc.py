@@ -399,6 +399,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         own_output_prefixes=tuple(own),
         list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
         wants_jobserver=True,
+        checks={"dep-info", "metadata"}.issuperset(kinds),
         dep_info=next((t for t in templates if t in must), None) if "dep-info" in kinds else None,
         json_diagnostics=parsed.error_format == "json",
         cwd_in_key=cwd_in_key,

@@ -165,6 +165,21 @@ def test_an_editors_check_gets_the_next_token_while_a_big_build_runs(world: Worl
     assert pool(world)["in_use"] == 0
 
 
+def test_a_check_that_makes_no_code_does_not_wait_for_a_big_build(world: World, gate: Gate) -> None:
+    """A big crate's compile may take seconds, and somebody sits before the editor."""
+    world.env["SCCACHE_JOBS"] = "1"
+    script = " & ".join(" ".join([str(world.client), *world.gated(gate, name)]) for name in ("big", "queued"))
+    build = world.start_plain("/bin/bash", "-c", f"{script} & wait", start_new_session=True)
+    gate.arrived()
+    wait_until(lambda: pool(world)["waiting"] == 1)
+    line = " ".join([str(world.client), *world.crate("checked")]).replace("metadata,link,dep-info", "metadata,dep-info")
+    check = world.start_plain("/bin/bash", "-c", f"{line}; exit $?", start_new_session=True)
+    assert finish(check).returncode == 0
+    assert (pool(world)["in_use"], pool(world)["waiting"]) == (1, 1)
+    gate.let_pass(2)
+    assert finish(build).returncode == 0
+
+
 def test_jobs_are_told_with_what_they_wait_for(world: World, gate: Gate) -> None:
     """Waiting is said, not suffered: for a token, or for whose result."""
     world.env["SCCACHE_JOBS"] = "1"

@@ -313,3 +313,34 @@ def test_a_compile_whose_memory_is_unknown_never_waits_for_it() -> None:
     policy.available_kib = 0
     assert policy.wants(0.0, 1, "b") == [Admit(1)]
     assert policy.wants(0.0, 2, "b") == [Admit(2)]
+
+
+def test_a_check_of_a_build_with_nothing_running_is_on_the_house_one_at_a_time() -> None:
+    """An editor's check must not wait for a big crate of somebody else's build."""
+    policy = Tokens(2)
+    running(policy, 1, 2, build="big", channel=False)
+    assert policy.wants(0.0, 3, "big", checks=True) == [], "its own build has all tokens"
+    assert policy.wants(0.0, 4, "editor", checks=True) == [Admit(4)]
+    assert policy.in_use == 2
+    assert policy.wants(0.0, 5, "editor", checks=True) == [], "its build has something running"
+    assert policy.wants(0.0, 6, "another", checks=True) == [], "there is one already"
+    assert policy.gone(0.1, 4) == [], "nobody else may run for that"
+    assert policy.wants(0.1, 7, "third", checks=True) == [Admit(7)]
+    assert policy.gone(0.2, 1) == [Admit(6)]
+    assert policy.in_use == 2
+    policy.gone(0.3, 7)
+    assert policy.in_use == 2
+
+
+def test_a_check_with_a_token_free_takes_it() -> None:
+    policy = Tokens(1)
+    assert policy.wants(0.0, 1, "editor", checks=True) == [Admit(1)]
+    assert policy.in_use == 1
+
+
+def test_a_check_that_would_swap_waits_like_others() -> None:
+    policy = Tokens(1)
+    policy.available_kib = 1000 + MEMORY_MARGIN_KIB
+    running(policy, 1, build="big", channel=False)
+    assert policy.wants(0.0, 2, "editor", need=Need(2000, 1.0), checks=True) == []
+    assert policy.wants(0.0, 3, "third", need=Need(500, 1.0), checks=True) == [Admit(3)]

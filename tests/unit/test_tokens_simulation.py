@@ -76,6 +76,8 @@ class World:
         process = self.processes[id]
         assert not process.admitted
         process.admitted = True
+        if not self.policy.holders[id].base:
+            return  # on the house: nobody waits longer for that
         waiting = [p for p in self.processes.values() if not p.admitted]
         for other in waiting:
             if other.build != process.build:
@@ -102,6 +104,8 @@ class World:
         channels = sum(h.out for h in policy.holders.values())
         bases = sum(1 for h in policy.holders.values() if h.base and h.payer is None)
         assert policy.in_use == channels + bases
+        guests = [h for h in policy.holders.values() if h.running and h.role is Role.COMPILE and not h.base]
+        assert len(guests) <= 1, "more than one check on the house"
         self.highest = max(policy.size, min(self.highest, policy.in_use))
         assert 0 <= policy.in_use <= self.highest
         assert policy.free == max(0, policy.size - policy.in_use)
@@ -176,7 +180,8 @@ class World:
             build = lender.build
         need = Need(self.rng.choice((0, 200_000, 1_000_000)), self.rng.random()) if self.with_memory else None
         self.processes[self.serial] = Process(self.serial, build, role)
-        self.do(self.policy.wants(self.now, self.serial, build, role, lender.id if lender else None, need))
+        checks = role is Role.COMPILE and self.rng.random() < 0.3
+        self.do(self.policy.wants(self.now, self.serial, build, role, lender.id if lender else None, need, checks))
         process = self.processes[self.serial]
         if process.admitted and self.rng.random() < 0.8:
             self.join(process)
