@@ -223,25 +223,27 @@ def together(bench: Bench) -> None:
     longest: dict[str, list[float]] = {}
     checks: dict[str, list[float]] = {}
     contenders = {c.name: c for c in bench.those_for("rust") if c.name != CONTROL}
-    for _ in range(bench.rounds_or(1)):
-        for name, contender in list(contenders.items()):
-            bench.tick(f"two builds at once: {name}")
-            for place in (first, second, third):
-                attic.put(place / "target")
-            try:
-                with contender.at_work(bench.rooms):
-                    took, each = _two_and_checks(contender, (first, second), third)
-            except Failed as e:
-                bench.results.remark(f"together: {name} failed and is left out: {e}")
-                del contenders[name]
-                continue
-            longest.setdefault(name, []).append(took)
-            checks.setdefault(name, []).extend(each)
-    for place in (first, second, third):
-        attic.put(place / "target")
-    attic.empty()
-    bench.results.add_all("together", "two cold big170 builds at once, until both are done", "s", longest, {})
-    bench.results.add_all("together", "cargo check after an edit, meanwhile", "s", checks, {})
+    try:
+        for _ in range(bench.rounds_or(1)):
+            for name, contender in list(contenders.items()):
+                bench.tick(f"two builds at once: {name}")
+                for place in (first, second, third):
+                    attic.put(place / "target")
+                try:
+                    with contender.at_work(bench.rooms):
+                        took, each = _two_and_checks(contender, (first, second), third)
+                except Failed as e:
+                    bench.results.remark(f"together: {name} failed and is left out: {e}")
+                    del contenders[name]
+                    continue
+                longest.setdefault(name, []).append(took)
+                checks.setdefault(name, []).extend(each)
+    finally:  # an interrupted run has results, too
+        for place in (first, second, third):
+            attic.put(place / "target")
+        attic.empty()
+        bench.results.add_all("together", "two cold big170 builds at once, until both are done", "s", longest, {})
+        bench.results.add_all("together", "cargo check after an edit, meanwhile", "s", checks, {})
 
 
 def _two_and_checks(contender: Contender, builders: Sequence[Path], checker: Path) -> tuple[float, list[float]]:
