@@ -137,9 +137,9 @@ class Plan:
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
     in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
+    overwrites: tuple[str, ...] = ()  # the same, of outputs that are not in must_write, by how their names end
     wants_jobserver: bool = False
     checks: bool = False  # makes no code: metadata alone, or nothing at all
-    overwrites: tuple[str, ...] = ()  # the same, of outputs that are not in must_write, by how their names end
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
     json_diagnostics: bool = False
     cwd_in_key: bool = True  # the output may show the cwd, and no prefix map covers it

@@ -312,10 +312,10 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
     path, there = find_target(path)
     if there is not None:
         if not stat.S_ISREG(there.st_mode):
-            _write_through(path, fill)
+            _write_into(path, os.O_NOCTTY | os.O_NONBLOCK, fill)
             return None
         if in_place:
-            _write_over(path, fill)
+            _write_into(path, os.O_TRUNC | os.O_NOFOLLOW, fill)
             return None
     if not mode & 0o222:
         raise PermissionError(errno.EACCES, "output would be read-only", path)
@@ -381,16 +381,8 @@ def find_target(path: str) -> tuple[str, os.stat_result | None]:
     return path, st
 
 
-def _write_through(path: str, fill: Callable[[int], None]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
-    try:
-        fill(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_over(path: str, fill: Callable[[int], None]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _write_into(path: str, flags: int, fill: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags)
     try:
         fill(fd)
     finally:

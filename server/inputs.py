@@ -167,8 +167,7 @@ def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | No
     """Macros and paths in a file; None: it is not what it was when it was hashed.  Raises OSError."""
     used = memo.time_macros.known(digest, paths)
     if used is None:
-        with open_regular(path) as f:
-            data = f.read()
+        data = _text(path)
         if digest_of(data) != digest:
             return None
         used = memo.time_macros.search(data, digest, paths)

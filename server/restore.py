@@ -41,14 +41,12 @@ class Restorer:
         """
         if not permits.may_write(caller, result):
             raise OSError(errno.EFBIG, "larger than the caller may write")
-        if not plan.follows_links:
+        if len(result.outputs) > 1 or not plan.follows_links:
             for output in result.outputs:
-                target = plan.roles.unfold(output.path)
-                if target is not None and os.path.islink(target):
+                target = plan.roles.unfold(output.path) or ""
+                where, _ = find_target(target)
+                if where != target and not plan.follows_links:
                     raise OSError(errno.ELOOP, "a link is where an output goes", target)
-        if len(result.outputs) > 1:
-            for output in result.outputs:
-                find_target(plan.roles.unfold(output.path) or "")
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
             pack = None
