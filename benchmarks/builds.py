@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, tools
+from benchmarks.c_projects import RE2_TABLES
 from benchmarks.contenders import Contender
 from benchmarks.measure import CONTROL, PLAIN, Attic, Bench, Failed, timed
 
@@ -79,10 +80,10 @@ def c_projects(bench: Bench) -> None:
     ):
         if name in crates:
             _ninja_project(bench, name, language, flags, _sources(crates[name], patterns), crates[name])
-    for name in tools.DEBIAN_SOURCES:
+    for name, compare in (("leveldb", _cmake_project), ("re2", _cmake_project), ("redis", _redis)):
         bench.tick(f"Debian's {name}")
         try:
-            _cmake_project(bench, name, tools.debian_source(name))
+            compare(bench, name, tools.debian_source(name))
         except tools.Missing as e:
             bench.results.remark(f"c: Debian's {name} left out: {e}")
 
@@ -117,6 +118,8 @@ def _ninja_project(bench: Bench, name: str, language: str, flags: str, sources: 
 def _cmake_project(bench: Bench, name: str, source: Path) -> None:
     if shutil.which("cmake") is None:
         raise tools.Missing("cmake is not installed")
+    if name == "re2":
+        tools.run(["sh", "-c", RE2_TABLES], cwd=source)
     made = bench.work / "checkouts" / f"{name}-build"
 
     def prepare(contender: Contender) -> None:
@@ -126,6 +129,21 @@ def _cmake_project(bench: Bench, name: str, source: Path) -> None:
         timed(["cmake", "-S", str(source), "-B", str(made), *options, *launcher], contender.environment(), source)
 
     _compare(bench, Work("c", f"Debian's {name}, cmake and ninja", "c++", source, made, prepare, lambda _: ["ninja", "-C", str(made)]))
+
+
+def _redis(bench: Bench, name: str, source: Path) -> None:
+    """By its own makefile, which builds beside the sources: each build has a copy of them."""
+    made = bench.work / "checkouts" / f"{name}-build"
+
+    def prepare(_: Contender) -> None:
+        shutil.copytree(source, made, symlinks=True)
+
+    def make(contender: Contender) -> Sequence[str]:
+        call = shlex.join(contender.command(["gcc"]))
+        words = [f"CC={call}", "MALLOC=libc", "SOURCE_DATE_EPOCH=1600000000", "redis-server", "redis-cli"]
+        return ["make", f"-j{machine.processors()}", "-C", str(made / "src"), *words]
+
+    _compare(bench, Work("c", f"Debian's {name}, make", "c", source, made, prepare, make))
 
 
 def _compare(bench: Bench, work: Work) -> None:

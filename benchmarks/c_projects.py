@@ -80,10 +80,12 @@ def _make(project: str, entry: str, words: str, needs: tuple[str, ...] = (), bef
     return Cell(project, "make", entry, (*before, f"make -j{{jobs}} CC='{{cc}}' CXX='{{cxx}}' {words}"), ("make", *needs), long)
 
 
+# Debian leaves them to be made, those of Unicode from data that is not everywhere: empty ones do, for nothing is linked.
+RE2_TABLES = "perl re2/make_perl_groups.pl > re2/perl_groups.cc && touch re2/unicode_casefold.cc re2/unicode_groups.cc"
+
+
 def _with_tables(re2: Cell) -> Cell:
-    """Debian leaves the tables to be made, those of Unicode from data that is not everywhere: empty ones do, for nothing is linked."""
-    make = "perl re2/make_perl_groups.pl > re2/perl_groups.cc && touch re2/unicode_casefold.cc re2/unicode_groups.cc"
-    return dataclasses.replace(re2, steps=(make, *re2.steps), needs=(*re2.needs, "perl"))
+    return dataclasses.replace(re2, steps=(RE2_TABLES, *re2.steps), needs=(*re2.needs, "perl"))
 
 
 # Debian's makefile wants an installed libtool, and makes this header.

@@ -45,7 +45,7 @@ GOALS = (
     Goal("cargo check after an edit, meanwhile", factor=0.5, against=PLAIN),
     *(
         goal
-        for project in ("Debian's leveldb, cmake and ninja",)
+        for project in ("Debian's re2, cmake and ninja", "Debian's redis, make")
         for goal in (
             Goal(f"{project}, cold", factor=1.03, against=PLAIN),
             Goal(f"{project}, cold", factor=1.0, against="ccache"),

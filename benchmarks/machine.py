@@ -31,7 +31,7 @@ def describe() -> dict[str, object]:
             memory_kb = int(line.split()[1])
     return {
         "processor": model or platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
+        "processors": processors(),
         "memory_gb": round(memory_kb / 1e6, 1),
         "kernel": platform.release().split("-")[0],
         "file_system": _file_system(Path(__file__).parent),
@@ -46,6 +46,10 @@ def _file_system(path: Path) -> str:
         if (path == Path(place) or Path(place) in path.parents) and len(place) >= len(best):
             best, kind = place, fs
     return kind
+
+
+def processors() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def load() -> float:

@@ -18,9 +18,6 @@ WORK = ROOT / "benchmarks" / "work"
 ROOMS = WORK / "rooms"
 PROJECTS = ROOT / "benchmarks" / "projects"
 
-# Debian source packages that build with cmake and need nothing else.
-DEBIAN_SOURCES = ("leveldb",)
-
 Say = Callable[[str], None]
 
 
