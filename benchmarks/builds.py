@@ -62,8 +62,8 @@ def _nothing(_: Contender) -> None:
     pass
 
 
-def c_projects(bench: Bench) -> None:
-    """C from crates, by ninja files of ours; Debian's sources by cmake's."""
+def c_of_crates(bench: Bench) -> None:
+    """C and C++ that crates carry, by ninja files of ours."""
     if shutil.which("ninja") is None:
         bench.results.remark("c: left out: ninja is not installed")
         return
@@ -80,12 +80,16 @@ def c_projects(bench: Bench) -> None:
     ):
         if name in crates:
             _ninja_project(bench, name, language, flags, _sources(crates[name], patterns), crates[name])
+
+
+def debian(bench: Bench) -> None:
+    """Debian's sources, by their own makefiles and cmake's."""
     for name, compare in (("leveldb", _cmake_project), ("re2", _cmake_project), ("redis", _redis)):
         bench.tick(f"Debian's {name}")
         try:
             compare(bench, name, tools.debian_source(name))
         except tools.Missing as e:
-            bench.results.remark(f"c: Debian's {name} left out: {e}")
+            bench.results.remark(f"debian: {name} left out: {e}")
 
 
 def _sources(place: Path, patterns: Sequence[str]) -> list[Path]:
@@ -116,8 +120,8 @@ def _ninja_project(bench: Bench, name: str, language: str, flags: str, sources: 
 
 
 def _cmake_project(bench: Bench, name: str, source: Path) -> None:
-    if shutil.which("cmake") is None:
-        raise tools.Missing("cmake is not installed")
+    if missing := [program for program in ("cmake", "ninja") if shutil.which(program) is None]:
+        raise tools.Missing(f"{' and '.join(missing)} not installed")
     if name == "re2":
         tools.run(["sh", "-c", RE2_TABLES], cwd=source)
     made = bench.work / "checkouts" / f"{name}-build"
@@ -128,7 +132,7 @@ def _cmake_project(bench: Bench, name: str, source: Path) -> None:
         options = ["-GNinja", "-DCMAKE_BUILD_TYPE=Release", *left_out]
         timed(["cmake", "-S", str(source), "-B", str(made), *options, *launcher], contender.environment(), source)
 
-    _compare(bench, Work("c", f"Debian's {name}, cmake and ninja", "c++", source, made, prepare, lambda _: ["ninja", "-C", str(made)]))
+    _compare(bench, Work("debian", f"Debian's {name}, cmake and ninja", "c++", source, made, prepare, lambda _: ["ninja", "-C", str(made)]))
 
 
 def _redis(bench: Bench, name: str, source: Path) -> None:
@@ -143,7 +147,7 @@ def _redis(bench: Bench, name: str, source: Path) -> None:
         words = [f"CC={call}", "MALLOC=libc", "SOURCE_DATE_EPOCH=1600000000", "redis-server", "redis-cli"]
         return ["make", f"-j{machine.processors()}", "-C", str(made / "src"), *words]
 
-    _compare(bench, Work("c", f"Debian's {name}, make", "c", source, made, prepare, make))
+    _compare(bench, Work("debian", f"Debian's {name}, make", "c", source, made, prepare, make))
 
 
 def _compare(bench: Bench, work: Work) -> None:
