@@ -49,6 +49,9 @@ _EXPORTED = 4000
 _WRITER_S = 2.0
 _WRITER_LOOK_S = 0.0005
 
+# Up to this size a file is written under its own name, by one call: making another name and renaming is as much again.
+_AT_ONCE_BYTES = 64 * 1024
+
 _serial = itertools.count()
 
 # No number of what was taken out of what is watched.
@@ -302,12 +305,14 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = False) -> os.stat_result | None:
-    """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all.
+def publish(path: str, mode: int, fill: Callable[[int], None], size: int, in_place: bool = False) -> os.stat_result | None:
+    """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all; a small one, which a
+    compiler would write there, too, in the moment that it is written.
 
-    mode: permission bits, exactly (the server's own umask is 0).  in_place: a file that is there is written over, and keeps its mode and
-    its other names.  A device of that name is written through.  Returns what fstat said before the file got its name; None for
-    what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill` raises.
+    mode: permission bits, exactly (the server's own umask is 0).  size: in bytes, about.  in_place: a file that is there is written over,
+    and keeps its mode and its other names.  A device of that name is written through.  Returns what fstat said before the file got its
+    name; None for what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill`
+    raises.
     """
     path, there = find_target(path)
     if there is not None:
@@ -319,25 +324,41 @@ def publish(path: str, mode: int, fill: Callable[[int], None], in_place: bool = 
             return None
     if not mode & 0o222:
         raise PermissionError(errno.EACCES, "output would be read-only", path)
+    if size <= _AT_ONCE_BYTES and not mode & 0o111:
+        if there is not None:
+            os.unlink(path)
+        with contextlib.suppress(FileExistsError):  # somebody else writes it, too
+            return _make(path, mode, fill)
     # Beside the target, not in /tmp: rename must not cross a file system.
     temporary = f"{os.path.dirname(path)}/.sccache-{os.getpid()}-{next(_serial)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    written = _make(temporary, mode, fill)
     try:
-        try:
-            fill(fd)
-            written = os.fstat(fd)
-        finally:
-            os.close(fd)
         if mode & 0o111:
             _await_last_writer(temporary)
         if there is not None:
             # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         os.rename(temporary, path)
         return written
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        raise
+
+
+def _make(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result:
+    """A new file, or none.  Raises FileExistsError, other OSErrors, and whatever `fill` raises."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        try:
+            fill(fd)
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
         raise
 
 

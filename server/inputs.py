@@ -113,7 +113,15 @@ def take_down(
     if reason is not None:
         inputs.close()
         return reason
+    _wish(memo, inputs.variant)
     return inputs
+
+
+def _wish(memo: FileMemo, variant: Variant) -> None:
+    """What two compiles have read is watched before the first hit asks for it.  Not what a role tells: each build has its own."""
+    for folded in (*(path for path, _ in variant.files), *(path for path, _ in variant.present), *(path for path, _ in variant.absent)):
+        if folded.startswith("/"):
+            memo.wish(folded)
 
 
 def _take_files(

@@ -172,14 +172,19 @@ class Keeper:
         """
 
         scratch = list(files.values())
+        digests = digests_of(result)
+        plain: dict[bytes, str] = {}
 
         def store_all() -> list[Variant]:
-            for digest in digests_of(result):
-                path = files.pop(digest, None)
-                if path is not None and not self._is_stored(digest):
+            for digest in digests:
+                path, there = files.pop(digest, None), self._stored(digest)
+                if path is not None and there is None:
                     self.store.adopt_file(file_key(digest), path)
+                    there = self._stored(digest)
                 elif path is not None:
                     os.unlink(path)
+                if there is not None:
+                    plain[digest] = there
             self.store.delete(pack_key(variant.result))  # of an earlier compile that came to the same, if not to the same bytes
             self.store.put(result_key(variant.result), entry.pack_result(result))
             if also is not None:
@@ -195,6 +200,8 @@ class Keeper:
             self._manifests.pop(also[0], None)
         self._results.keep(variant.result, result)
         self._files.pop(variant.result, None)
+        if len(plain) == len(digests):
+            self._files.keep(variant.result, StoredFiles(plain))
         if self.stored is not None:
             self.stored(variant.result, result)
         self.stats.count("cache_writes")
@@ -228,11 +235,12 @@ class Keeper:
             if variants is not None:
                 self._manifests.keep(recipe, variants)
 
-    def _is_stored(self, digest: bytes) -> bool:
+    def _stored(self, digest: bytes) -> str | None:
+        """Where this file is."""
         try:
-            return self.store.file_path(file_key(digest)) is not None
+            return self.store.file_path(file_key(digest))
         except StoreError:
-            return False  # a damaged row: it is replaced
+            return None  # a damaged row: it is replaced
 
     async def forget(self, recipe: bytes, key: bytes) -> None:
         """A result that cannot be replayed: drop it, its files and what leads to it, so that the next store repairs it."""

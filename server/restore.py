@@ -104,6 +104,7 @@ class Restorer:
             target,
             mode,
             lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd),
+            output.size,
             in_place=target in plan.in_place or (target not in plan.must_write and target.endswith(plan.overwrites)),
         )
         # Where a later change is sure to show, dependents need not hash again what was written here.

@@ -63,8 +63,11 @@ _RESTLESS = 2000
 _MOST_BEGINNINGS = 100
 _MOST_LINKS = 20
 
-# What is wished for is watched so much later: a hit is not held up by the one before it.
+# What is wished for is watched so much later, and a few paths at a time: a hit is not held up by the one before it, for which this
+# thread would hold the interpreter's lock.
 _BATCH_S = 0.02
+_BATCH = 10
+_REST_S = 0.004
 
 
 @dataclass(eq=False, slots=True)
@@ -259,12 +262,13 @@ class Watcher:
             self._wishes.wait()
             time.sleep(_BATCH_S)
             self._wishes.clear()
-            self.watch_all()
+            self.watch_all(_REST_S)
 
-    def watch_all(self) -> None:
+    def watch_all(self, rest_s: float = 0.0) -> None:
         """Watch what was wished for."""
-        while self._wished:
-            paths = [self._wished.popitem()[0] for _ in range(min(100, len(self._wished)))]
+        while self._wished and not self._closed:
+            time.sleep(rest_s)
+            paths = [self._wished.popitem()[0] for _ in range(min(_BATCH, len(self._wished)))]
             for path in paths:
                 with self._lock:
                     try:

@@ -35,7 +35,7 @@ def test_a_program_that_is_written_while_others_start_can_be_executed_at_once(tm
     try:
         for i in range(150):
             path = tmp_path / f"program{i % 2}"
-            publish(str(path), 0o755, lambda fd: write_all(fd, program))
+            publish(str(path), 0o755, lambda fd: write_all(fd, program), len(program))
             subprocess.run([path], check=True)
     finally:
         ended.set()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sccache_py.keys import digest
+from sccache_py.server import files
 from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, hash_path, publish, write_all
 from sccache_py.server.sight import Sight
 from sccache_py.server.stamps import stamp_of
@@ -204,6 +205,9 @@ def test_a_listing_leaves_out_this_units_own_outputs(tmp_path):
 # -- making files -----------------------------------------------------------------------------------------------------
 
 
+_LARGE = 1 << 20
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     """No reader ever sees half of it, and what fails leaves nothing behind."""
     target = tmp_path / "out"
@@ -218,26 +222,64 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        publish(str(target), 0o640, fail)
+        publish(str(target), 0o640, fail, _LARGE)
     assert target.read_bytes() == b"old"
-    publish(str(target), 0o640, fill)
+    publish(str(target), 0o640, fill, _LARGE)
     assert target.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_hard_link_to_the_old_file_keeps_the_old_content(tmp_path):
+@pytest.mark.parametrize("there", [True, False])
+def test_of_a_small_file_that_cannot_be_written_nothing_is_left(tmp_path, there):
+    target = tmp_path / "out"
+    if there:
+        target.write_bytes(b"old")
+
+    def fail(fd: int) -> None:
+        os.write(fd, b"ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        publish(str(target), 0o644, fail, 3)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_that_write_one_small_file_both_can(tmp_path):
+    target = tmp_path / "out"
+
+    def other_first(fd: int) -> None:
+        if not target.stat().st_size:  # it is the one that has the name
+            publish(str(target), 0o644, lambda other: write_all(other, b"new"), 3)
+        write_all(fd, b"new")
+
+    publish(str(target), 0o644, other_first, 3)
+    assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_small_file_that_came_after_it_was_looked_for_is_replaced(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    target.write_bytes(b"of somebody else")
+    monkeypatch.setattr(files, "find_target", lambda path: (path, None))
+    publish(str(target), 0o644, lambda fd: write_all(fd, b"new"), 3)
+    assert target.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("size", [3, _LARGE])
+def test_a_hard_link_to_the_old_file_keeps_the_old_content(tmp_path, size):
     """cargo links target/debug/libx.rlib to deps/libx.rlib."""
     target, uplifted = tmp_path / "out", tmp_path / "uplifted"
     target.write_bytes(b"old")
     os.link(target, uplifted)
-    publish(str(target), 0o644, lambda fd: write_all(fd, b"new"))
+    publish(str(target), 0o644, lambda fd: write_all(fd, b"new"), size)
     assert target.read_bytes() == b"new"
     assert uplifted.read_bytes() == b"old"
 
 
 def test_what_is_no_file_is_written_through():
     """`-o /dev/null` must not make a file of /dev/null."""
-    publish("/dev/null", 0o644, lambda fd: write_all(fd, b"gone"))
+    publish("/dev/null", 0o644, lambda fd: write_all(fd, b"gone"), 4)
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
