@@ -94,6 +94,7 @@ class _Reader:
         self.written: dict[str, None] = {}
         self.removed: dict[str, None] = {}
         self.made: set[str] = set()
+        self.shining: dict[str, None] = {}
         self.made_directories: list[str] = []
         self.images: dict[str, None] = {}
         self.tried: dict[int, str] = {}  # by pid: the exec that has neither failed nor shown its image
@@ -201,6 +202,10 @@ class _Reader:
             if path not in self.absent:
                 self._input(path)
             self._wrote(path)
+        elif kind == "b":
+            if path not in self.made and path not in self.absent:
+                self.shining[path] = None
+            self._wrote(path)
         elif kind == "M":
             target = self._name(text2)
             self._input(path)
@@ -226,6 +231,8 @@ class _Reader:
         # A hard link leaves the source, a rename does not; who looks at `written` sees what is still there.
         self._wrote(target)
         self.made.add(source)
+        if source in self.shining:
+            self.shining[target] = None
         prefix = source + "/"
         for path in [p for p in self.written if p.startswith(prefix)]:
             self._wrote(target + "/" + path[len(prefix) :])
@@ -252,6 +259,7 @@ class _Reader:
             sized=outside(self.sized),
             linked=self.linked,
             path_asked_by=self.path_asked_by,
+            shining=list(self.shining),
             written=list(self.written),
             removed=list(self.removed),
             made=self.made,

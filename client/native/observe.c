@@ -90,6 +90,8 @@ opened(int dir, const char *path, int flags, int result)
 		kind = 'W';
 	else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT)
 		kind = 'B';             /* what was there before shows through */
+	if (kind == 'B' && result >= 0 && (flags & (O_ACCMODE | O_APPEND)) == O_WRONLY && raw(SYS_lseek, result, 0, SEEK_END, 0) == 0)
+		kind = 'b';             /* nothing was there, or nothing that anybody sees */
 	return noted(kind, dir, path, result);
 }
 

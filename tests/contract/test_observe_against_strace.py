@@ -50,7 +50,7 @@ def kinds_for(call: Call) -> str:
     if "O_PATH" in call.line:
         return "S"
     if call.name == "creat" or re.search(r"O_WRONLY|O_RDWR|O_TRUNC|O_CREAT", call.line):
-        return "B" if not re.search(r"O_TRUNC|O_EXCL", call.line) else "W"
+        return "Bb" if not re.search(r"O_TRUNC|O_EXCL", call.line) else "W"
     return "RD"
 
 

@@ -72,6 +72,12 @@ def test_opening_without_truncation_reads_what_was_there():
     assert Tape().note("S", "/t/x", error=GONE).note("B", "/t/x").seen().read == []
 
 
+def test_what_is_written_without_truncation_may_show_what_was_there():
+    """If it is left.  gcc's link-time optimiser opens its temporary files so, and renames one of touch's over them."""
+    seen = Tape().note("b", "/t/x").note("R", "/t/x").note("M", "/t/x", "/t/y").note("W", "/t/z").note("b", "/t/z").seen()
+    assert (seen.read, seen.shining) == ([], ["/t/x", "/t/y"])
+
+
 def test_a_chain_of_renames_ends_at_the_output():
     """rustc: rmetaX/full.rmeta → libx.rmeta; ar: tmp.a → libx.rlib."""
     tape = Tape().note("K", "/o/tmp").note("W", "/o/tmp/a").note("M", "/o/tmp/a", "/o/tmp/b").note("M", "/o/tmp/b", "/o/libx.rlib")
