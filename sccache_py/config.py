@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 DEFAULT_SIZE_BYTES = 10 * 1024**3
-DEFAULT_ZSTD_LEVEL = 1
+DEFAULT_ZSTD_LEVEL = 3
 MAX_ZSTD_LEVEL = 22
 
 DEFAULT_IDLE_S = 600

@@ -93,7 +93,7 @@ def test_a_second_chance_is_asked_for():
     assert wishes({"SCCACHE_SECOND_CHANCE": "0"}) == Wishes()
 
 
-@pytest.mark.parametrize(("text", "level"), [(None, 1), ("0", 0), ("3", 3), ("22", 22), ("99", 22)])
+@pytest.mark.parametrize(("text", "level"), [(None, 3), ("0", 0), ("1", 1), ("22", 22), ("99", 22)])
 def test_the_level_of_compression_stays_within_what_zstd_has(text, level):
     env = {} if text is None else {"SCCACHE_CACHE_ZSTD_LEVEL": text}
     assert settings({"HOME": "/h", **env}, None).zstd_level == level
