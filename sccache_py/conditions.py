@@ -188,7 +188,8 @@ def judge(
 
     # lld opens what lies where its output goes, and removes it, so that the kernel frees it while it links.
     replaced = set(plan.must_write).intersection(seen.removed)
-    read = [p for p in seen.read if decides(p) and p not in replaced]
+    shining = [p for p in seen.shining if p in left]
+    read = [p for p in (*seen.read, *shining) if decides(p) and p not in replaced]
     if any(is_special(p) for p in read):
         return Reason.SPECIAL_FILE
 
@@ -211,6 +212,7 @@ def judge(
     def condition(paths: list[str]) -> list[str]:
         return [p for p in paths if decides(p) and not p.startswith(own) and p not in plan.must_write and not is_special(p)]
 
+    list_free = {*plan.list_free, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
     # A macro may ask where a directory really is; C's compilers only see that it is there.
     implied = set() if plan.language == "Rust" else _ancestors(read)
     # That the output directory was there decides nothing: a hit that cannot write into it is none.
@@ -221,7 +223,7 @@ def judge(
         dated=_dated(seen, present) if plan.language == "Rust" else [],
         sized=condition(seen.sized) if plan.language == "Rust" else [],
         absent=condition(seen.absent),
-        listed=[p for p in condition(seen.listed) if p not in plan.list_free],
+        listed=[p for p in condition(seen.listed) if p not in list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
         pins=pins,

@@ -138,6 +138,7 @@ class Plan:
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
     in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
     overwrites: tuple[str, ...] = ()  # the same, of outputs that are not in must_write, by how their names end
+    lists_own: bool = False  # directories in which it makes files are listed for these alone (by the make of gcc's -flto)
     wants_jobserver: bool = False
     checks: bool = False  # makes no code: metadata alone, or nothing at all
     dep_info: str | None = None  # where the compiler writes its own list (absolute), if it does
@@ -190,6 +191,7 @@ class Observation:
     dated: dict[str, set[str]] = field(default_factory=dict)  # by image or "plugin": of which it may know when they changed
     sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
+    shining: list[str] = field(default_factory=list)  # written without truncation: what was there may show through what is left
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed
     made: set[str] = field(default_factory=set)  # every path that the tree created, wrote, renamed or removed

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sccache_py.compilers import c_listing, c_options
+from sccache_py.compilers import c_link, c_listing, c_options
 from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Does, Option, Takes
 from sccache_py.compilers.driver import Look, Told
@@ -90,6 +90,10 @@ class C:
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
         parsed = _Parsed(shows_names=self._opaque)
         refusal = self._read(argv, parsed) or self._refusal(parsed)
+        if refusal is Reason.NOT_COMPILING and parsed.inputs and c_link.makes_code(parsed.arguments, parsed.inputs):
+            objects = [name for name, _ in parsed.inputs]
+            output = parsed.output or "a.out"
+            return c_link.plan(self.dialect, self._called, parsed.arguments, objects, output, cwd, pwd, parsed.native_cpu)
         return refusal if refusal is not None else self._plan(parsed, cwd, pwd)
 
     def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:

@@ -315,7 +315,7 @@ def test_an_assembler_source_is_known_by_all_it_takes_in(c):
 
 
 def test_objects_of_link_time_optimisation_make_the_same_program(c):
-    """Cached objects are linked by a link that is not cached, and out of an archive."""
+    """Cached objects are linked, and out of an archive."""
     c.write("a.c", "int half(int);\nint main(int n, char **v) { return half(n); }\n")
     c.write("b.c", "int half(int x) { return x / 2; }\n")
     ar = "gcc-ar" if c.is_gcc else shutil.which("llvm-ar") or shutil.which("llvm-ar-14")
@@ -335,11 +335,11 @@ def test_objects_of_link_time_optimisation_make_the_same_program(c):
         return (c.o / "prog").read_bytes()
 
     plain = build()
-    for hits in (0, 2):
+    for hits in (0, 3 if c.observed else 2):
         assert build(str(c.world.client)) == plain
         counts = c.world.counts()
         assert counts["cache_hits"] == hits
-    assert counts["requests_not_compile"] + counts["requests_unsupported_compiler"] == 4  # two links, two archives
+    assert counts["requests_unsupported_compiler"] == 2  # archives
 
 
 def test_variables_of_ccache_change_nothing(c):

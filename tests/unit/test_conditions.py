@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sccache_py.compilers.c_dialects import GCC
+from sccache_py.compilers.gcc import C
 from sccache_py.compilers.rustc import Rustc
 from sccache_py.conditions import IGNORED_PATHS, IGNORED_VARIABLES, WHICH_VARIABLES, Draft, asked_by_all, judge, value_of
 from sccache_py.model import Observation, Plan, Reason
@@ -51,6 +53,22 @@ def test_a_map_of_the_toolchains_directory_is_of_that_directory_alone():
         found = judge(mapped, seen, covered, [], OUTPUTS, ())
         assert isinstance(found, Draft)
         assert found.pins == pins
+
+
+def test_what_may_show_through_an_output_is_a_condition():
+    """Written without truncation: what was there before is left where it was longer.  Of what is gone nothing shows."""
+    seen = Observation(written=[*OUTPUTS, "/t/deps/log"], shining=["/t/deps/log", "/tmp/gone"])
+    assert draft(seen).read == ["/t/deps/log"]
+
+
+def test_a_directory_of_temporary_files_is_listed_for_these_alone():
+    """By the make that runs the parts of a link with -flto; any other directory may decide."""
+    linking = C(GCC, plus=False).parse(["-flto=auto", "a.o", "-o", "prog"], "/p", "/p")
+    assert isinstance(linking, Plan)
+    seen = Observation(written=["/p/prog"], made={"/p/prog", "/tmp/cc1.ltrans0.o"}, listed=["/tmp", "/usr/lib"])
+    found = judge(linking, seen, (), [], ["/p/prog"], ())
+    assert isinstance(found, Draft)
+    assert found.listed == ["/usr/lib"]
 
 
 def test_the_kernels_own_files_are_no_conditions():

@@ -118,6 +118,8 @@ def test_equal_spellings_of_an_option_are_alike():
         (("x.c", "-o", "prog", "--print-search-dirs"), Reason.NOT_COMPILING),  # meson asks so
         (("x.c", "-o", "prog"), Reason.NOT_COMPILING),
         (("x.o", "-o", "prog"), Reason.NOT_COMPILING),
+        (("-flto", "-fno-lto", "x.o", "-o", "prog"), Reason.NOT_COMPILING),
+        (("-flto=auto", "x.o", "y.c", "-o", "prog"), Reason.NOT_COMPILING),
         (("-c",), Reason.MISSING_INPUT),
         (("-c", "-o"), Reason.BAD_ARGUMENTS),
         (("-c", "x.c", "y.c"), Reason.MANY_INPUTS),
