@@ -35,6 +35,8 @@ from sccache_py.server.observer import Observer
 from sccache_py.server.packing import Packer
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
+from sccache_py.server.quiet import Quiet
+from sccache_py.server.rehearsal import Rehearsal
 from sccache_py.server.restore import Restorer
 from sccache_py.server.runner import Runner
 from sccache_py.server.second_chance import SecondChance
@@ -174,7 +176,9 @@ class Server:
         leases = Leases(parts.pool, parts.jobs, runtime, self._stoppers)
         service = Service(parts.pipeline.answer_now, parts.pipeline.answer, self.control, self.leave, leases.serve)
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
-        self._packer = Packer(parts.keeper, [*_program("pack_process"), "--pack", str(settings.zstd_level)], self._is_busy)
+        quiet = Quiet(self._is_busy)
+        parts.pipeline.misses.stored = Rehearsal(parts.memo, quiet).note
+        self._packer = Packer(parts.keeper, [*_program("pack_process"), "--pack", str(settings.zstd_level)], quiet)
         self._packs = settings.zstd_level > 0 and not settings.read_only
         if self._packs:
             parts.keeper.stored = self._packer.note

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from sccache_py import config, makeflags
 from sccache_py.compilers.driver import Told
 from sccache_py.conditions import Draft
-from sccache_py.model import Plan, Reason, Stored
+from sccache_py.model import Plan, Reason, Stored, Variant
 from sccache_py.observation import plain
 from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
@@ -97,7 +97,7 @@ class _Nobody:
 
 @dataclass(slots=True)
 class Misses:
-    """in_background: for work that outlives the request."""
+    """in_background: for work that outlives the request; stored: is told what was."""
 
     settings: config.Settings
     keeper: Keeper
@@ -109,6 +109,7 @@ class Misses:
     stats: Stats
     second: SecondChance
     in_background: Callable[[Awaitable[None]], None]
+    stored: Callable[[Plan, Variant], None] = lambda plan, variant: None
     peaks: Peaks = field(default_factory=Peaks)
     _texts: TextMemo = field(default_factory=TextMemo)
     _writers: Writers = field(default_factory=Writers)
@@ -295,6 +296,8 @@ class Misses:
                 second = await self.second.second(job, entry.variant, entry.result) if job.wishes.second_chance else None
                 stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files, second)
                 trace.mark("store")
+                if stored:
+                    self.stored(job.plan, entry.variant)
                 self.stats.add_duration("cache_write_duration", max(0.0, time.perf_counter() - began - ran.took_ns / 1e9))
         finally:
             examined.close()

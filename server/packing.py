@@ -15,28 +15,27 @@ import logging
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from sccache_py.model import Result
 from sccache_py.server.keeper import Keeper, digests_of, stored_outputs
+from sccache_py.server.quiet import Quiet
 
 log = logging.getLogger(__name__)
 
 # Nobody has asked for anything for so long: the build is over.  While it goes on even an idle process takes its toll, by what it
 # puts into caches: 55 s for 170 crates on two processors instead of 51.5, where the compiler alone takes 50.
 _QUIET_S = 1.0
-_LOOK_EVERY_S = 0.25
 
 
 class Packer:
-    """Lives on the event loop.  command: what starts the process; busy: whether somebody builds at this moment."""
+    """Lives on the event loop.  command: what starts the process."""
 
-    def __init__(self, keeper: Keeper, command: Sequence[str], busy: Callable[[], bool]) -> None:
-        self._busy = busy
+    def __init__(self, keeper: Keeper, command: Sequence[str], quiet: Quiet) -> None:
+        self._quiet = quiet
         self._keeper = keeper
         self._command = command
-        self._busy_at = 0.0
         self._waiting: dict[bytes, Result] = {}
         self._needed: Counter[bytes] = Counter()  # plain files: how many of those that wait need each
         self._work: asyncio.Task[None] | None = None
@@ -45,7 +44,7 @@ class Packer:
 
     def note(self, key: bytes, result: Result) -> None:
         """It has been stored."""
-        self._busy_at = asyncio.get_running_loop().time()
+        self._quiet.stir()
         digests = digests_of(result)
         if digests and key not in self._waiting:
             self._waiting[key] = result
@@ -70,7 +69,7 @@ class Packer:
     async def _pack_waiting(self, quiet_s: float) -> None:
         try:
             while self._waiting:
-                await self._quiet(quiet_s)
+                await self._quiet.lasts(quiet_s)
                 await self._pack(next(iter(self._waiting)))
         except (OSError, ValueError) as e:
             log.warning("stored files are not packed: %s", e)
@@ -79,14 +78,6 @@ class Packer:
         finally:
             self._work = None
             self._dismiss()
-
-    async def _quiet(self, seconds: float) -> None:
-        """Nobody has built anything for so long; at once if that is so already."""
-        now = asyncio.get_running_loop().time
-        while (self._busy() or now() - self._busy_at < seconds) and seconds:
-            if self._busy():
-                self._busy_at = now()
-            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _pack(self, key: bytes) -> None:
         result = self._waiting[key]
