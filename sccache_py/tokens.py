@@ -302,6 +302,11 @@ class Tokens:
         if not self._queues and not self._joined:
             self.next_tick = None
             return actions  # nobody waits and nobody could use more: the way of most compiles
+        if self._guest is not None and self.in_use < self.size:
+            # The first token that is free: what it competes with for a processor is then as much as if it had had one.
+            self._guest.base = True
+            self._guest = None
+            self.in_use += 1
         self._look_for_unread(now)
         for holder in [h for h in self._borrowing.values() if h.lender is not None and h.lender.spare > 0]:
             if holder.lender is not None and holder.lender.spare > 0 and self._fits(now, holder):

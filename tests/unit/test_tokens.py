@@ -326,9 +326,9 @@ def test_a_check_of_a_build_with_nothing_running_is_on_the_house_one_at_a_time()
     assert policy.wants(0.0, 6, "another", checks=True) == [], "there is one already"
     assert policy.gone(0.1, 4) == [], "nobody else may run for that"
     assert policy.wants(0.1, 7, "third", checks=True) == [Admit(7)]
-    assert policy.gone(0.2, 1) == [Admit(6)]
+    assert policy.gone(0.2, 1) == [], "the check takes the first token that is free"
     assert policy.in_use == 2
-    policy.gone(0.3, 7)
+    assert policy.gone(0.3, 7) == [Admit(6)]
     assert policy.in_use == 2
 
 
