@@ -20,7 +20,7 @@ from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
 from sccache_py.server import heap, trace
 from sccache_py.server.connection import Service
-from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, drop_surroundings, take_uncounted
+from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, die_with_parent, drop_surroundings, take_uncounted
 from sccache_py.server.deposit import Depositor
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights
@@ -404,6 +404,7 @@ def main() -> int:
 
 
 def _work(settings_json: str, native: str | None, control_fd: int, listening_fd: int) -> int:
+    die_with_parent()
     drop_surroundings()
     settings = settings_from_json(settings_json)
     _start_log(settings)

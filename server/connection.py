@@ -157,6 +157,8 @@ class Connection:
                 self._client_gone()
         elif kind is Kind.STDIN and self.task is not None:
             self._take_stdin(payload)
+        elif kind is Kind.ALIVE_WANTED and self.task is not None:
+            self._send(encode_frame(Kind.ALIVE))
         elif kind is Kind.REQUEST and self.task is None:
             self._stop_patience()
             self._request(payload)

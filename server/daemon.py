@@ -8,9 +8,11 @@ directory, umask, affinity.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import resource
+import signal
 import socket
 
 from sccache_py.wire import SUN_PATH_BYTES, runtime_directory, state_stem
@@ -29,6 +31,8 @@ _RAISED = (
 )
 
 _BACKLOG = 1024
+
+_PR_SET_PDEATHSIG = 1
 
 
 class AlreadyRunning(Exception):
@@ -62,6 +66,11 @@ def detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+
+
+def die_with_parent() -> None:
+    """A hit worker that stands still would outlive its killed owner, and clients would go on to wait for it.  prctl(2)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Claim:
