@@ -32,6 +32,11 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeWay:
+    """This server leaves, and the client starts one that is as its own limits are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """A hit: the outputs are written, this is what the compiler said."""
 
@@ -48,4 +53,4 @@ class Finished:
     status: int
 
 
-Answer = Pass | Replay | Finished
+Answer = Pass | MakeWay | Replay | Finished

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from sccache_py import __version__, config
@@ -59,6 +60,9 @@ _BUSY_S = 0.5
 
 # Who stops the server waits this long for stored files to be compressed.
 _PACKING_PATIENCE_S = 60.0
+
+# Two callers each of whom may do what the other may not get a new server this often at most.
+_STAYS_S = 10.0
 
 # A thread that computes gives way to the event loop within this time.
 _SWITCH_S = 0.0005
@@ -163,9 +167,12 @@ class Server:
         self.settings = settings
         self.claim = claim
         self._ready_fd = ready_fd
+        self._by_client = ready_fd is not None
         self._native = native
         self.parts = parts = Parts(settings, native, os.path.dirname(claim.path) or "/tmp")
         self.keeper = parts.keeper
+        self._born = time.monotonic()
+        parts.pipeline.makes_way = self._makes_way
         self.pool = parts.pool
         # Tasks that may go on when all is stored: who asked us to stop, and builds that have job tokens of us.
         self._stoppers: set[asyncio.Task[None] | None] = set()
@@ -233,6 +240,10 @@ class Server:
             self.claim.release()
             self.listener.stop_accepting()
             self._leaver = asyncio.ensure_future(self._drain())
+
+    def _makes_way(self) -> bool:
+        """Who was started by the first client that came, under whatever limits that had, leaves for one that may do more."""
+        return self._by_client and time.monotonic() - self._born > _STAYS_S
 
     def _is_busy(self) -> bool:
         return self.pool.in_use + self.pool.waiting > 0 or self.listener.rests_since_s() < _BUSY_S

@@ -25,7 +25,7 @@ from sccache_py.errors import FormatError
 from sccache_py.model import Request
 from sccache_py.request import OtherVersion, decode_request
 from sccache_py.server import trace
-from sccache_py.server.answers import Answer, Finished, Pass, Replay
+from sccache_py.server.answers import Answer, Finished, MakeWay, Pass, Replay
 from sccache_py.server.builds import Build, build_of
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import send_signal
@@ -230,6 +230,9 @@ class Connection:
     def _answer(self, answer: Answer) -> None:
         if isinstance(answer, Pass):
             self._finish(Kind.PASS, answer.reason.value.encode())
+        elif isinstance(answer, MakeWay):
+            self._finish(Kind.LEAVING, b"limits")
+            self._service.leave()
         elif isinstance(answer, Replay):
             frames = [encode_frame(k, d) for k, d in ((Kind.STDOUT, answer.stdout), (Kind.STDERR, answer.stderr)) if d]
             self._finish(Kind.EXIT, bytes((0, answer.status)), b"".join(frames))

@@ -433,6 +433,18 @@ def test_the_first_callers_limits_stay_out_of_the_server(world: World) -> None:
     assert world.same_as_plain(*world.crate()).returncode == 0
 
 
+def test_the_first_callers_standing_with_the_kernel_is_not_the_servers(world: World) -> None:
+    """`chrt -i 0 linux32 make` once, and for hours every compile would run when nothing else does, on a machine of another name."""
+    odd = ["chrt", "-i", "0", "linux32", "choom", "-n", "500", "--", str(world.client), "--start-server"]
+    started = world.run_plain(*odd)
+    if started.returncode != 0:
+        pytest.skip(f"cannot be done here: {started.stderr!r}")
+    pid = world.server_pid()
+    assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 0
+    assert int(Path(f"/proc/{pid}/personality").read_text(), 16) == 0
+
+
 def test_the_server_holds_nothing_of_who_started_it(world: World) -> None:
     """An inherited pipe keeps `$(make)` waiting until the server leaves; an inherited cwd keeps a disk from being unmounted."""
     r, w = os.pipe()
