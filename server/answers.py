@@ -20,6 +20,10 @@ class Client(Audience, Protocol):
     @property
     def pid(self) -> int: ...
 
+    def in_our_groups(self) -> bool:
+        """Whether it may read, and whom its files belong to, is as with us."""
+        ...
+
     @property
     def build(self) -> Build:
         """Whose turn it is in the token pool."""

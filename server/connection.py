@@ -9,6 +9,7 @@ This module does not know what a compile is.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import functools
@@ -52,6 +53,10 @@ def _namespaces(process: int | str) -> tuple[int, int] | None:
 
 _OURS = _namespaces("self")
 
+_GROUP, _GROUPS = os.getegid(), {*os.getgroups(), os.getegid()}
+_SO_PEERGROUPS = 59  # <asm/socket.h>, Linux 4.13
+_MOST_GROUPS = 256  # as many as getsockopt has room for
+
 
 def _lives_with_us(pid: int) -> bool:
     """Whether paths and process numbers mean the same to that process (0: it is in a sandbox around ours).
@@ -82,14 +87,16 @@ class Service:
 class Connection:
     """One client; the pipeline's Audience."""
 
-    def __init__(self, service: Service, root: tuple[int, int], sock: socket.socket, pid: int, gone: Callable[[Connection], None]) -> None:
-        """root: (device, inode) of `/` as this server sees it.  gone: called once, when nothing of this connection is under way
-        any more."""
+    def __init__(
+        self, service: Service, root: tuple[int, int], sock: socket.socket, peer: tuple[int, int], gone: Callable[[Connection], None]
+    ) -> None:
+        """root: (device, inode) of `/` as this server sees it.  peer: pid and gid.  gone: called once, when nothing
+        of this connection is under way any more."""
         self._service = service
         self._root = root
         self._gone = gone
         self._socket = sock
-        self.pid = pid
+        self.pid, self._gid = peer
         self._decoder = Decoder()
         self._out = bytearray()
         self._closing = False
@@ -187,7 +194,12 @@ class Connection:
             self._finish(Kind.PASS, b"client sees other files")
             return
         trace.mark("place")
-        answer = self._service.answer_now(request)
+        # Of another group, so would the files of a hit be: only the owner can say what becomes of it.
+        foreign = self._gid != _GROUP
+        if foreign and self._service.hand_over is not None:
+            self._hand_over(Kind.REQUEST, payload)
+            return
+        answer = self._service.answer_now(request) if not foreign else None
         if answer is None or isinstance(answer, Job):
             self.task = self._loop.create_task(self._long_way(self._service.answer(request, self, answer), Kind.REQUEST, payload))
         else:
@@ -308,6 +320,13 @@ class Connection:
         self.close()
 
     # -- Audience ------------------------------------------------------------------------------------------------
+
+    def in_our_groups(self) -> bool:
+        try:
+            groups = array.array("I", self._socket.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MOST_GROUPS))
+        except OSError:
+            return self._gid == _GROUP
+        return self._gid == _GROUP and {*groups, self._gid} == _GROUPS
 
     def started(self, process_group: int) -> None:
         self._group = process_group

@@ -132,12 +132,12 @@ class Listener:
     def adopt(self, sock: socket.socket, received: bytes) -> None:
         """Serve a connection; `received` is what someone else has already read of it."""
         sock.setblocking(False)
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.getuid():
             log.warning("a connection from uid %d was refused", uid)
             sock.close()
             return
-        connection = Connection(self._service, self.root, sock, pid, self._connection_gone)
+        connection = Connection(self._service, self.root, sock, (pid, gid), self._connection_gone)
         self.connections.add(connection)
         try:
             connection.begin(received)

@@ -93,6 +93,8 @@ class Pipeline:
 
     async def answer(self, request: Request, client: Client, begun: Job | None) -> Answer:
         """begun: what answer_now gave."""
+        if not client.in_our_groups():
+            return self._leave_to(request)
         job = begun or await self.planner.make_job(request, client)
         trace.mark("key")
         if not isinstance(job, Job):
@@ -215,10 +217,13 @@ class Pipeline:
 
     async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Stored | None = None) -> Answer:
         if not permits.allows(job.request):
-            return MakeWay() if self.makes_way() else self._pass(Reason.OTHER_LIMITS, job.request)
+            return self._leave_to(job.request)
         log.info("compiling: %s", " ".join(job.request.argv))
         answer = await self.misses.compile(job, client, flight, verify)
         return self._pass(answer, job.request) if isinstance(answer, Reason) else answer
+
+    def _leave_to(self, request: Request) -> Answer:
+        return MakeWay() if self.makes_way() else self._pass(Reason.OTHER_LIMITS, request)
 
     def _pass(self, reason: Reason | Refusal, request: Request) -> Pass:
         log.info("not cached (%s): %s", reason.value, " ".join(request.argv))
