@@ -349,6 +349,17 @@ def test_closed_descriptors_are_borne(world: World, closed: tuple[int, ...]) -> 
             world.settle()
 
 
+@pytest.mark.parametrize("fd", [1, 2])
+def test_a_warning_that_cannot_be_said_ends_as_without_the_cache(world: World, fd: int) -> None:
+    """gcc exits with 1 where its stderr is closed; a hit that another caller's compile left would say 0."""
+    world.env["PATH"] = "/usr/bin:/bin"
+    (world.cwd / "loud.c").write_text("#warning hear, hear\n")
+    line = ["gcc", "-c", "loud.c", "-o", "out/loud.o"]
+    assert world.same_as_plain(*line).returncode == 0
+    said = world.same_as_plain(*line, preexec_fn=lambda: os.close(fd))
+    assert said.returncode == (1 if fd == 2 else 0)
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_on_a_terminal_it_looks_as_without_the_cache(world: World, columns: int) -> None:
     """Colours and line widths: the compiler's stderr is our pipe, and it must not show."""
