@@ -74,6 +74,7 @@ class Reason(enum.Enum):
     TOO_TALKATIVE = "too much on stdout or stderr"
     JOBSERVER_WARNING = "jobserver warning on stderr"
     PASSING_TROUBLE = "failed for want of room, memory or a directory"
+    NOT_ENGLISH = "failed in another language, in which passing trouble is not known"
     LEFT_RUNNING = "left a process running"
 
 
