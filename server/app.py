@@ -51,7 +51,8 @@ from sccache_py.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
-# How often the server looks whether its name is still its own, and whether a build is over: then nobody has asked for anything for so long.
+# How often the server looks whether its name is still its own, whether a build stands still, and whether one is over: then nobody has
+# asked for anything for so long.
 _WATCH_S = 10.0
 _REST_S = 5.0
 
@@ -225,6 +226,7 @@ class Server:
             if self.listener.rests_since_s() > _REST_S and self.listener.ended_at > given_back_at:
                 given_back_at = self.listener.ended_at
                 heap.give_back()
+            self.pool.stand_still(self.parts.jobs.standing_still(self.pool))
             if not swept and not self.listener.connections:
                 swept = True
                 await self.keeper.sweep()
