@@ -22,6 +22,7 @@ from sccache_py import config
 from sccache_py.client import fallback, render
 from sccache_py.client.become import Ourselves, executed_program, original_environment
 from sccache_py.client.place import NOBODY, Place, dial, find_place, start_and_dial
+from sccache_py.client.silence import ask_for_a_word, end_server, process_of
 from sccache_py.errors import FormatError
 from sccache_py.stats import as_json, from_answer
 from sccache_py.wire import PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
@@ -30,6 +31,7 @@ Answer = dict[str, Any]
 
 # A server that is there answers in milliseconds, also under load; `stop` takes as long as what still runs.
 ANSWER_S = 10.0
+SILENCE_S = 2.0  # without a word; then it is asked for one, and has as long again
 GONE_S = 5.0
 
 EPILOG = """\
@@ -143,19 +145,23 @@ class Control:
     ) -> Answer | None:
         """The answer to a CONTROL, or None: it is of another version, and leaves.  Closes the connection.
 
-        Raises ControlError if no answer comes.
+        Raises ControlError if no answer comes; a server that does not even show that it lives when it shall stop is killed.
         """
         from sccache_py.codec import pack, unpack  # not needed for --help and --version
 
         frame = encode_frame(Kind.CONTROL, pack([PROTOCOL, sccache_py.__version__, name, arguments or {}]))
         with connection:
-            connection.settimeout(timeout_s)
+            connection.settimeout(SILENCE_S)
             try:
                 connection.sendall(frame)
-                kind, payload = _next_frame(connection)
+                kind, payload = _next_frame(connection, timeout_s)
                 if kind is Kind.LEAVING:
                     return None
                 answer = unpack(payload) if kind is Kind.ANSWER else None
+            except TimeoutError as e:
+                killed = name == "stop" and end_server(self.place, connection)
+                became = "; it was killed" if killed else ""
+                raise ControlError(f"the server (process {process_of(connection)}) does not answer{became}") from e
             except (OSError, ProtocolError, FormatError) as e:
                 raise ControlError(f"the server does not answer: {e}") from e
         if not isinstance(answer, dict):
@@ -190,13 +196,25 @@ class Control:
             time.sleep(0.01)
 
 
-def _next_frame(connection: socket.socket) -> tuple[Kind, bytes]:
-    decoder = Decoder()
-    while (frame := decoder.next_frame()) is None:
-        data = connection.recv(1 << 16)
+def _next_frame(connection: socket.socket, timeout_s: float | None) -> tuple[Kind, bytes]:
+    """Raises TimeoutError: not within timeout_s, or it does not even say that it lives."""
+    decoder, asked = Decoder(), False
+    give_up = time.monotonic() + timeout_s if timeout_s is not None else None
+    while (frame := decoder.next_frame()) is None or frame[0] is Kind.ALIVE:
+        if frame is not None:
+            continue
+        try:
+            data = connection.recv(1 << 16)
+        except TimeoutError:
+            if asked or (give_up is not None and time.monotonic() > give_up):
+                raise
+            ask_for_a_word(connection)
+            asked = True
+            continue
         if not data:
             raise ProtocolError("it closed the connection")
         decoder.feed(data)
+        asked = False
     return frame
 
 
@@ -271,10 +289,10 @@ def wrap_build(words: Sequence[str], environ: Mapping[bytes, bytes], ourselves: 
         return 2
     from sccache_py.client import jobserver_wrapper  # not needed for anything else
 
-    def connect() -> socket.socket | None:
+    def connect() -> tuple[Place, socket.socket] | None:
         try:
             control = Control(environ, ourselves)
-            return control.connect() or control.start()
+            return control.place, control.connect() or control.start()
         except ControlError:
             return None
 

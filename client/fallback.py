@@ -128,7 +128,7 @@ def converse(place: Place, request: bytes, connections: Connections, kept: KeptI
     """Returns if the compiler is for us to run."""
     patience = 0.0
     while (server := connections.find()) is not None:
-        if Relay(server, kept, signals).run(request):
+        if Relay(place, server, kept, signals).run(request):
             return
         if connections.started:
             # The server that is installed beside us is of another version than we are: starting it again for

@@ -19,11 +19,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from sccache_py import __version__, makeflags
 from sccache_py.client.become import become, cannot_become, die_by
+from sccache_py.client.place import Place
+from sccache_py.client.silence import Silence
 from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError
 from sccache_py.wire import PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
@@ -101,7 +103,7 @@ def without_jobs(command: Sequence[str]) -> list[str]:
     return kept
 
 
-def ask(connection: socket.socket, style: str, command: Sequence[str]) -> Lease | None:
+def ask(place: Place, connection: socket.socket, style: str, command: Sequence[str]) -> Lease | None:
     """Wait for the lease, as long as it takes for a token to be free.  None: a server of another version; it leaves.
 
     Raises OSError, ProtocolError, FormatError.
@@ -110,7 +112,16 @@ def ask(connection: socket.socket, style: str, command: Sequence[str]) -> Lease 
     connection.setblocking(True)
     connection.sendall(encode_frame(Kind.LEASE, pack([PROTOCOL, __version__, arguments])))
     decoder, descriptors = Decoder(), []
-    while (frame := decoder.next_frame()) is None:
+    silence, poll = Silence(place, connection), select.poll()
+    poll.register(connection, select.POLLIN)
+    while (frame := decoder.next_frame()) is None or frame[0] is Kind.ALIVE:
+        if frame is not None:
+            continue
+        if not poll.poll(silence.wait_s * 1000):
+            if not silence.still_hopes():
+                raise ProtocolError("it does not answer")
+            continue
+        silence.heard()
         data, fds, _, _ = socket.recv_fds(connection, 1 << 16, 4)
         descriptors += fds
         if not data:
@@ -222,8 +233,10 @@ def _remove(fifo: str | None) -> None:
                 pass  # swept by the next server
 
 
-def main(words: Sequence[str], style: str | None, connect: Any, environ: Mapping[bytes, bytes]) -> NoReturn:
-    """words: the command.  style: `fifo`, `pipe`, or None: find out.  connect: a fresh connection, or None."""
+def main(
+    words: Sequence[str], style: str | None, connect: Callable[[], tuple[Place, socket.socket] | None], environ: Mapping[bytes, bytes]
+) -> NoReturn:
+    """words: the command.  style: `fifo`, `pipe`, or None: find out.  connect: a fresh connection to a server at its place, or None."""
     env = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
     inside = makeflags.LEASE_VARIABLE in env and "--jobserver-auth" in env.get("MAKEFLAGS", "")
     if inside:
@@ -233,7 +246,7 @@ def main(words: Sequence[str], style: str | None, connect: Any, environ: Mapping
         for _ in range(2):
             connection = connect()
             try:
-                lease = ask(connection, style, words) if connection is not None else None
+                lease = ask(*connection, style, words) if connection is not None else None
             except (OSError, ProtocolError, FormatError):
                 lease = None
                 break

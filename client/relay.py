@@ -14,7 +14,8 @@ import socket
 import time
 
 from sccache_py.client.become import KeptInput, die_by
-from sccache_py.client.place import clear_of_stdio
+from sccache_py.client.place import Place, clear_of_stdio
+from sccache_py.client.silence import Silence
 from sccache_py.wire import Decoder, Kind, ProtocolError, encode_frame
 
 DYING_S = 2.0  # how long a caught signal waits for the server to reap
@@ -47,8 +48,9 @@ class Signals:
 class Relay:
     """One conversation; ends this process as the compiler ended, or returns if we are to become it."""
 
-    def __init__(self, server: socket.socket, kept: KeptInput, signals: Signals) -> None:
+    def __init__(self, place: Place, server: socket.socket, kept: KeptInput, signals: Signals) -> None:
         self._server = server
+        self._silence = Silence(place, server)
         self._kept = kept
         self._catchable = [n for n in _WANTED if n not in signals.blocked | signals.ignored]
         self._decoder = Decoder()
@@ -124,25 +126,27 @@ class Relay:
     def _wait(self, fd: int, events: int) -> int:
         """All waiting is done here: what is ready of `events`.
 
-        0: a signal was caught, and the server has had its time, or our own descriptor is stuck.
+        0: a signal was caught, and the server has had its time, or our own descriptor is stuck; or the server does not answer.
         """
         poll = select.poll()
         poll.register(fd, events)
         poll.register(self._woken, select.POLLIN)
+        of_server = fd == self._server.fileno()
         while True:
-            left_ms: float | None = None
+            left_ms = self._silence.wait_s * 1000 if of_server else None
             if self._caught is not None:
                 left_ms = (self._deadline - time.monotonic()) * 1000
                 if left_ms <= 0:
                     return 0
-                if fd != self._server.fileno():
+                if not of_server:
                     left_ms = 0  # the compiler would have died in the middle of its write
             ready = dict(poll.poll(left_ms))
             if self._woken in ready:
                 self._take_signals()
             if fd in ready:
+                self._silence.heard()
                 return ready[fd]
-            if not ready:
+            if not ready and (self._caught is not None or not self._silence.still_hopes(self._sent)):
                 return 0
 
     def _send(self, data: bytes | bytearray) -> None:
@@ -185,6 +189,8 @@ class Relay:
                 if how == 1 and number > 0:
                     die_by(number)
                 os._exit(number)
+            case Kind.ALIVE:
+                pass
             case Kind.LEAVING:
                 raise _ServerLeaves
             case _:

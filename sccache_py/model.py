@@ -37,6 +37,7 @@ class Reason(enum.Enum):
     SELF_PROFILE = "self-profile"
     RESPONSE_FILE = "@"
     DESCRIPTOR = "names a descriptor of the caller"
+    CLOSED_STREAM = "stdout or stderr is closed"
     SYSROOT = "--sysroot"
     FALLBACK_SCRIPT = "script as compiler without observation"
     FALLBACK_OUTPUTS = "outputs that only observation knows"
@@ -73,6 +74,7 @@ class Reason(enum.Enum):
     TOO_TALKATIVE = "too much on stdout or stderr"
     JOBSERVER_WARNING = "jobserver warning on stderr"
     PASSING_TROUBLE = "failed for want of room, memory or a directory"
+    NOT_ENGLISH = "failed in another language, in which passing trouble is not known"
     LEFT_RUNNING = "left a process running"
 
 
@@ -115,6 +117,9 @@ class Request:
     affinity: bytes
     blocked: int
     ignored: int
+
+    def has_open(self, fd: int) -> bool:
+        return bool(self.descriptors & (1 << fd))
 
     def is_terminal(self, fd: int) -> bool:
         return bool(self.descriptors & (16 << fd))

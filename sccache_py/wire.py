@@ -37,6 +37,7 @@ class Kind(enum.IntEnum):
     STDIN = 3
     CONTROL = 4
     LEASE = 5
+    ALIVE_WANTED = 6
     PASS = 16
     STARTED = 17
     STDOUT = 18
@@ -46,6 +47,7 @@ class Kind(enum.IntEnum):
     ANSWER = 22
     LEAVING = 23
     LEASED = 24
+    ALIVE = 25
 
 
 def encode_frame(kind: Kind, payload: bytes = b"") -> bytes:

@@ -20,6 +20,10 @@ class Client(Audience, Protocol):
     @property
     def pid(self) -> int: ...
 
+    def in_our_groups(self) -> bool:
+        """Whether it may read, and whom its files belong to, is as with us."""
+        ...
+
     @property
     def build(self) -> Build:
         """Whose turn it is in the token pool."""
@@ -29,6 +33,11 @@ class Client(Audience, Protocol):
 @dataclass(frozen=True, slots=True)
 class Pass:
     reason: Reason | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class MakeWay:
+    """This server leaves, and the client starts one that is as its own limits are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +57,4 @@ class Finished:
     status: int
 
 
-Answer = Pass | Replay | Finished
+Answer = Pass | MakeWay | Replay | Finished

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from sccache_py import __version__, config
@@ -20,7 +21,7 @@ from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
 from sccache_py.server import heap, trace
 from sccache_py.server.connection import Service
-from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, drop_surroundings, take_uncounted
+from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, die_with_parent, drop_surroundings, take_uncounted
 from sccache_py.server.deposit import Depositor
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights
@@ -52,7 +53,8 @@ from sccache_py.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
-# How often the server looks whether its name is still its own, and whether a build is over: then nobody has asked for anything for so long.
+# How often the server looks whether its name is still its own, whether a build stands still, and whether one is over: then nobody has
+# asked for anything for so long.
 _WATCH_S = 10.0
 _REST_S = 5.0
 
@@ -61,6 +63,9 @@ _BUSY_S = 0.5
 
 # Who stops the server waits this long for stored files to be compressed.
 _PACKING_PATIENCE_S = 60.0
+
+# Two callers each of whom may do what the other may not get a new server this often at most.
+_STAYS_S = 10.0
 
 # A thread that computes gives way to the event loop within this time.
 _SWITCH_S = 0.0005
@@ -165,9 +170,12 @@ class Server:
         self.settings = settings
         self.claim = claim
         self._ready_fd = ready_fd
+        self._by_client = ready_fd is not None
         self._native = native
         self.parts = parts = Parts(settings, native, os.path.dirname(claim.path) or "/tmp")
         self.keeper = parts.keeper
+        self._born = time.monotonic()
+        parts.pipeline.makes_way = self._makes_way
         self.pool = parts.pool
         # Tasks that may go on when all is stored: who asked us to stop, and builds that have job tokens of us.
         self._stoppers: set[asyncio.Task[None] | None] = set()
@@ -222,6 +230,7 @@ class Server:
             if self.listener.rests_since_s() > _REST_S and self.listener.ended_at > given_back_at:
                 given_back_at = self.listener.ended_at
                 heap.give_back()
+            self.pool.stand_still(self.parts.jobs.standing_still(self.pool))
             if not swept and not self.listener.connections:
                 swept = True
                 await self.keeper.sweep()
@@ -237,6 +246,10 @@ class Server:
             self.claim.release()
             self.listener.stop_accepting()
             self._leaver = asyncio.ensure_future(self._drain())
+
+    def _makes_way(self) -> bool:
+        """Who was started by the first client that came, under whatever limits that had, leaves for one that may do more."""
+        return self._by_client and time.monotonic() - self._born > _STAYS_S
 
     def _is_busy(self) -> bool:
         return self.pool.in_use + self.pool.waiting > 0 or self.listener.rests_since_s() < _BUSY_S
@@ -408,6 +421,7 @@ def main() -> int:
 
 
 def _work(settings_json: str, native: str | None, control_fd: int, listening_fd: int) -> int:
+    die_with_parent()
     drop_surroundings()
     settings = settings_from_json(settings_json)
     _start_log(settings)

@@ -9,6 +9,7 @@ This module does not know what a compile is.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import functools
@@ -25,7 +26,7 @@ from sccache_py.errors import FormatError
 from sccache_py.model import Request
 from sccache_py.request import OtherVersion, decode_request
 from sccache_py.server import trace
-from sccache_py.server.answers import Answer, Finished, Pass, Replay
+from sccache_py.server.answers import Answer, Finished, MakeWay, Pass, Replay
 from sccache_py.server.builds import Build, build_of
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import send_signal
@@ -51,6 +52,10 @@ def _namespaces(process: int | str) -> tuple[int, int] | None:
 
 
 _OURS = _namespaces("self")
+
+_GROUP, _GROUPS = os.getegid(), {*os.getgroups(), os.getegid()}
+_SO_PEERGROUPS = 59  # <asm/socket.h>, Linux 4.13
+_MOST_GROUPS = 256  # as many as getsockopt has room for
 
 
 def _lives_with_us(pid: int) -> bool:
@@ -82,14 +87,16 @@ class Service:
 class Connection:
     """One client; the pipeline's Audience."""
 
-    def __init__(self, service: Service, root: tuple[int, int], sock: socket.socket, pid: int, gone: Callable[[Connection], None]) -> None:
-        """root: (device, inode) of `/` as this server sees it.  gone: called once, when nothing of this connection is under way
-        any more."""
+    def __init__(
+        self, service: Service, root: tuple[int, int], sock: socket.socket, peer: tuple[int, int], gone: Callable[[Connection], None]
+    ) -> None:
+        """root: (device, inode) of `/` as this server sees it.  peer: pid and gid.  gone: called once, when nothing
+        of this connection is under way any more."""
         self._service = service
         self._root = root
         self._gone = gone
         self._socket = sock
-        self.pid = pid
+        self.pid, self._gid = peer
         self._decoder = Decoder()
         self._out = bytearray()
         self._closing = False
@@ -157,6 +164,8 @@ class Connection:
                 self._client_gone()
         elif kind is Kind.STDIN and self.task is not None:
             self._take_stdin(payload)
+        elif kind is Kind.ALIVE_WANTED and self.task is not None:
+            self._send(encode_frame(Kind.ALIVE))
         elif kind is Kind.REQUEST and self.task is None:
             self._stop_patience()
             self._request(payload)
@@ -185,7 +194,12 @@ class Connection:
             self._finish(Kind.PASS, b"client sees other files")
             return
         trace.mark("place")
-        answer = self._service.answer_now(request)
+        # Of another group, so would the files of a hit be: only the owner can say what becomes of it.
+        foreign = self._gid != _GROUP
+        if foreign and self._service.hand_over is not None:
+            self._hand_over(Kind.REQUEST, payload)
+            return
+        answer = self._service.answer_now(request) if not foreign else None
         if answer is None or isinstance(answer, Job):
             self.task = self._loop.create_task(self._long_way(self._service.answer(request, self, answer), Kind.REQUEST, payload))
         else:
@@ -228,6 +242,9 @@ class Connection:
     def _answer(self, answer: Answer) -> None:
         if isinstance(answer, Pass):
             self._finish(Kind.PASS, answer.reason.value.encode())
+        elif isinstance(answer, MakeWay):
+            self._finish(Kind.LEAVING, b"limits")
+            self._service.leave()
         elif isinstance(answer, Replay):
             frames = [encode_frame(k, d) for k, d in ((Kind.STDOUT, answer.stdout), (Kind.STDERR, answer.stderr)) if d]
             self._finish(Kind.EXIT, bytes((0, answer.status)), b"".join(frames))
@@ -303,6 +320,13 @@ class Connection:
         self.close()
 
     # -- Audience ------------------------------------------------------------------------------------------------
+
+    def in_our_groups(self) -> bool:
+        try:
+            groups = array.array("I", self._socket.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MOST_GROUPS))
+        except OSError:
+            return self._gid == _GROUP
+        return self._gid == _GROUP and {*groups, self._gid} == _GROUPS
 
     def started(self, process_group: int) -> None:
         self._group = process_group

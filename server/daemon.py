@@ -2,15 +2,18 @@
 
 The client that starts us has forked twice, made a session and put 0-2 on /dev/null (docs/protocol.md, section 1).  Here the rest
 is dropped: the environment (CVE-2023-1521: a server that keeps its first caller's environment compiles everybody's code with it),
-directory, umask, affinity.
+directory, umask, affinity, limits, standing with the kernel.  A hard limit and a nice value stay, and decide who may be
+served (permits.py).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import resource
+import signal
 import socket
 
 from sccache_py.wire import SUN_PATH_BYTES, runtime_directory, state_stem
@@ -29,6 +32,8 @@ _RAISED = (
 )
 
 _BACKLOG = 1024
+
+_PR_SET_PDEATHSIG = 1
 
 
 class AlreadyRunning(Exception):
@@ -51,7 +56,17 @@ def drop_surroundings() -> dict[str, str]:
         if soft != hard:
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(number, (hard, hard))
+    _become_ordinary()
     return environment
+
+
+def _become_ordinary() -> None:
+    """`chrt -i 0 make`, `setarch -R make` and a container that is to be killed first were meant for that build, not for all that follow."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
+        f.write("0")
+    ctypes.CDLL(None).personality(0)
 
 
 def detach() -> None:
@@ -62,6 +77,11 @@ def detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
+
+
+def die_with_parent() -> None:
+    """A hit worker that stands still would outlive its killed owner, and clients would go on to wait for it.  prctl(2)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Claim:

@@ -73,6 +73,25 @@ class Jobs:
         }
 
 
+    def standing_still(self, pool: TokenPool) -> int:
+        """How many tokens builds hold that are stopped (Ctrl-Z).  A compile of ours goes on when its client is."""
+        return sum(_tokens(seen, pool) for seen in self._seen if seen.state == BUILDING and _is_stopped(seen.pid))
+
+
+def _is_stopped(pid: int) -> bool:
+    """proc(5), stat."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()[0] in "Tt"
+    except (OSError, IndexError):
+        return False
+
+
+def _tokens(seen: Seen, pool: TokenPool) -> int:
+    holder = pool.policy.holders.get(seen.holder) if seen.holder is not None else None
+    return holder.base + holder.held if holder is not None and holder.running else 0
+
+
 def _row(seen: Seen, pool: TokenPool, now: float) -> dict[str, Any]:
     row: dict[str, Any] = {
         "state": seen.state,
@@ -87,7 +106,7 @@ def _row(seen: Seen, pool: TokenPool, now: float) -> dict[str, Any]:
     }
     holder = pool.policy.holders.get(seen.holder) if seen.holder is not None else None
     if holder is not None and holder.running:
-        row["tokens"] = holder.base + holder.held
+        row["tokens"] = _tokens(seen, pool)
         row["lent"] = holder.payer is not None
     elif holder is not None and holder.blocked_since is not None:
         row["state"] = WAITING_FOR_MEMORY

@@ -133,6 +133,7 @@ class TokenPool:
         self._low = LowNumbers(2 + 2 * min(2 * size, _MOST_PAIRS))
         self._empty = self._make_empty()
         self._alarm: asyncio.TimerHandle | None = None
+        self._beside = 0
         self.waits = 0
         self.wait_total_s = 0.0
         self.wait_longest_s = 0.0
@@ -140,7 +141,7 @@ class TokenPool:
 
     @property
     def size(self) -> int:
-        return self.policy.size
+        return self.policy.size - self._beside
 
     @property
     def free(self) -> int:
@@ -165,7 +166,13 @@ class TokenPool:
         """Change N while compiles run: new tokens come at once, superfluous ones go as they are given back."""
         size = max(1, min(size, _MOST_TOKENS))
         self._low.reserve(2 * min(2 * size, _MOST_PAIRS))
-        self._do(self.policy.resized(time.monotonic(), size))
+        self._do(self.policy.resized(time.monotonic(), size + self._beside))
+
+    def stand_still(self, count: int) -> None:
+        """So many tokens are held by what is stopped, and nobody uses them: others may have as many more."""
+        if count != self._beside:
+            size, self._beside = self.size, count
+            self.resize(size)
 
     # -- to run --------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 _RESERVED_FDS = 128
 _FEWEST = 8
 
+# Who waits there hears nothing, and must not take us for dead: after so long without room they are sent away.
+_FULL_S = 3.0
+
 # How long nobody is accepted after descriptors ran out: the socket stays readable, and trying at once would be a busy loop.
 _PAUSE_S = 0.05
 
@@ -46,6 +49,7 @@ class Listener:
         self.root = (root.st_dev, root.st_ino)
         self._accepting = False
         self._paused: asyncio.TimerHandle | None = None
+        self._full_since: float | None = None
         self._most = max(_FEWEST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FDS)
 
     def start(self) -> None:
@@ -87,7 +91,10 @@ class Listener:
     def _accept(self) -> None:
         # Several at a time: under load one wake-up serves all who queue.
         for _ in range(64):
-            if len(self.connections) >= self._most:
+            full = len(self.connections) >= self._most
+            if not full:
+                self._full_since = None
+            elif not self._is_full_for_long():
                 self._pause()
                 return
             try:
@@ -99,8 +106,17 @@ class Listener:
                 log.warning("accept: %s", e)
                 self._pause()
                 return
+            if full:
+                sock.close()  # to the client the end of a connection, to nobody a process
+                continue
             trace.begin()
             self.adopt(sock, b"")
+
+    def _is_full_for_long(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._full_since is None:
+            self._full_since = now
+        return now - self._full_since > _FULL_S
 
     def _pause(self) -> None:
         loop = asyncio.get_running_loop()
@@ -116,12 +132,12 @@ class Listener:
     def adopt(self, sock: socket.socket, received: bytes) -> None:
         """Serve a connection; `received` is what someone else has already read of it."""
         sock.setblocking(False)
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.getuid():
             log.warning("a connection from uid %d was refused", uid)
             sock.close()
             return
-        connection = Connection(self._service, self.root, sock, pid, self._connection_gone)
+        connection = Connection(self._service, self.root, sock, (pid, gid), self._connection_gone)
         self.connections.add(connection)
         try:
             connection.begin(received)

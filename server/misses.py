@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from sccache_py import config, makeflags
@@ -254,6 +254,8 @@ class Misses:
             return Reason.JOBSERVER_WARNING
         if ran.status != 0 and (_PASSING_TROUBLE.search(ran.stderr) or not _has_places(job)):
             return Reason.PASSING_TROUBLE
+        if ran.status != 0 and job.plan.language != "Rust" and not _speaks_english(job.request.env):
+            return Reason.NOT_ENGLISH
         plan, request = job.plan, job.request
 
         def examine() -> deposit.Examined | Reason:
@@ -363,6 +365,14 @@ def _has_places(job: Job) -> bool:
     outputs = (os.path.dirname(path) for path in job.plan.must_write) if job.plan.language != "Rust" else ()
     places = {*temporary, *outputs}
     return all(os.access(os.path.join(request.cwd, place), os.W_OK | os.X_OK) for place in places)
+
+
+def _speaks_english(env: Mapping[str, str]) -> bool:
+    """gettext(3), locale(7): what gcc and the C library say is translated.  rustc has one language, and the numbers of errors."""
+    told = next((env[name] for name in ("LC_ALL", "LC_MESSAGES", "LANG") if env.get(name)), "C")
+    if told.partition(".")[0] in ("C", "POSIX"):
+        return True
+    return all(language.startswith("en") for language in (env.get("LANGUAGE") or told).split(":") if language)
 
 
 def _failed(job: Job, ran: Ran) -> bool:

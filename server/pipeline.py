@@ -14,12 +14,13 @@ import dataclasses
 import functools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sccache_py import config
 from sccache_py.model import Reason, Refusal, Request, Result, Stored, Variant
 from sccache_py.server import lookup, permits, trace
-from sccache_py.server.answers import Answer, Client, Pass, Replay
+from sccache_py.server.answers import Answer, Client, MakeWay, Pass, Replay
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import WAITING_FOR_RESULT, Jobs, Seen
@@ -55,6 +56,7 @@ class Pipeline:
     second: SecondChance
     threads: Threads
     stats: Stats
+    makes_way: Callable[[], bool] = lambda: False  # whether a caller who may do more shall have a server of his own
     _verifiable: int = 0
 
     # -- a hit from memory ---------------------------------------------------------------------------------------
@@ -91,6 +93,8 @@ class Pipeline:
 
     async def answer(self, request: Request, client: Client, begun: Job | None) -> Answer:
         """begun: what answer_now gave."""
+        if not client.in_our_groups():
+            return self._leave_to(request)
         job = begun or await self.planner.make_job(request, client)
         trace.mark("key")
         if not isinstance(job, Job):
@@ -213,10 +217,13 @@ class Pipeline:
 
     async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Stored | None = None) -> Answer:
         if not permits.allows(job.request):
-            return self._pass(Reason.OTHER_LIMITS, job.request)
+            return self._leave_to(job.request)
         log.info("compiling: %s", " ".join(job.request.argv))
         answer = await self.misses.compile(job, client, flight, verify)
         return self._pass(answer, job.request) if isinstance(answer, Reason) else answer
+
+    def _leave_to(self, request: Request) -> Answer:
+        return MakeWay() if self.makes_way() else self._pass(Reason.OTHER_LIMITS, request)
 
     def _pass(self, reason: Reason | Refusal, request: Request) -> Pass:
         log.info("not cached (%s): %s", reason.value, " ".join(request.argv))

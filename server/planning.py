@@ -95,6 +95,8 @@ class Planner:
         """None: standard input must be read, or the digest of the main source computed, first."""
         if wishes.no_cache:
             return Reason.NO_CACHE
+        if not (request.has_open(1) and request.has_open(2)):
+            return Reason.CLOSED_STREAM  # gcc 12 fails if it cannot warn; and whatever is opened first gets that number
         plan = self._plan_of(request, compiler)
         trace.mark("plan")
         if not isinstance(plan, Plan):

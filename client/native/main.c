@@ -51,7 +51,7 @@ converse(const struct place *place, const struct request *request, struct input 
 	int server, started = 0;
 	long patience = 0;
 	while ((server = find_connection(place, &started)) >= 0) {
-		if (relay(server, request, input) == OURS_TO_RUN)
+		if (relay(place, server, request, input) == OURS_TO_RUN)
 			return;
 		if (started) {
 			/* the server that is installed beside us is of another version than we

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "descriptors.h"
+#include "silence.h"
 #include "wire.h"
 
 enum {
@@ -24,6 +25,7 @@ enum {
 };
 
 struct talk {
+	const struct place *place;
 	int server;
 	int signals; /* signalfd, or -1 */
 	sigset_t before; /* the mask to go back to */
@@ -89,14 +91,34 @@ take_signal(struct talk *t)
 	send(t->server, frame, sizeof(frame), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* The server has said nothing for `silences` polls in a row.  Polls are counted
+ * and not the time: if it was we who stood still, stopped or frozen together
+ * with it, that is one of them.  Returns 0 if it is given up. */
+static int
+still_hopes(struct talk *t, int silences)
+{
+	unsigned char frame[HEADER_SIZE];
+	if (silences == 1 && t->sent) {
+		put_header(frame, 0, KIND_ALIVE_WANTED);
+		send(t->server, frame, sizeof(frame), MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	if (silences == 1 + ASKED_STEPS)
+		return end_server(t->place, t->server) == 0; /* that it is gone shows as its end */
+	return silences < 1 + ASKED_STEPS + ENDED_STEPS;
+}
+
 /* All waiting is done here.  Returns what is ready of `events`, or 0: a signal
- * was caught, and the server has had its time, or our own descriptor is stuck. */
+ * was caught, and the server has had its time, or our own descriptor is stuck;
+ * or the server does not answer. */
 static short
 wait_for(struct talk *t, int fd, short events)
 {
+	int silences = 0;
 	for (;;) {
 		struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = t->signals, .events = POLLIN}};
-		long left = t->caught ? t->deadline - now_ms() : -1;
+		long left = fd != t->server ? -1 : silences ? STEP_MS : QUIET_MS;
+		if (t->caught)
+			left = t->deadline - now_ms();
 		if (t->caught && left <= 0)
 			return 0;
 		if (t->caught && fd != t->server)
@@ -108,7 +130,7 @@ wait_for(struct talk *t, int fd, short events)
 			take_signal(t);
 		if (n > 0 && p[0].revents)
 			return p[0].revents;
-		if (n == 0)
+		if (n == 0 && (t->caught || !still_hopes(t, ++silences)))
 			return 0;
 	}
 }
@@ -282,6 +304,8 @@ obey(struct talk *t, struct input *input, enum outcome *outcome)
 		if (small[0] == 1 && small[1] > 0)
 			die_by(small[1]);
 		_exit(small[1]);
+	case KIND_ALIVE:
+		return n != 0 ? -1 : 1;
 	case KIND_PASS:
 		*outcome = OURS_TO_RUN;
 		return 0;
@@ -294,12 +318,13 @@ obey(struct talk *t, struct input *input, enum outcome *outcome)
 }
 
 enum outcome
-relay(int server, const struct request *request, struct input *input)
+relay(const struct place *place, int server, const struct request *request, struct input *input)
 {
 	static struct talk talk; /* zero, and 64 KiB are much for a stack */
 	struct talk *t = &talk;
 	enum outcome outcome = OURS_TO_RUN;
 	memset(t, 0, offsetof(struct talk, bytes));
+	t->place = place;
 	t->server = server;
 	catch_signals(t, request);
 	int more = send_all(t, request->frame, request->length) < 0 ? -1 : 1;

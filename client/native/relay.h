@@ -2,6 +2,7 @@
 #define SCCACHE_RELAY_H
 
 #include "input.h"
+#include "place.h"
 #include "request.h"
 
 enum outcome {
@@ -12,7 +13,8 @@ enum outcome {
 /* Sends the request and does what the server says, until the compile is over;
  * then this process ends as the compiler did.  Returns only if the compiler
  * is to be run by us; its process group, if it had started, is gone by then,
- * and what was read of our standard input is in `input`. */
-enum outcome relay(int server, const struct request *request, struct input *input);
+ * and what was read of our standard input is in `input`.  A server that does
+ * not answer is ended. */
+enum outcome relay(const struct place *place, int server, const struct request *request, struct input *input);
 
 #endif

@@ -16,6 +16,7 @@ enum kind {
 	KIND_REQUEST = 1,
 	KIND_SIGNAL = 2,
 	KIND_STDIN = 3,
+	KIND_ALIVE_WANTED = 6,
 	KIND_PASS = 16,
 	KIND_STARTED = 17,
 	KIND_STDOUT = 18,
@@ -23,6 +24,7 @@ enum kind {
 	KIND_EXIT = 20,
 	KIND_STDIN_WANTED = 21,
 	KIND_LEAVING = 23,
+	KIND_ALIVE = 25,
 };
 
 /* Bytes being written; `full` is set instead of writing past `room`. */

@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from fcntl import ioctl
 from pathlib import Path
@@ -348,6 +349,17 @@ def test_closed_descriptors_are_borne(world: World, closed: tuple[int, ...]) -> 
             world.settle()
 
 
+@pytest.mark.parametrize("fd", [1, 2])
+def test_a_warning_that_cannot_be_said_ends_as_without_the_cache(world: World, fd: int) -> None:
+    """gcc exits with 1 where its stderr is closed; a hit that another caller's compile left would say 0."""
+    world.env["PATH"] = "/usr/bin:/bin"
+    (world.cwd / "loud.c").write_text("#warning hear, hear\n")
+    line = ["gcc", "-c", "loud.c", "-o", "out/loud.o"]
+    assert world.same_as_plain(*line).returncode == 0
+    said = world.same_as_plain(*line, preexec_fn=lambda: os.close(fd))
+    assert said.returncode == (1 if fd == 2 else 0)
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 def test_on_a_terminal_it_looks_as_without_the_cache(world: World, columns: int) -> None:
     """Colours and line widths: the compiler's stderr is our pipe, and it must not show."""
@@ -483,6 +495,17 @@ def test_a_caller_that_may_use_more_than_the_server_compiles_by_itself(world: Wo
     assert world.same_as_plain(*world.crate()).returncode == 0
     assert world.counts().reasons() == {"caller may do more than the server": 2}
     assert world.same_as_plain(*world.crate(), preexec_fn=lambda: resource.setrlimit(number, (low, low))).returncode == 0
+    assert world.counts().total("compilations") == 1
+
+
+def test_a_server_makes_way_for_a_caller_who_may_do_more(world: World) -> None:
+    """Last night's `nice make` must not cost everybody the cache for as long as somebody builds."""
+    weak_server(world, lambda: os.nice(5) and None)
+    line = [script(world, "nice >&2"), *world.crate()[1:]]
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() - begun > 11.0)  # not at once: two such callers would chase each other
+    assert world.run(*line).stderr == b"0\n"
+    assert len(world.server_pids()) == 2
     assert world.counts().total("compilations") == 1
 
 

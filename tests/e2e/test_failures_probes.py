@@ -84,3 +84,21 @@ def test_a_header_that_is_not_there_is_an_answer(world: World) -> None:
     line = ("gcc", "-c", "probe.c", "-o", f"{world.out}/probe.o")
     assert world.same_as_plain(*line).returncode == 1
     assert world.counts().total("cache_hits") == 1
+
+
+@pytest.mark.parametrize(
+    ("language", "known"),
+    [
+        ({"LC_ALL": "de_DE.UTF-8"}, 0),
+        ({"LC_ALL": "", "LANG": "de_DE.UTF-8"}, 0),
+        ({"LC_ALL": "en_GB.UTF-8", "LANGUAGE": "de"}, 0),
+        ({"LC_ALL": "", "LANG": "en_US.UTF-8"}, 1),
+        ({"LC_ALL": "C.UTF-8", "LANGUAGE": "de"}, 1),
+    ],
+)
+def test_a_failure_is_an_answer_where_it_can_be_told_from_trouble(world: World, language: dict[str, str], known: int) -> None:
+    """"Auf dem Gerät ist kein Speicherplatz mehr verfügbar": whatever is not understood is not remembered."""
+    world.env.update({"OUT_DIR": str(world.out), **language})
+    (world.cwd / "probe.c").write_text("#include <no_such_header.h>\n")
+    assert world.same_as_plain("gcc", "-c", "probe.c", "-o", f"{world.out}/probe.o").returncode == 1
+    assert world.counts().total("cache_hits") == known

@@ -433,6 +433,38 @@ def test_the_first_callers_limits_stay_out_of_the_server(world: World) -> None:
     assert world.same_as_plain(*world.crate()).returncode == 0
 
 
+def test_the_first_callers_standing_with_the_kernel_is_not_the_servers(world: World) -> None:
+    """`chrt -i 0 linux32 make` once, and for hours every compile would run when nothing else does, on a machine of another name."""
+    odd = ["chrt", "-i", "0", "linux32", "choom", "-n", "500", "--", str(world.client), "--start-server"]
+    started = world.run_plain(*odd)
+    if started.returncode != 0:
+        pytest.skip(f"cannot be done here: {started.stderr!r}")
+    pid = world.server_pid()
+    assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 0
+    assert int(Path(f"/proc/{pid}/personality").read_text(), 16) == 0
+
+
+@as_root
+def test_a_server_of_other_groups_is_not_asked_to_read_or_write(world: World) -> None:
+    """`sg video -c make`, or one was put into a group since: sources that only that may read, outputs that it shall own."""
+    weak = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    started = world.run_plain(*weak, "--clear-groups", world.client, "--start-server")
+    if started.returncode != 0:
+        pytest.skip(f"cannot be done here: {started.stderr!r}")
+    (world.cwd / "x.c").write_text('#include "secret.h"\n')
+    secret = world.cwd / "secret.h"
+    secret.write_text("int x;\n")
+    secret.chmod(0o640)
+    os.chown(secret, 65534, 4321)
+    for groups, owner in ((["--groups=4321"], 0), (["--regid=4321", "--clear-groups"], 4321)) * 2:
+        world.wipe()
+        compiled = world.run_plain(*weak, *groups, world.client, "gcc", "-c", "x.c", "-o", "out/x.o")
+        assert compiled == Outcome(0, b"", b"")
+        assert (world.out / "x.o").stat().st_gid == owner
+    assert world.counts().reasons() == {"caller may do more than the server": 4}
+
+
 def test_the_server_holds_nothing_of_who_started_it(world: World) -> None:
     """An inherited pipe keeps `$(make)` waiting until the server leaves; an inherited cwd keeps a disk from being unmounted."""
     r, w = os.pipe()

@@ -389,6 +389,24 @@ def test_a_killed_wrapper_takes_its_build_along(world: World, turnstile: Any) ->
     wait_until(lambda: not is_alive(make_pid))
 
 
+def test_a_build_that_stands_still_holds_up_nobody(world: World, turnstile: Any) -> None:
+    """Ctrl-Z, and then something else is built: it waited for tokens that come back when the first build is let go on."""
+    stops = turnstile("make")
+    directory = makefile(world.directory / "m", stops.recipe, 4)
+    wrapper = world.start("--jobserver", "--", "make", cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
+    stops.has(2)
+    assert pool(world)["in_use"] == 2
+    os.killpg(wrapper.pid, signal.SIGSTOP)
+    assert world.run(*world.crate()).returncode == 0
+    assert world.counts().total("compilations") == 1
+    assert pool(world)["size"] == 2
+    os.killpg(wrapper.pid, signal.SIGCONT)
+    for _ in range(4):
+        stops.let_pass()
+    assert wrapper.wait(PATIENCE_S) == 0
+    assert peak(world.directory / "log") == 2
+
+
 def test_the_wrapper_ends_as_its_build_does(world: World) -> None:
     """Scripts look at it."""
     assert world.run("--jobserver", "--", "sh", "-c", "exit 7").returncode == 7

@@ -95,6 +95,21 @@ def test_workers_go_when_the_owner_is_killed(crowd: Any) -> None:
     crowd.note_server()
 
 
+def test_workers_that_stand_still_go_with_an_owner_that_does(crowd: Any) -> None:
+    """They hold the socket: clients would go on to connect to it, and to wait for them."""
+    args = (*LIB, *crowd.out, "x.rs")
+    crowd.cached(*args)
+    pid, helpers = owner(crowd), workers(crowd)
+    for process in (*helpers, pid):
+        os.kill(process, signal.SIGSTOP)
+    assert crowd.cached(*args).status == 0
+    for process in (*helpers, pid):
+        wait_for_end(process)
+    crowd.pids.discard(pid)
+    assert crowd.cached(*args).status == 0
+    crowd.note_server()
+
+
 def test_a_worker_that_dies_is_replaced_and_nobody_notices(crowd: Any) -> None:
     """A crash costs the hits that were under way, nothing else."""
     args = (*LIB, *crowd.out, "x.rs")
