@@ -22,7 +22,7 @@ from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
 from sccache_py.server.files import FileMemo, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
-from sccache_py.server.sight import Sight
+from sccache_py.server.sight import TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.time_macros import NAMES, Words, tells_names
 
@@ -203,11 +203,15 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
     absent: dict[str, dict[str, None]] = {}
     there: set[str] = set()
     for path in draft.absent:
-        where = _first_missing(path, there)
-        if where is None:
-            log.info("appeared meanwhile: %s", path)
-            return Reason.INPUT_TOO_NEW
-        absent.setdefault(fold(where[0]), {})[where[1]] = None
+        if os.path.lexists(path):
+            state = _link_to_nothing(path, sight, fold, began_ns)
+            if state is None:
+                log.info("appeared meanwhile: %s", path)
+                return Reason.INPUT_TOO_NEW
+            variant.present.append((fold(path), state))
+            continue
+        directory, name = _first_missing(path, there)
+        absent.setdefault(fold(directory), {})[name] = None
     variant.absent = [(directory, list(names)) for directory, names in absent.items()]
 
     for path in draft.listed:
@@ -307,14 +311,20 @@ def _behind_links(files: list[str]) -> list[str]:
     return through + [path for path in files if os.path.islink(path)]
 
 
-def _first_missing(path: str, there: set[str]) -> tuple[str, str] | None:
-    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now.
+def _link_to_nothing(path: str, sight: Sight, fold: Callable[[str], str], began_ns: int) -> bytes | None:
+    """The state of a name that is there and nothing to who opens it; None: it is something, or may be younger than the compile."""
+    state = sight.state(path, fold)
+    if state is None or not state.startswith(TO_NOTHING) or os.lstat(path).st_ctime_ns >= began_ns:
+        return None
+    return state
+
+
+def _first_missing(path: str, there: set[str]) -> tuple[str, str]:
+    """(a directory that is there, the name in it that is not) on the way to an absent path.
 
     there: directories that this was found out of already.
     What stands in the place of a directory may be a file or a link to nothing: no name is in it then.
     """
-    if os.path.lexists(path) and os.path.exists(path):
-        return None
     while True:
         directory, name = os.path.split(path)
         if not name or directory in there or os.path.lexists(directory):

@@ -27,6 +27,9 @@ _FEW_NAMES = 8
 _MODIFIED = b"m"
 _INODE = b"i"
 
+# How the state of a link to nothing begins.
+TO_NOTHING = b"l"
+
 
 class Sight:
     """Digests: bytes, None (no such regular file), or UNHASHED (listed in `unhashed`)."""
@@ -213,16 +216,20 @@ class Sight:
     def state(self, path: str, fold: Callable[[str], str], lasting: bool = False) -> bytes | None:
         """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
 
-        None: it is not there.  lasting: where links lead is asked anew only if another file is there or it changed.  (Not noticed
-        then, unless the path is watched: a directory above it was renamed, and a link that led through it followed.)
+        None: it is not there; a link to nothing is.  lasting: where links lead is asked anew only if another file is there or it
+        changed.  (Not noticed then, unless the path is watched: a directory above it was renamed, and a link that led through it
+        followed.)
         """
         try:
             st = os.lstat(path)
             is_link = stat.S_ISLNK(st.st_mode)
-            if is_link:
-                st = os.stat(path)
         except (OSError, ValueError):
             return None
+        if is_link:
+            try:
+                st = os.stat(path)
+            except OSError as e:
+                return _to_nothing(path, e)
         stamp = stamp_of(st)
         if lasting:
             known = self.memo.states.get(path)
@@ -318,6 +325,14 @@ class Sight:
         if names is None:
             return None
         return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
+
+
+def _to_nothing(path: str, why: OSError) -> bytes | None:
+    """The state of a link that leads nowhere: what it says, which may be read."""
+    try:
+        return TO_NOTHING + b"%d " % (why.errno or 0) + os.fsencode(os.readlink(path))
+    except OSError:
+        return None
 
 
 def _physical(path: str) -> str:
