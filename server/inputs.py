@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
-from sccache_py.server.files import FileMemo, coarse_ns, hash_descriptor, open_regular
+from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
@@ -189,8 +189,11 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
                 return Reason.INPUT_VANISHED
             if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
                 variant.present.append((fold(path), modified))
-    for path in (*draft.present, *_behind_links(draft.read)) if plan.resolves_names else draft.present:
-        state = sight.state(path, fold)
+    behind = _behind_links(draft.read) if plan.resolves_names else []
+    if plan.resolves_names and _is_named_twice(plan, draft, behind):
+        variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
+    for path in (*draft.present, *behind):
+        state = sight.state(path, plan.place)
         if state is None:
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
@@ -204,7 +207,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
     there: set[str] = set()
     for path in draft.absent:
         if os.path.lexists(path):
-            state = _link_to_nothing(path, sight, fold, began_ns)
+            state = _link_to_nothing(path, sight, plan.place, began_ns)
             if state is None:
                 log.info("appeared meanwhile: %s", path)
                 return Reason.INPUT_TOO_NEW
@@ -311,12 +314,27 @@ def _behind_links(files: list[str]) -> list[str]:
     return through + [path for path in files if os.path.islink(path)]
 
 
-def _link_to_nothing(path: str, sight: Sight, fold: Callable[[str], str], began_ns: int) -> bytes | None:
+def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> bytes | None:
     """The state of a name that is there and nothing to who opens it; None: it is something, or may be younger than the compile."""
-    state = sight.state(path, fold)
+    state = sight.state(path, place)
     if state is None or not state.startswith(TO_NOTHING) or os.lstat(path).st_ctime_ns >= began_ns:
         return None
     return state
+
+
+def _is_named_twice(plan: Plan, draft: Draft, behind: list[str]) -> bool:
+    """Whether a directory is reached by its whole path, and by one that is told by role: called from another cwd these are two.
+
+    Compilers search one directory once, whatever its names.
+    """
+    named = {*(os.path.dirname(path) for path in (*draft.read, *draft.present)), *draft.present}
+    places: tuple[set[str], set[str]] = set(), set()
+    for path in named:
+        if os.path.isdir(path):
+            places[plan.roles.fold(path).startswith("/")].add(os.path.realpath(path))
+    for path in behind:
+        places[plan.roles.fold(path).startswith("/")].add(os.path.dirname(os.path.realpath(path)))
+    return not places[0].isdisjoint(places[1])
 
 
 def _first_missing(path: str, there: set[str]) -> tuple[str, str]:
