@@ -162,7 +162,7 @@ class Plan:
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
     mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
-    base_mapped: bool = False  # a prefix map covers the base directory: __FILE__ does not show it
+    names_base: bool = False  # words say absolute paths below the base directory, and no prefix map covers it: so may __FILE__
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
     resolves_names: bool = False  # outputs may say where a file really is, not where it was found (gcc's system headers)
     tells_time: bool = False  # __DATE__ and kin may be in what is read

@@ -160,7 +160,7 @@ def _searched(plan: Plan) -> Words | None:
     if not plan.tells_time and not plan.roots():
         return None
     paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
-    return (*paths, *NAMES) if plan.roles.has("base") and not plan.base_mapped else paths
+    return (*paths, *NAMES) if plan.names_base else paths
 
 
 def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | None:

@@ -103,6 +103,14 @@ def test_what_depends_on_its_own_name_is_not_shared(c, source):
     expect(c, "hit", "second", "-ffile-prefix-map={top}=.")
 
 
+def test_a_relative_name_is_the_same_in_another_checkout(c):
+    """No word is an absolute path, so __FILE__ is none."""
+    write(c, '#include "a.h"\nint f(void) { return A; }\n', "#define A sizeof(__FILE__)\n")
+    args = ("-I../inc", "-c", "../src/x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one/build")
+    c.expect("hit", *args, cwd=c.p / "second/build")
+
+
 def test_assertions_are_shared_where_they_are_off(c):
     """<assert.h> names __FILE__, and so may every C++ header: they hand it on, and then the object shows it."""
     write(c, "#include <assert.h>\nint f(int x) { assert(x); return x; }\n")
