@@ -120,6 +120,14 @@ def test_assertions_are_shared_where_they_are_off(c):
         expect(c, "miss", place)
 
 
+@pytest.mark.parametrize("standard", ["-std=c++11", "-std=c++17", "-std=c++20"])
+def test_the_standard_library_keeps_nobody_apart(c, standard):
+    """What every C++ source includes has __FILE__ in macros that few use."""
+    write(c, '#include <algorithm>\n#include "a.h"\nint f(void) { return std::max(A, 2); }\n')
+    expect(c, "miss", "one", "-xc++", standard)
+    expect(c, "hit", "second", "-xc++", standard)
+
+
 def test_debug_information_is_shared_only_where_the_base_directory_is_mapped(c):
     """sccache shares it as it is, with the other checkout's paths in it: here a hit is what the compiler would have written."""
     for place in PLACES:
