@@ -8,6 +8,7 @@ A *folded* path is a path told by its role: `$out/libx.rlib`, `$cwd/src/lib.rs`,
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass, field
 
 from sccache_py.make_rule import Depfile
@@ -167,13 +168,23 @@ class Plan:
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
     mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
-    base_mapped: bool = False  # a prefix map covers the base directory: __FILE__ does not show it
+    names_base: bool = False  # words say absolute paths below the base directory, and no prefix map covers it: so may __FILE__
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
     resolves_names: bool = False  # outputs may say where a file really is, not where it was found (gcc's system headers)
     tells_time: bool = False  # __DATE__ and kin may be in what is read
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
     tells_twins: Twins = Twins.NOWHERE
+
+    def place(self, path: str, resolved: str, is_directory: bool) -> str:
+        """Where a path that was looked at leads, told by role; "" where its own name says that, less its dots.
+
+        Of directories and of their source C's compilers write what the command line says, so `../src/x.c` is the same in any checkout.
+        Of headers gcc may write where they are.
+        """
+        if self.resolves_names and (is_directory or path == self.source) and resolved == os.path.normpath(path):
+            return ""
+        return self.roles.fold(resolved)
 
     def roots(self) -> list[tuple[str, set[str]]]:
         """Directories that files are told relative to and that are not in the key: (role, its spellings)."""

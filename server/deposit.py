@@ -24,7 +24,7 @@ from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
-from sccache_py.observation import observe
+from sccache_py.observation import observe, plain
 from sccache_py.roles import encodings
 from sccache_py.server.candidates import passed_over
 from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, existing, open_regular
@@ -216,13 +216,14 @@ class Depositor:
 
         movable = movable_roles(plan)
         pinned = {role for role, _ in variant.pins}
-        # A file that a variable or a source names is that very file for all calls, not what lies there in each one's own directory.
+        # A file that a variable, a word or a source names is that very file for all calls, not what lies there in each one's own directory.
         values = [value for _, value in variant.env if value]
         for role, paths in plan.roles.spellings():
             if any(path in value for path in paths if path.startswith("/") and len(path) >= _SHORTEST_NEEDLE for value in values):
                 pinned.add(role)
+        words = [plain(word) for word in plan.arguments]
         for role, paths in plan.roots():
-            if any(os.fsencode(path) in examined.inputs.said for path in paths):
+            if any(os.fsencode(path) in examined.inputs.said or any(path in word for word in words) for path in paths):
                 pinned.add(role)
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
             pinned.update(role for role, _ in plan.roots())

@@ -58,6 +58,10 @@ _serial = itertools.count()
 NEVER = -1
 
 
+# (path, the same without links and dots, whether it is a directory) → where it leads, as conditions tell it (Plan.place).
+Place = Callable[[str, str, bool], str]
+
+
 class Watched(NamedTuple):
     """What the kernel says has not changed (watch.py), as of some moment."""
 
@@ -79,8 +83,9 @@ class State(NamedTuple):
     resolved: str | None  # without links, where that is another path
     watched: bool
 
-    def told(self, fold: Callable[[str], str]) -> bytes:
-        return self.kind if self.resolved is None else self.kind + b">" + os.fsencode(fold(self.resolved))
+    def told(self, path: str, place: Place) -> bytes:
+        leads = place(path, self.resolved, self.kind == b"d") if self.resolved is not None else ""
+        return self.kind + b">" + os.fsencode(leads) if leads else self.kind
 
 
 def coarse_ns() -> int:

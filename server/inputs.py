@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
-from sccache_py.server.files import FileMemo, coarse_ns, hash_descriptor, open_regular
+from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
-from sccache_py.server.sight import Sight
+from sccache_py.server.sight import TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.time_macros import NAMES, Words, tells_names
 
@@ -168,7 +168,7 @@ def _searched(plan: Plan) -> Words | None:
     if not plan.tells_time and not plan.roots():
         return None
     paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
-    return (*paths, *NAMES) if plan.roles.has("base") and not plan.base_mapped else paths
+    return (*paths, *NAMES) if plan.names_base else paths
 
 
 def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | None:
@@ -197,8 +197,11 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
                 return Reason.INPUT_VANISHED
             if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
                 variant.present.append((fold(path), modified))
-    for path in (*draft.present, *_behind_links(draft.read)) if plan.resolves_names else draft.present:
-        state = sight.state(path, fold)
+    behind = _behind_links(draft.read) if plan.resolves_names else []
+    if plan.resolves_names and _is_named_twice(plan, draft, behind):
+        variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
+    for path in (*draft.present, *behind):
+        state = sight.state(path, plan.place)
         if state is None:
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
@@ -211,11 +214,15 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
     absent: dict[str, dict[str, None]] = {}
     there: set[str] = set()
     for path in draft.absent:
-        where = _first_missing(path, there)
-        if where is None:
-            log.info("appeared meanwhile: %s", path)
-            return Reason.INPUT_TOO_NEW
-        absent.setdefault(fold(where[0]), {})[where[1]] = None
+        if os.path.lexists(path):
+            state = _link_to_nothing(path, sight, plan.place, began_ns)
+            if state is None:
+                log.info("appeared meanwhile: %s", path)
+                return Reason.INPUT_TOO_NEW
+            variant.present.append((fold(path), state))
+            continue
+        directory, name = _first_missing(path, there)
+        absent.setdefault(fold(directory), {})[name] = None
     variant.absent = [(directory, list(names)) for directory, names in absent.items()]
 
     for path in draft.listed:
@@ -315,14 +322,35 @@ def _behind_links(files: list[str]) -> list[str]:
     return through + [path for path in files if os.path.islink(path)]
 
 
-def _first_missing(path: str, there: set[str]) -> tuple[str, str] | None:
-    """(a directory that is there, the name in it that is not) on the way to an absent path; None if it is there by now.
+def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> bytes | None:
+    """The state of a name that is there and nothing to who opens it; None: it is something, or may be younger than the compile."""
+    state = sight.state(path, place)
+    if state is None or not state.startswith(TO_NOTHING) or os.lstat(path).st_ctime_ns >= began_ns:
+        return None
+    return state
+
+
+def _is_named_twice(plan: Plan, draft: Draft, behind: list[str]) -> bool:
+    """Whether a directory is reached by its whole path, and by one that is told by role: called from another cwd these are two.
+
+    Compilers search one directory once, whatever its names.
+    """
+    named = {*(os.path.dirname(path) for path in (*draft.read, *draft.present)), *draft.present}
+    places: tuple[set[str], set[str]] = set(), set()
+    for path in named:
+        if os.path.isdir(path):
+            places[plan.roles.fold(path).startswith("/")].add(os.path.realpath(path))
+    for path in behind:
+        places[plan.roles.fold(path).startswith("/")].add(os.path.dirname(os.path.realpath(path)))
+    return not places[0].isdisjoint(places[1])
+
+
+def _first_missing(path: str, there: set[str]) -> tuple[str, str]:
+    """(a directory that is there, the name in it that is not) on the way to an absent path.
 
     there: directories that this was found out of already.
     What stands in the place of a directory may be a file or a link to nothing: no name is in it then.
     """
-    if os.path.lexists(path) and os.path.exists(path):
-        return None
     while True:
         directory, name = os.path.split(path)
         if not name or directory in there or os.path.lexists(directory):

@@ -48,7 +48,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     files = sight.files_are(variant.files, unfold)
     if files is False:
         return False
-    if not sight.states_are(variant.present, unfold, plan.roles.fold, plan.resolves_names):
+    if not sight.states_are(variant.present, unfold, plan.place, plan.resolves_names):
         return False
     for folded, names in variant.absent:
         path = unfold(folded)
@@ -85,7 +85,7 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
             return f"changed: {unfold(folded)}"
     for folded, state in variant.present:
         path = unfold(folded)
-        if path is None or not sight.is_so(path, state, plan.roles.fold):
+        if path is None or not sight.is_so(path, state, plan.place):
             return f"gone, touched, or something else: {path}"
     for folded, names in variant.absent:
         path = unfold(folded)

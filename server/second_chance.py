@@ -167,7 +167,7 @@ class SecondChance:
         for named, state in known.present:
             folded = named.removeprefix(_BARE)
             path = roles.unfold(folded)
-            now = state if folded is named else sight.state(path, roles.fold) if path is not None else None
+            now = state if folded is named else sight.state(path, job.plan.place) if path is not None else None
             if now is None or (folded is not named and _sizeless(now) != state):
                 return None
             present.append((folded, now))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from sccache_py.keys import names_digest
 from sccache_py.model import Variant
-from sccache_py.server.files import NEVER, FileMemo, State, Steady, Watched, coarse_ns, hash_path
+from sccache_py.server.files import NEVER, FileMemo, Place, State, Steady, Watched, coarse_ns, hash_path
 from sccache_py.server.stamps import Stamp, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
@@ -26,6 +26,9 @@ _FEW_NAMES = 8
 # How a state begins that says when a file was changed last, or which inode it is.
 _MODIFIED = b"m"
 _INODE = b"i"
+
+# How the state of a link to nothing begins.
+TO_NOTHING = b"l"
 
 
 class Sight:
@@ -180,7 +183,7 @@ class Sight:
     # -- what is there -------------------------------------------------------------------------------------------
 
     def states_are(
-        self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], fold: Callable[[str], str], lasting: bool
+        self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], place: Place, lasting: bool
     ) -> bool:
         """Whether each (folded path, state) is so.
 
@@ -201,33 +204,37 @@ class Sight:
                     and self._leads_there(path, entry)
                     and not state.startswith((_MODIFIED, _INODE))
                 ):
-                    if (entry.kind if entry.resolved is None else entry.told(fold)) != state:
+                    if (entry.kind if entry.resolved is None else entry.told(path, place)) != state:
                         return False
                     continue
-            if not self.is_so(path, state, fold, lasting and path is folded):
+            if not self.is_so(path, state, place, lasting and path is folded):
                 return False
             if path is folded:
                 self.memo.wish(path)
         return True
 
-    def state(self, path: str, fold: Callable[[str], str], lasting: bool = False) -> bytes | None:
+    def state(self, path: str, place: Place, lasting: bool = False) -> bytes | None:
         """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
 
-        None: it is not there.  lasting: where links lead is asked anew only if another file is there or it changed.  (Not noticed
-        then, unless the path is watched: a directory above it was renamed, and a link that led through it followed.)
+        None: it is not there; a link to nothing is.  lasting: where links lead is asked anew only if another file is there or it
+        changed.  (Not noticed then, unless the path is watched: a directory above it was renamed, and a link that led through it
+        followed.)
         """
         try:
             st = os.lstat(path)
             is_link = stat.S_ISLNK(st.st_mode)
-            if is_link:
-                st = os.stat(path)
         except (OSError, ValueError):
             return None
+        if is_link:
+            try:
+                st = os.stat(path)
+            except OSError as e:
+                return _to_nothing(path, e)
         stamp = stamp_of(st)
         if lasting:
             known = self.memo.states.get(path)
             if known is not None and known.stamp == stamp and self._leads_there(path, known):
-                return known.told(fold)
+                return known.told(path, place)
         mode = st.st_mode
         kind = b"d" if stat.S_ISDIR(mode) else b"special"
         if stat.S_ISREG(mode):
@@ -236,7 +243,7 @@ class Sight:
         resolved = self._resolve(path, is_link)
         state = State(watched or stamp, kind, None if resolved == path else resolved, watched is not None)
         self.memo.remember_state(path, state)
-        return state.told(fold)
+        return state.told(path, place)
 
     def _leads_there(self, path: str, state: State) -> bool:
         """Whether a path still leads where it led, if the same file is there; see state()."""
@@ -258,11 +265,11 @@ class Sight:
             return None
         return _INODE + b"%d %d" % (st.st_dev, st.st_ino)
 
-    def is_so(self, path: str, state: bytes, fold: Callable[[str], str], lasting: bool = False) -> bool:
+    def is_so(self, path: str, state: bytes, place: Place, lasting: bool = False) -> bool:
         """Whether what is there still has a state that `state`, `modified` or `inode` told."""
         if state.startswith(_MODIFIED):
             return state == self.modified(path)
-        return state == (self.inode(path) if state.startswith(_INODE) else self.state(path, fold, lasting))
+        return state == (self.inode(path) if state.startswith(_INODE) else self.state(path, place, lasting))
 
     def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
@@ -318,6 +325,14 @@ class Sight:
         if names is None:
             return None
         return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
+
+
+def _to_nothing(path: str, why: OSError) -> bytes | None:
+    """The state of a link that leads nowhere: what it says, which may be read."""
+    try:
+        return TO_NOTHING + b"%d " % (why.errno or 0) + os.fsencode(os.readlink(path))
+    except OSError:
+        return None
 
 
 def _physical(path: str) -> str:

@@ -23,8 +23,9 @@ NAMES = (b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_lo
 _PRECOMPILED = (b"gpch", b"CPCH")
 _PROGRAM = b"\x7fELF"
 
-# Headers that hand __FILE__ to a function, as a string, which an object that depends on it then shows.
-_HANDS_ON = ("/assert.h", "/bits/c++config.h", "/debug/macros.h", "/debug/string")
+# Headers that hand __FILE__ to a function or print it, as a string, which an object or a message that depends on it then shows.  All C++17
+# reads the last.
+_HANDS_ON = ("/assert.h", "/bits/c++config.h", "/debug/macros.h", "/debug/string", "/pstl/pstl_config.h")
 
 _MEMO_LIMIT = 200_000
 

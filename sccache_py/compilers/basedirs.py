@@ -57,7 +57,7 @@ def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
         plan,
         arguments=(*arguments, where),
         roles=Roles([*entries, ("base", base, base)]),
-        base_mapped=bool(mapped & {"-fmacro-prefix-map=", "-ffile-prefix-map="}),
+        names_base=arguments != plan.arguments and not mapped & {"-fmacro-prefix-map=", "-ffile-prefix-map="},
         mapped_prefixes=(*plan.mapped_prefixes, *(old for _, old in maps if old.startswith(base))),
     )
 

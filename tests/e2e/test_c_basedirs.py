@@ -103,6 +103,14 @@ def test_what_depends_on_its_own_name_is_not_shared(c, source):
     expect(c, "hit", "second", "-ffile-prefix-map={top}=.")
 
 
+def test_a_relative_name_is_the_same_in_another_checkout(c):
+    """No word is an absolute path, so __FILE__ is none."""
+    write(c, '#include "a.h"\nint f(void) { return A; }\n', "#define A sizeof(__FILE__)\n")
+    args = ("-I../inc", "-c", "../src/x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one/build")
+    c.expect("hit", *args, cwd=c.p / "second/build")
+
+
 def test_assertions_are_shared_where_they_are_off(c):
     """<assert.h> names __FILE__, and so may every C++ header: they hand it on, and then the object shows it."""
     write(c, "#include <assert.h>\nint f(int x) { assert(x); return x; }\n")
@@ -110,6 +118,14 @@ def test_assertions_are_shared_where_they_are_off(c):
     expect(c, "hit", "second", "-DNDEBUG")
     for place in PLACES:
         expect(c, "miss", place)
+
+
+@pytest.mark.parametrize("standard", ["-std=c++11", "-std=c++17", "-std=c++20"])
+def test_the_standard_library_keeps_nobody_apart(c, standard):
+    """What every C++ source includes has __FILE__ in macros that few use."""
+    write(c, '#include <algorithm>\n#include "a.h"\nint f(void) { return std::max(A, 2); }\n')
+    expect(c, "miss", "one", "-xc++", standard)
+    expect(c, "hit", "second", "-xc++", standard)
 
 
 def test_debug_information_is_shared_only_where_the_base_directory_is_mapped(c):

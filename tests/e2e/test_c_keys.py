@@ -169,20 +169,6 @@ def test_pwd_through_a_link_is_what_debug_information_says(c):
     c.expect("hit", *args, cwd=c.p / "one", env={"PWD": "/nowhere"})
 
 
-def test_a_header_of_another_directory_named_by_its_whole_path_is_that_very_header(c):
-    """Generated sources do so; told relative to the cwd, it would be looked for in this directory."""
-    for place in ("one", "two"):
-        c.write(f"{place}/x.c", f'#include "{c.p}/one/a.h"\nint f(void) {{ return A; }}\n')
-        c.write(f"{place}/a.h", "#define A 1\n")
-    args = ("-c", "x.c", "-o", c.object())
-    c.expect("miss", *args, cwd=c.p / "one")
-    c.expect("miss", *args, cwd=c.p / "two")
-    c.write("one/a.h", "#define A 2\n")
-    c.expect("miss", *args, cwd=c.p / "two")
-    c.write("two/a.h", "#define A 3\n")
-    c.expect("hit", *args, cwd=c.p / "two")
-
-
 def test_a_relative_include_directory_is_this_directorys(c):
     """Two build directories with a config.h each and the very same command line."""
     c.write("src/x.c", '#include "config.h"\nint f(void) { return A; }\n')

@@ -52,6 +52,16 @@ def test_a_header_that_appears_first_is_a_miss_where_the_command_line_includes_i
     c.changes(lambda: c.write("a.h", "#define A 2\n"), lambda: os.unlink(c.p / "a.h"), *args)
 
 
+def test_a_link_to_nothing_is_passed_over_until_it_leads_somewhere(c):
+    """A checkout without its submodules has such links; the compiler goes on to the next directory."""
+    c.write("x.c", f'#include "a.h"\n{USE}')
+    c.write("second/a.h", "#define A 1\n")
+    (c.p / "first").mkdir()
+    (c.p / "first/a.h").symlink_to("../sub/a.h")
+    args = ("-Ifirst", "-Isecond", "-c", "x.c", "-o", c.object())
+    c.changes(lambda: c.write("sub/a.h", "#define A 2\n"), lambda: os.unlink(c.p / "sub/a.h"), *args)
+
+
 def test_a_header_between_two_of_a_chain_is_a_miss(c):
     """#include_next goes on behind the directory of the header that says it."""
     c.write("x.c", f"#include <a.h>\n{USE}")

@@ -138,7 +138,7 @@ def test_large_files_are_left_to_a_thread(tmp_path):
 
 
 def state(path: Path) -> bytes | None:
-    return Sight(FileMemo()).state(str(path), lambda p: p)
+    return Sight(FileMemo()).state(str(path), lambda path, resolved, is_directory: resolved)
 
 
 def test_what_a_look_can_show_is_told_apart(tmp_path):

@@ -1,0 +1,85 @@
+"""One command line in two checkouts: what it says relative to the cwd is each one's own, what it names whole is the very same.
+
+Where checkouts say absolute paths of their own, see test_c_basedirs.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_header_of_another_directory_named_by_its_whole_path_is_that_very_header(c):
+    """Generated sources do so; told relative to the cwd, it would be looked for in this directory."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", f'#include "{c.p}/one/a.h"\nint f(void) {{ return A; }}\n')
+        c.write(f"{place}/a.h", "#define A 1\n")
+    args = ("-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one")
+    c.expect("miss", *args, cwd=c.p / "two")
+    c.write("one/a.h", "#define A 2\n")
+    c.expect("miss", *args, cwd=c.p / "two")
+    c.write("two/a.h", "#define A 3\n")
+    c.expect("hit", *args, cwd=c.p / "two")
+
+
+def out_of_tree(c, source, header="#define A sizeof(__FILE__)\n"):
+    """The build directories of two checkouts, of which one lies deeper; meson and `../configure` build so."""
+    for place in ("one", "so/two"):
+        c.write(f"{place}/src/x.c", source)
+        c.write(f"{place}/inc/a.h", header)
+        (c.p / place / "build").mkdir()
+    return c.p / "one/build", c.p / "so/two/build"
+
+
+def test_sources_above_the_working_directory_are_the_same_in_another_checkout(c):
+    """What the dots lead to is told by name; but for where a list only says what was read."""
+    one, two = out_of_tree(c, '#include "../inc/a.h"\nint f(void) { return A; }\n')
+    args = ("-I../inc", "-MD", "-c", "../src/x.c", "-o", c.object())
+    first = c.expect("miss", *args, cwd=one)
+    assert c.expect("hit" if c.observed else "miss", *args, cwd=two) == first
+    c.write("so/two/inc/a.h", "#define A 2\n")
+    c.expect("miss", *args, cwd=two)
+    c.expect("hit", *args, cwd=one)
+
+
+def test_where_a_system_header_above_the_working_directory_lies_may_be_in_the_object(c):
+    """gcc writes its whole path where that is shorter than the relative one."""
+    one, two = out_of_tree(c, "#include <a.h>\nint f(void) { return A; }\n")
+    long = "../" + "build/../" * 20
+    args = ("-isystem", f"{long}inc", "-c", "../src/x.c", "-o", c.object())
+    c.compile_twice(*args, cwd=one)
+    c.expect("miss" if c.is_gcc or not c.observed else "hit", *args, cwd=two)
+
+
+def test_a_directory_that_is_searched_once_in_one_checkout_is_searched_twice_from_another(c):
+    """Under its whole path and a relative one it is one; from elsewhere the relative one is another."""
+    header = "#ifdef Q\n#define A 8\n#endif\n#define Q\n#include_next <a.h>\n"
+    one, two = out_of_tree(c, "#include <a.h>\nint f(void) { return A; }\n", header)
+    c.write("next/a.h", "#ifndef A\n#define A 7\n#endif\n")
+    args = ("-I../inc", f"-I{c.p}/one/inc", f"-I{c.p}/next", "-c", "../src/x.c", "-o", c.object())
+    first = c.compile_twice(*args, cwd=one)
+    assert c.expect("miss", *args, cwd=two) != first
+
+
+@pytest.mark.parametrize("word", ["-I{p}/one", "-I{p}/./one/", "-include{p}/one/a.h", "-I{p}//one"])
+def test_a_directory_that_a_word_names_whole_is_that_very_directory(c, word):
+    """A copied build tree goes on reading the headers of the first, as its makefiles say."""
+    for place in ("one", "two"):
+        c.write(f"{place}/src/x.c", "#ifndef A\n#include <a.h>\n#endif\nint f(void) { return A; }\n")
+        c.write(f"{place}/a.h", "#define A 1\n")
+    args = (word.format(p=c.p), "-c", "src/x.c", "-o", c.object())
+    c.expect("miss", *args, cwd=c.p / "one")
+    c.expect("miss", *args, cwd=c.p / "two")
+    c.write("one/a.h", "#define A 2\n")
+    c.expect("miss", *args, cwd=c.p / "two")
+    c.write("two/a.h", "#define A 3\n")
+    c.expect("hit", *args, cwd=c.p / "two")
