@@ -34,6 +34,7 @@ _RAISED = (
 _BACKLOG = 1024
 
 _PR_SET_PDEATHSIG = 1
+_DOMAIN = 0xFF  # PER_MASK, <linux/personality.h>
 
 
 class AlreadyRunning(Exception):
@@ -66,7 +67,9 @@ def _become_ordinary() -> None:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as f:
         f.write("0")
-    ctypes.CDLL(None).personality(0)
+    personality = ctypes.CDLL(None).personality
+    # The flags alone: a machine of 32 bits (linux32) is what a whole container is for.
+    personality(personality(0xFFFFFFFF) & _DOMAIN)
 
 
 def detach() -> None:
