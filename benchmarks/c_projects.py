@@ -49,7 +49,11 @@ SOURCES: dict[str, Callable[[], Path]] = {
     "libffi": _debian("libffi"),
     "libpng": _debian("libpng1.6"),
     "lua": _debian("lua5.4"),
+    "mbedtls": _debian("mbedtls"),
+    "musl": _debian("musl"),
+    "nghttp2": _debian("nghttp2"),
     "nginx": _debian("nginx"),
+    "pcre2": _debian("pcre2"),
     "re2": _debian("re2"),
     "redis": _debian("redis"),
     "sqlite": _debian("sqlite3"),
@@ -108,9 +112,21 @@ CELLS = (
     _autotools("libpng", PREFIX),
     _cmake("libpng", "-DPNG_TESTS=OFF", generator="make"),  # they link with a library that Debian's patch names otherwise
     *(Cell("lua", "make's own rules", entry, (f"cd src && rm Makefile && {_LUA}",), ("make",)) for entry in (PREFIX, LINKS)),
+    _cmake("mbedtls", "-DENABLE_TESTING=OFF -DENABLE_PROGRAMS=OFF -DUSE_SHARED_MBEDTLS_LIBRARY=ON", long=True),
+    # A C library: 1,300 small sources, assembler among them, and a configure script of its own.
+    Cell(
+        "musl", "its own configure", PREFIX,
+        ("CC='{cc}' CFLAGS='{flags}' ./configure --prefix=/nonexistent --disable-wrapper", "make -j{jobs}"), ("make",), long=True,
+    ),
+    _cmake("nghttp2", "-DENABLE_LIB_ONLY=ON -DENABLE_STATIC_LIB=ON"),
     Cell(
         "nginx", "its own configure", LINKS,
         ("./configure --with-cc={cc} --with-cc-opt='{flags}' --without-http_rewrite_module --with-threads", "make -j{jobs}"), ("make",),
+    ),
+    # Beside its sources: everything is called ../something.
+    Cell(
+        "pcre2", "autotools, out of tree", LINKS,
+        ("mkdir out && cd out && ../configure CC={cc} CFLAGS='{flags}' --enable-jit", "make -C out -j{jobs}"), ("make",),
     ),
     _with_tables(
         _make("re2", PREFIX, "CXXFLAGS='-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -I. {flags}' obj/libre2.a")
