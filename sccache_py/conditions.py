@@ -109,6 +109,9 @@ _TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|rustup(-init)?|(.*-)?(as|ar|nm|ra
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
 
+# What a macro may start that takes its environment in whole, but looks only at what it asks for by name and at names that begin so.
+_LOOKS_AT = {"cargo": ("CARGO", "RUST"), "git": (), "rustup": ("CARGO", "RUST")}
+
 # No variable's name: under it stands which variables there are.  Who takes in the whole environment sees also a new one.
 WHICH_VARIABLES = ""
 
@@ -148,8 +151,23 @@ def asked_by_all(asked: Iterable[str], env: Iterable[str]) -> list[str]:
     return sorted({*asked, WHICH_VARIABLES, *(n for n in env if n not in IGNORED_VARIABLES and n not in ("_", "OLDPWD", "SHLVL"))})
 
 
+def asked_by_macros(seen: Observation, asked: Iterable[str], env: Iterable[str], walk_shows: bool) -> list[str]:
+    """The variables that count where a macro may have looked at all of them, or handed them on to what it started.
+
+    walk_shows: it cannot look unobserved (elf.walk_shows).  Most that could have std::process::Command linked in, and never walk.
+    """
+    programs = {os.path.basename(image) for image in seen.images}
+    alien = any(not _TIMELESS.fullmatch(name) for name in programs - _LOOKS_AT.keys())
+    if alien or not walk_shows or WHICH_VARIABLES in seen.plugins_asked:
+        return asked_by_all(asked, env)
+    begin = tuple({text for name in programs for text in _LOOKS_AT.get(name, ())})
+    return sorted({*asked, *(f"{text}=" for text in begin), *(n for n in env if n.startswith(begin) and n not in IGNORED_VARIABLES)})
+
+
 def value_of(env: Mapping[str, str], name: str) -> str | None:
-    """What a condition on a variable compares; None: it is not set."""
+    """What a condition on a variable compares; None: it is not set.  `X=`, which none is called: which begin with X."""
+    if name.endswith("="):
+        return "=".join(sorted(n for n in env if n.startswith(name[:-1]) and n not in IGNORED_VARIABLES))
     if name != WHICH_VARIABLES:
         return env.get(name)
     return "=".join(sorted(n for n in env if n not in IGNORED_VARIABLES and n not in _SHELLS_OWN))

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
-from sccache_py.conditions import Draft, asked_by_all, judge
+from sccache_py.conditions import WHICH_VARIABLES, Draft, asked_by_macros, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age
+from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age, walk_shows
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
@@ -89,8 +89,9 @@ def draft_observed(
             return Reason.PLUGIN_UNSEEN
         if any(m.tells_age for m in macros):
             draft.dated += draft.sized
-        if any(m.takes_environment for m in macros):
-            draft.asked = asked_by_all(draft.asked, env)
+        takers = [m for m in macros if m.takes_environment]
+        if takers or WHICH_VARIABLES in seen.plugins_asked:
+            draft.asked = asked_by_macros(seen, draft.asked, env, all(m.walk_shows for m in takers))
     return draft
 
 
@@ -107,6 +108,7 @@ class _Macro(NamedTuple):
     takes_environment: bool
     makes_own_calls: bool
     tells_age: bool
+    walk_shows: bool = False
 
 
 def _macro(path: str) -> _Macro:
@@ -125,7 +127,8 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         except ValueError:  # empty
             return _Macro(False, False, False)
         with library, memoryview(library) as view:
-            return _Macro(takes_environment(view), shows_any(f.fileno(), OWN_CALLS), tells_age(view))
+            takes = takes_environment(view)
+            return _Macro(takes, shows_any(f.fileno(), OWN_CALLS), tells_age(view), takes and walk_shows(view))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:
