@@ -72,14 +72,14 @@ class Entry:
 
 
 def draft_observed(
-    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool
+    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool, began_ns: int
 ) -> Draft | Reason:
-    """What must hold and what was left, by the record."""
+    """What must hold and what was left, by the record.  began_ns: when the compiler was started."""
     places = [(os.path.realpath(d), d) for d in plan.may_write]
     seen: Observation | Reason = observe(record, [(physical, d) for physical, d in places if physical != d])
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
+    draft = judge(plan, seen, covered, ours, _left(plan, seen, began_ns), env, succeeded, _named_variables(plan))
     if isinstance(draft, Draft):
         rejected = _passed_over(plan, [*draft.read, *draft.present])
         draft.read = [path for path in draft.read if path not in rejected]
@@ -93,6 +93,20 @@ def draft_observed(
         if takers or WHICH_VARIABLES in seen.plugins_asked:
             draft.asked = asked_by_macros(seen, draft.asked, env, all(m.walk_shows for m in takers))
     return draft
+
+
+def _left(plan: Plan, seen: Observation, began_ns: int) -> list[str]:
+    """What was written and is there; not what was opened for writing elsewhere, a database or a lock, and is as it was."""
+    places = tuple(f"{directory}/" for directory in plan.may_write)
+    there_before = {path for path in seen.read if not path.startswith(places)}
+    return [path for path in existing(seen.written) if path not in there_before or not _is_older(path, began_ns)]
+
+
+def _is_older(path: str, began_ns: int) -> bool:
+    try:
+        return os.stat(path).st_ctime_ns < began_ns
+    except OSError:
+        return False
 
 
 def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
