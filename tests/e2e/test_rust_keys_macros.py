@@ -477,7 +477,7 @@ def test_the_text_of_path_counts_where_a_macro_asks_for_it(world, macros):
     world.changes_env("PATH", path, f"{path}:/nowhere", *using(world, macros, 'm::variable!("PATH")'))
 
 
-@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS"])
+@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS", "CI"])
 def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
     """The compiler's colours come from its arguments, and rustc says nothing of the variable."""
     world.needs_observation(NO_MACRO_VARIABLES)

@@ -284,7 +284,7 @@ def registry(make_world):
     """(world, how to compile a crate of the registry for a checkout with its own target directory, whose map is in RUSTFLAGS)."""
     world = make_world()
     world.write("src/lib.rs", 'include!("generated.rs");\npub fn f() { panic!() }\n')
-    world.write("src/generated.rs", "pub const DIR: Option<&str> = option_env!(\"DIR\");\n")
+    world.write("src/generated.rs", 'pub const DIR: Option<&str> = option_env!("DIR");\n')
     for name in ("one", "two"):
         (world.root / name / "target").mkdir(parents=True)
 

@@ -207,3 +207,10 @@ def test_a_macro_that_can_take_all_variables_does_not_always(images, plugins_ask
         assert asked == ["A", "CARGO=", "CARGO_HOME", "RUST="]
         assert value_of(env, "CARGO=") == "CARGO_HOME"
         assert value_of(env | {"CARGO_NET_OFFLINE": "1"}, "CARGO=") != "CARGO_HOME"
+
+
+@pytest.mark.parametrize(("images", "counts"), [(["/t/rustc", "/usr/bin/cc", "/t/rust-lld"], False), (["/bin/sh", "/t/rustc"], True)])
+def test_that_rustc_asks_whether_this_is_a_ci_service_decides_nothing(images, counts):
+    """A script that is the compiler or the linker may do what it likes with CI."""
+    found = draft(Observation(images=images, asked=["CI"]))
+    assert ("CI" in found.asked) == counts

@@ -54,7 +54,7 @@ def test_a_macro_library_tells_whether_it_can_see_all_variables(tmp_path, body, 
     rustc = shutil.which("rustc")
     if rustc is None:
         pytest.skip("no rustc")
-    code = 'extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n'
+    code = "extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n"
     (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
     subprocess.run([rustc, "--crate-type", "proc-macro", "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
@@ -99,7 +99,7 @@ def test_a_macro_library_tells_whether_it_can_know_the_age_of_an_open_file(tmp_p
     rustc = shutil.which("rustc")
     if rustc is None:
         pytest.skip("no rustc")
-    code = 'extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n'
+    code = "extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n"
     (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
     subprocess.run([rustc, "--crate-type=proc-macro", f"-Copt-level={level}", f"-Cstrip={strip}", "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
