@@ -72,6 +72,7 @@ VERBS = {
     "lld": Verb(("build",), {"RUSTFLAGS": "-Clink-arg=-fuse-ld=lld"}),
     "bfd": Verb(("build",), {"RUSTFLAGS": "-Clink-arg=-fuse-ld=bfd"}),
     "target": Verb(("build", "--target", "x86_64-unknown-linux-gnu")),
+    "wasm": Verb(("build", "--release", "--target", "wasm32-unknown-unknown")),
     "musl": Verb(("build", "--target", "x86_64-unknown-linux-musl")),
 }
 

@@ -166,6 +166,27 @@ fn main() {
     "migrations/2024-01-01-000000_words/down.sql": "DROP TABLE words;\n",
 }
 
+# Their macros ask cargo where the workspace is, and git for the commit: what they take in whole is the environment.
+_STARTERS_NEED = 'git-version = "0.3"\nnum_enum = "0.7"\n'
+
+_STARTERS = {
+    "src/main.rs": r"""
+#[derive(num_enum::TryFromPrimitive, Debug)] #[repr(u8)] enum Level { Low = 1, High = 2 }
+fn main() { println!("{:?} {}", Level::try_from(2u8), git_version::git_version!(fallback = "none")); }
+""",
+}
+
+# For the browser: a macro that reads JavaScript, and two kinds of library.
+_WASM = {
+    "Cargo.extra": '[lib]\ncrate-type = ["cdylib", "rlib"]\n[profile.release]\nlto = true\npanic = "abort"\nstrip = true\n',
+    "src/lib.rs": r"""
+use wasm_bindgen::prelude::*;
+#[wasm_bindgen(module = "/src/help.js")] extern "C" { fn help(x: u32) -> u32; }
+#[wasm_bindgen] pub fn run(a: u32) -> u32 { web_sys::console::log_1(&"run".into()); help(a) }
+""",
+    "src/help.js": "export function help(x) { return x; }\n",
+}
+
 _MEMBER = '[package]\nname = "{}"\nversion = "0.1.0"\nedition = "2021"\n{}'
 
 # A workspace: settings in .cargo, macros of its own that read a directory and the environment, code generated from a grammar and into
@@ -268,11 +289,15 @@ PROJECTS = {
         'libsqlite3-sys = { version = "0.35", features = ["bundled"] }\n',
         files=_SQLITE,
     ),
+    "starters": Project(dependencies=_STARTERS_NEED, files=_STARTERS),
     "templates": Project(
         dependencies='askama = "0.14"\ninclude_dir = "0.7"\nrust-embed = { version = "8", features = ["debug-embed"] }\n'
         '[build-dependencies]\nbuilt = "0.8"\n',
         files=_TEMPLATES,
     ),
+    "wasm": Project(
+        dependencies='wasm-bindgen = "0.2"\nweb-sys = { version = "0.3", features = ["console"] }\n', files=_WASM
+    ),  # also with the verb of that name
     "workspace": Project(files=_WORKSPACE),
 }
 
@@ -296,6 +321,18 @@ EDITS: dict[str, tuple[Edit, ...]] = {
         Edit("a feature", {"Cargo.toml": _manifest("probes", _PROBES_NEED.replace('"2"', '{ version = "2", default-features = false }'))}),
         Edit("flags", env={"RUSTFLAGS": "--cfg something"}),
         Edit("another toolchain", {"rust-toolchain.toml": '[toolchain]\nchannel = "nightly"\n'}),
+    ),
+    "starters": (
+        Edit("another terminal", env={"SSH_TTY": "/dev/pts/7", "JOB_ID": "7"}),
+        Edit(
+            "a crate under another name",
+            {
+                "Cargo.toml": _manifest(
+                    "starters", _STARTERS_NEED.replace('num_enum = "0.7"', 'numbers = { package = "num_enum", version = "0.7" }')
+                ),
+                "src/main.rs": _STARTERS["src/main.rs"].replace("num_enum::", "numbers::"),
+            },
+        ),
     ),
     "templates": (
         Edit("a template that another extends", {"templates/base.txt": "changed {% block body %}{% endblock %}\n"}),

@@ -87,6 +87,9 @@ _FOR_THE_COMPILER_ALONE = {"COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST
     name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")
 )
 
+# What says nothing where only compilers and linkers ran: rustc asks whether a crash of LLVM may open a dialog.
+_ASKED_BY_RUSTC = frozenset(("CI",))
+
 # A macro that starts one of these asks for the time; others look at the clock without telling it (git).
 _CLOCKS = frozenset(("date",))
 
@@ -108,6 +111,9 @@ _TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|rustup(-init)?|(.*-)?(as|ar|nm|ra
 
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
+
+# What a macro may start that takes its environment in whole, but looks only at what it asks for by name and at names that begin so.
+_LOOKS_AT = {"cargo": ("CARGO", "RUST"), "git": (), "rustup": ("CARGO", "RUST")}
 
 # No variable's name: under it stands which variables there are.  Who takes in the whole environment sees also a new one.
 WHICH_VARIABLES = ""
@@ -148,8 +154,27 @@ def asked_by_all(asked: Iterable[str], env: Iterable[str]) -> list[str]:
     return sorted({*asked, WHICH_VARIABLES, *(n for n in env if n not in IGNORED_VARIABLES and n not in ("_", "OLDPWD", "SHLVL"))})
 
 
+def _aliens(seen: Observation) -> set[str]:
+    """Programs beside compilers, linkers and what they start."""
+    return {name for image in seen.images if not _TIMELESS.fullmatch(name := os.path.basename(image))}
+
+
+def asked_by_macros(seen: Observation, asked: Iterable[str], env: Iterable[str], walk_shows: bool) -> list[str]:
+    """The variables that count where a macro may have looked at all of them, or handed them on to what it started.
+
+    walk_shows: it cannot look unobserved (elf.walk_shows).  Most that could have std::process::Command linked in, and never walk.
+    """
+    if not walk_shows or WHICH_VARIABLES in seen.plugins_asked or _aliens(seen) - _LOOKS_AT.keys():
+        return asked_by_all(asked, env)
+    programs = {os.path.basename(image) for image in seen.images}
+    begin = tuple({text for name in programs for text in _LOOKS_AT.get(name, ())})
+    return sorted({*asked, *(f"{text}=" for text in begin), *(n for n in env if n.startswith(begin) and n not in IGNORED_VARIABLES)})
+
+
 def value_of(env: Mapping[str, str], name: str) -> str | None:
-    """What a condition on a variable compares; None: it is not set."""
+    """What a condition on a variable compares; None: it is not set.  `X=`, which none is called: which begin with X."""
+    if name.endswith("="):
+        return "=".join(sorted(n for n in env if n.startswith(name[:-1]) and n not in IGNORED_VARIABLES))
     if name != WHICH_VARIABLES:
         return env.get(name)
     return "=".join(sorted(n for n in env if n not in IGNORED_VARIABLES and n not in _SHELLS_OWN))
@@ -207,6 +232,8 @@ def judge(
 
     asked = {*seen.asked, *env, WHICH_VARIABLES} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
     ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named - (seen.plugins_asked & _FOR_THE_COMPILER_ALONE)
+    if named is not None and plan.language == "Rust" and not _aliens(seen):
+        ignored |= _ASKED_BY_RUSTC - named - seen.plugins_asked
     own = plan.own_output_prefixes
 
     def condition(paths: list[str]) -> list[str]:

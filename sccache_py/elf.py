@@ -6,6 +6,7 @@ the image and not from its name.  Source: System V ABI, "Object Files" and "Prog
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,6 +20,9 @@ _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
 _SECTION_BYTES = 64
 _SYMBOL_BYTES = 24
+
+
+_C_SOURCE = re.compile(rb"\0([^\0]*\.(?:c|cc|cpp|cxx|c\+\+|C|m|mm))(?=\0)")
 
 
 class Image(NamedTuple):
@@ -97,6 +101,18 @@ def takes_environment(library: memoryview) -> bool:
         return sections.is_crate and any(name == b"environ" for name, _ in sections.imports())
     except (struct.error, OverflowError, IndexError):
         return True
+
+
+def walk_shows(library: memoryview) -> bool:
+    """Whether such a crate cannot walk `environ` unobserved: Rust measures each entry by strlen, which C need not do.
+
+    C leaves the names of its sources among the symbols.  A library without symbols does not say.
+    """
+    try:
+        names = _Sections(library).symbol_names()
+        return bool(names) and set(_C_SOURCE.findall(names)) <= {b"crtstuff.c"}
+    except (struct.error, OverflowError, IndexError):
+        return False
 
 
 def tells_age(library: memoryview) -> bool:

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from sccache_py import entry, make_rule
 from sccache_py.compilers.driver import Driver, Told
-from sccache_py.conditions import Draft, asked_by_all, judge
+from sccache_py.conditions import WHICH_VARIABLES, Draft, asked_by_macros, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age
+from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age, walk_shows
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
@@ -72,14 +72,14 @@ class Entry:
 
 
 def draft_observed(
-    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool
+    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool, began_ns: int
 ) -> Draft | Reason:
-    """What must hold and what was left, by the record."""
+    """What must hold and what was left, by the record.  began_ns: when the compiler was started."""
     places = [(os.path.realpath(d), d) for d in plan.may_write]
     seen: Observation | Reason = observe(record, [(physical, d) for physical, d in places if physical != d])
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, existing(seen.written), env, succeeded, _named_variables(plan))
+    draft = judge(plan, seen, covered, ours, _left(plan, seen, began_ns), env, succeeded, _named_variables(plan))
     if isinstance(draft, Draft):
         rejected = _passed_over(plan, [*draft.read, *draft.present])
         draft.read = [path for path in draft.read if path not in rejected]
@@ -89,9 +89,24 @@ def draft_observed(
             return Reason.PLUGIN_UNSEEN
         if any(m.tells_age for m in macros):
             draft.dated += draft.sized
-        if any(m.takes_environment for m in macros):
-            draft.asked = asked_by_all(draft.asked, env)
+        takers = [m for m in macros if m.takes_environment]
+        if takers or WHICH_VARIABLES in seen.plugins_asked:
+            draft.asked = asked_by_macros(seen, draft.asked, env, all(m.walk_shows for m in takers))
     return draft
+
+
+def _left(plan: Plan, seen: Observation, began_ns: int) -> list[str]:
+    """What was written and is there; not what was opened for writing elsewhere, a database or a lock, and is as it was."""
+    places = tuple(f"{directory}/" for directory in plan.may_write)
+    there_before = {path for path in seen.read if not path.startswith(places)}
+    return [path for path in existing(seen.written) if path not in there_before or not _is_older(path, began_ns)]
+
+
+def _is_older(path: str, began_ns: int) -> bool:
+    try:
+        return os.stat(path).st_ctime_ns < began_ns
+    except OSError:
+        return False
 
 
 def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
@@ -107,6 +122,7 @@ class _Macro(NamedTuple):
     takes_environment: bool
     makes_own_calls: bool
     tells_age: bool
+    walk_shows: bool = False
 
 
 def _macro(path: str) -> _Macro:
@@ -125,7 +141,8 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         except ValueError:  # empty
             return _Macro(False, False, False)
         with library, memoryview(library) as view:
-            return _Macro(takes_environment(view), shows_any(f.fileno(), OWN_CALLS), tells_age(view))
+            takes = takes_environment(view)
+            return _Macro(takes, shows_any(f.fileno(), OWN_CALLS), tells_age(view), takes and walk_shows(view))
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:

@@ -76,7 +76,7 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
     unfold = plan.roles.unfold
     for name, value in variant.env:
         if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
-            return f"variable {name}" if name else "other variables are set"
+            return f"variable {name}" if name.rstrip("=") == name != "" else "other variables are set"
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return f"an output names {pinned}"

@@ -261,7 +261,7 @@ class Misses:
         def examine() -> deposit.Examined | Reason:
             began_ns = ran.began_ns
             if job.observed:
-                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, ran.status == 0)
+                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, ran.status == 0, began_ns)
             elif asked is not None:
                 draft, began_ns = asked.draft, asked.began_ns
             else:

@@ -187,11 +187,7 @@ def third_party() -> dict[str, set[str]]:
 
 def test_each_dependency_is_imported_in_one_file():
     """A library that is known in one place can be replaced, and its exceptions stop there."""
-    wrong = {
-        package: sorted(files)
-        for package, files in third_party().items()
-        if len(files) > SEVERAL_IMPORTERS.get(package, (1, ""))[0]
-    }
+    wrong = {package: sorted(files) for package, files in third_party().items() if len(files) > SEVERAL_IMPORTERS.get(package, (1, ""))[0]}
     assert wrong == {}
 
 
@@ -221,8 +217,9 @@ def header(text: str, suffix: str) -> str:
 def test_long_files_say_why_they_are_long():
     """About 300 lines is comfortable; beyond 500 the reader deserves a reason, in the file's own header."""
     folders = ["sccache_py", "server", "client", "tests", "benchmarks", "packaging"]
-    files = {path for f in folders for s in ("py", "c", "h") for path in (ROOT / f).rglob(f"*.{s}") if "work" not in
-    path.relative_to(ROOT).parts}
+    files = {
+        path for f in folders for s in ("py", "c", "h") for path in (ROOT / f).rglob(f"*.{s}") if "work" not in path.relative_to(ROOT).parts
+    }
     wrong = []
     for path in sorted(path for path in files if path.resolve() == path):
         text = path.read_text()

@@ -35,8 +35,13 @@ class Dists(NamedTuple):
 def run(*command: str | Path, cwd: Path, env: Mapping[str, str] = os.environ) -> str:
     """What the command printed; its whole output if it fails."""
     done = subprocess.run(
-        command, cwd=cwd, env=env, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        cwd=cwd,
+        env=env,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -71,8 +76,17 @@ def environment(where: Path) -> Path:
 
 def install(wheel: Path, bin: Path) -> None:
     run(
-        sys.executable, "-m", "pip", "--python", bin / "python", "install",
-        "--no-index", "--no-deps", "--ignore-installed", "--quiet", wheel,
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        bin / "python",
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--ignore-installed",
+        "--quiet",
+        wheel,
         cwd=bin,
     )
 
@@ -84,12 +98,7 @@ def names_in(wheel: Path) -> list[str]:
 
 def sources(suffix: str) -> set[str]:
     """The files of the three packages with that suffix, by their names in the source distribution."""
-    return {
-        str(path.relative_to(ROOT))
-        for folder in FOLDERS
-        for path in (ROOT / folder).rglob(f"*{suffix}")
-        if path.resolve() == path
-    }
+    return {str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob(f"*{suffix}") if path.resolve() == path}
 
 
 def test_the_wheel_has_exactly_the_modules_of_the_tree(dists):
@@ -137,9 +146,19 @@ def test_without_a_c_compiler_the_client_is_a_python_program(dists, tmp_path):
     bare = {**os.environ, "CC": "/nonexistent/cc", "PATH": str(tmp_path / "nothing")}
     wheels = tmp_path / "wheels"
     run(
-        sys.executable, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--quiet",
-        "--wheel-dir", wheels, dists.sdist,
-        cwd=tmp_path, env=bare,
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        wheels,
+        dists.sdist,
+        cwd=tmp_path,
+        env=bare,
     )
     (wheel,) = wheels.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")

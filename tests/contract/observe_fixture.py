@@ -218,9 +218,7 @@ def read_strace(text: str, cwd: str) -> Iterator[Call]:
         yield Call(pid, name, tuple(places), failure, f"{pid} {rest}")
 
 
-def trace(
-    observer: Observer, command: Sequence[str | Path], env: dict[str, str]
-) -> tuple[list[Call], list[Record]]:
+def trace(observer: Observer, command: Sequence[str | Path], env: dict[str, str]) -> tuple[list[Call], list[Record]]:
     """The command under strace and observed, in the same run."""
     strace = need("strace")
     observer.prepare()

@@ -285,8 +285,9 @@ async def test_gcc_runs_no_more_lto1_than_there_are_tokens(pool: Watched, tmp_pa
     for n in range(8):
         sources.append(tmp_path / f"m{n}.c")
         used = "__attribute__((used, noinline)) int"
-        body = "".join(f"{used} f{n}_{i}(int x) {{ int s = 0; for (int k = 0; k < x; k++) s += k * {i} + {n}; return s; }}\n" for
-        i in range(60))
+        body = "".join(
+            f"{used} f{n}_{i}(int x) {{ int s = 0; for (int k = 0; k < x; k++) s += k * {i} + {n}; return s; }}\n" for i in range(60)
+        )
         sources[-1].write_text(body + ("int main(void) { return 0; }\n" if n == 0 else ""))
     flags = (f"-B{tools}/", "-O2", "-flto=auto", "-flto-partition=1to1", "-o", tmp_path / "program")
     audience = Quiet()
@@ -388,7 +389,7 @@ async def test_what_a_program_returns_without_having_taken_it_is_dropped(
     pool: Watched, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A pool that grows with each such program ends in swap."""
-    forger = script(tmp_path / "forger", 'fds=${MAKEFLAGS##*=}; head -c1 <&${fds%,*} >/dev/null; printf +++++ >&${fds#*,}')
+    forger = script(tmp_path / "forger", "fds=${MAKEFLAGS##*=}; head -c1 <&${fds%,*} >/dev/null; printf +++++ >&${fds#*,}")
     with caplog.at_level(logging.WARNING):
         ran = await compile_under(pool, tmp_path, forger)
     assert ran.status == 0
@@ -435,7 +436,7 @@ def all_that_can_be_opened() -> Iterator[int]:
 @in_a_loop(2)
 async def test_a_compiler_for_which_no_pipes_are_left_gets_an_empty_jobserver(pool: Watched, tmp_path: Path) -> None:
     """Without any, rustc would make a pool of 32 for itself."""
-    ask = script(tmp_path / "ask", 'fds=${MAKEFLAGS##*=}; [ -p /proc/self/fd/${fds%,*} ] && [ -p /proc/self/fd/${fds#*,} ]')
+    ask = script(tmp_path / "ask", "fds=${MAKEFLAGS##*=}; [ -p /proc/self/fd/${fds%,*} ] && [ -p /proc/self/fd/${fds#*,} ]")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with pool.token("a") as grant:
         highest = max(int(fd) for fd in os.listdir("/proc/self/fd"))

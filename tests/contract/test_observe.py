@@ -204,10 +204,7 @@ def test_each_function_records_what_the_protocol_says(observer: Observer, probe:
     records = observer.observe(probe, "call", *[spec for spec, _ in CALLS], env=plain_environment())
     for (spec, expected), found in zip(CALLS, by_mark(records), strict=True):
         here = str(observer.directory)
-        full = [
-            (kind, error, *(text if kind in "NE" else os.path.join(here, text) for text in texts))
-            for kind, error, *texts in expected
-        ]
+        full = [(kind, error, *(text if kind in "NE" else os.path.join(here, text) for text in texts)) for kind, error, *texts in expected]
         full = [(*words, "") if len(words) == 3 else words for words in full]
         assert [(r.kind, r.error, r.text, r.text2) for r in found] == full, spec
 
@@ -236,9 +233,7 @@ def test_each_function_answers_the_program_as_before(observer: Observer, probe: 
         ("*mkdtemp tXXXXXX", "K", "t.{6}"),
     ],
 )
-def test_a_temporary_is_recorded_by_the_name_it_got(
-    observer: Observer, probe: Path, call: str, kind: str, pattern: str
-) -> None:
+def test_a_temporary_is_recorded_by_the_name_it_got(observer: Observer, probe: Path, call: str, kind: str, pattern: str) -> None:
     """The XXXXXX is nobody's file; the server must see that gcc's /tmp/cc….s came and went."""
     (found,) = by_mark(observer.observe(probe, "call", call))
     (made,) = observer.directory.iterdir()
@@ -333,9 +328,7 @@ def test_a_library_that_is_loaded_is_read_and_so_is_what_it_needs(observer: Obse
 
 @pytest.mark.parametrize("tag", ["--enable-new-dtags", "--disable-new-dtags"])
 @pytest.mark.parametrize("name", ["libinner.so", "$ORIGIN/hidden/libinner.so"])
-def test_a_library_still_finds_its_own_by_its_run_path(
-    observer: Observer, probe: Path, tag: str, name: str
-) -> None:
+def test_a_library_still_finds_its_own_by_its_run_path(observer: Observer, probe: Path, tag: str, name: str) -> None:
     """dlopen searches the run path of its caller, known by the return address: that must not be us."""
     here = observer.directory
     (here / "hidden").mkdir()
@@ -379,16 +372,10 @@ def test_only_what_stands_in_front_of_something_is_exported(library: Path) -> No
 # --- where nothing can be recorded ---
 
 
-@pytest.mark.parametrize(
-    "trouble", ["magic", "version", "size", "short", "empty", "absent", "directory", "no variable"]
-)
-def test_a_file_that_is_no_record_is_passed_over_in_silence(
-    observer: Observer, probe: Path, trouble: str
-) -> None:
+@pytest.mark.parametrize("trouble", ["magic", "version", "size", "short", "empty", "absent", "directory", "no variable"])
+def test_a_file_that_is_no_record_is_passed_over_in_silence(observer: Observer, probe: Path, trouble: str) -> None:
     """A word on stderr fails configure; the server sees that nothing announced itself, and that is enough."""
-    observer.prepare(
-        size=65536, magic=b"XXXX" if trouble == "magic" else b"SCOB", version=2 if trouble == "version" else 1
-    )
+    observer.prepare(size=65536, magic=b"XXXX" if trouble == "magic" else b"SCOB", version=2 if trouble == "version" else 1)
     if trouble == "size":
         os.truncate(observer.file, 32768)
     elif trouble == "short":
@@ -458,9 +445,7 @@ def test_programs_of_musl_are_recorded_by_a_library_for_musl(tmp_path: Path) -> 
     records = observer.observe(program, "call", *calls)
     assert (records[0].kind, records[0].text2) == ("P", str(program))
     here = str(observer.directory)
-    assert [[r.what for r in part] for part in by_mark(records)] == [
-        [(kind, NO, f"{here}/no")] for kind in ("R", "S", "R", "R", "R")
-    ]
+    assert [[r.what for r in part] for part in by_mark(records)] == [[(kind, NO, f"{here}/no")] for kind in ("R", "S", "R", "R", "R")]
     assert len([r for r in observer.observe(program, "crowd", "100") if r.kind == "S"]) == 400
 
 

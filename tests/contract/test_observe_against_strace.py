@@ -127,9 +127,7 @@ def missing(calls: Iterable[Call], records: list[Record], record: Path) -> list[
 class Compile:
     """A compile, and some of what must be in its record: a strace that saw nothing proves nothing."""
 
-    def __init__(
-        self, *command: str, expect: Iterable[tuple[str, str]], env: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, *command: str, expect: Iterable[tuple[str, str]], env: dict[str, str] | None = None) -> None:
         self.command = command
         self.expect = expect
         self.env = {**os.environ, **(env or {})}
@@ -173,8 +171,7 @@ def gcc_lto(directory: Path) -> Compile:
 def gxx(directory: Path) -> Compile:
     write(
         directory,
-        main__cc="#include <iostream>\n#include <map>\n"
-        "int main() { std::cout << std::map<int, int>()[0]; }\n",
+        main__cc="#include <iostream>\n#include <map>\nint main() { std::cout << std::map<int, int>()[0]; }\n",
     )
     return Compile("g++", "-c", "-g", "main.cc", expect=[("R", "main.cc"), ("W", "main.o")])
 
@@ -260,12 +257,8 @@ def rustc_link(directory: Path) -> Compile:
     return Compile("rustc", "-Cincremental=inc", "-Cdebuginfo=1", "main.rs", expect=[("R", "main.rs")])
 
 
-@pytest.mark.parametrize(
-    "prepare", [gcc, gcc_lto, gxx, clang, clang_link, link, gold, rustc, rustc_macro, rustc_link]
-)
-def test_all_that_strace_sees_is_in_the_record(
-    observer: Observer, prepare: Callable[[Path], Compile]
-) -> None:
+@pytest.mark.parametrize("prepare", [gcc, gcc_lto, gxx, clang, clang_link, link, gold, rustc, rustc_macro, rustc_link])
+def test_all_that_strace_sees_is_in_the_record(observer: Observer, prepare: Callable[[Path], Compile]) -> None:
     """A path that is missing here is an input that no hit would check."""
     compile = prepare(observer.directory)
     calls, records = trace(observer, compile.command, compile.env)

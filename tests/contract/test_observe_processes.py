@@ -98,9 +98,7 @@ def test_threads_and_processes_at_once_lose_nothing(observer: Observer, probe: P
     looked = {r.text for r in records if r.kind == "S"}
     assert len(looked) == 2 * 2 * 2000
     assert len([r for r in records if r.kind == "S"]) == len(looked)
-    assert {r.text.split("/")[2].split("-")[0] for r in records if r.kind == "S"} == {
-        str(r.pid) for r in records if r.kind == "S"
-    }
+    assert {r.text.split("/")[2].split("-")[0] for r in records if r.kind == "S"} == {str(r.pid) for r in records if r.kind == "S"}
 
 
 def test_what_does_not_fit_is_counted_and_harms_nobody(observer: Observer, probe: Path) -> None:

@@ -30,8 +30,10 @@ def output(*command: str | Path, cwd: Path, env: Mapping[str, str]) -> str:
 @pytest.fixture
 def bundle(tmp_path) -> Path:
     made = output(
-        ROOT / "packaging" / "build_bundle.sh", tmp_path / "dist",
-        cwd=tmp_path, env={**os.environ, "PYTHON": sys.executable},
+        ROOT / "packaging" / "build_bundle.sh",
+        tmp_path / "dist",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": sys.executable},
     )
     return Path(made.splitlines()[-1])
 

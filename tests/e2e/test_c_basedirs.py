@@ -162,7 +162,7 @@ def test_a_header_that_is_named_by_its_whole_path_is_that_very_header(c):
 def test_a_link_out_of_the_base_directory_keeps_the_checkouts_apart(c):
     """gcc names a system header by where it really is, if that is shorter: of two checkouts one may be shorter than it."""
     c.write("elsewhe/b.h", "\n")
-    write(c, '#include <b.h>\n' + SOURCE)
+    write(c, "#include <b.h>\n" + SOURCE)
     for place in PLACES:
         (c.p / place / "link").symlink_to(c.p / "elsewhe")
     for place in PLACES:

@@ -97,7 +97,9 @@ def test_a_script_that_compiles_something_first_is_cached_by_all_that_it_does(c)
 def test_a_program_of_any_name_that_is_called_as_a_compiler_is_asked(c):
     """mpicc, or whatever a project calls its wrapper, compiled or a script: sccache and ccache take it."""
     c.write("x.c", ONE)
-    c.write("wrapper.c", f"""#include <stdlib.h>
+    c.write(
+        "wrapper.c",
+        f"""#include <stdlib.h>
 #include <unistd.h>
 int main(int argc, char **argv)
 {{
@@ -107,7 +109,8 @@ int main(int argc, char **argv)
         words[i + 1] = argv[i];
     return execvp(words[0], words);
 }}
-""")
+""",
+    )
     subprocess.run(["gcc", "wrapper.c", "-o", "compiled"], cwd=c.p, check=True)
     c.write("compile.sh", f'#!/bin/sh\nexec {c.name} "$@"\n').chmod(0o755)
     for number, wrapper in enumerate(("compiled", "compile.sh")):

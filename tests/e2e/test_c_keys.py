@@ -380,6 +380,7 @@ def test_a_terminal_sees_what_the_compiler_would_show_it(c):
     With -g gcc's messages lose their links: asked for by argument, they would show in the object.
     """
     c.write("x.c", "int f(void) { int unused; return 1; }\n")
+
     def without_links(answer):
         status, said, made = answer
         return status, re.sub(rb"\x1b\]8;;[^\x1b]*\x1b\\|\x1b\]8;;[^\a]*\a", b"", said), made

@@ -91,7 +91,7 @@ def test_a_variable_that_nobody_asks_for_changes_nothing(world):
     world.expect("hit", *lib(world), env={"WHATEVER": "2"})
 
 
-@pytest.mark.parametrize("name", ["RUST_LOG", "TERM", "RUST_BACKTRACE", "TMPDIR", "LD_LIBRARY_PATH", "COLUMNS", "_"])
+@pytest.mark.parametrize("name", ["RUST_LOG", "TERM", "RUST_BACKTRACE", "TMPDIR", "LD_LIBRARY_PATH", "COLUMNS", "CI", "_"])
 def test_a_variable_that_is_ignored_elsewhere_counts_when_the_source_asks_for_it(world, name):
     """Programs build a default log level in with option_env!("RUST_LOG")."""
     world.write("src/lib.rs", f'pub const S: Option<&str> = option_env!("{name}");\n')
@@ -107,10 +107,10 @@ def test_an_ignored_variable_counts_without_dep_info_too(make_world):
 
 
 def test_the_terminals_variables_change_nothing(world):
-    """TERM and RUST_BACKTRACE differ from terminal to terminal, and rustc itself asks for them."""
+    """TERM and RUST_BACKTRACE differ from terminal to terminal, tools set CI for what they run, and rustc itself asks for them."""
     world.write("src/lib.rs", "pub fn f() {}\n")
     world.compile_twice(*lib(world), env={"TERM": "xterm", "RUST_BACKTRACE": "1"})
-    world.expect("hit", *lib(world), env={"TERM": "dumb", "RUST_BACKTRACE": "0"})
+    world.expect("hit", *lib(world), env={"TERM": "dumb", "RUST_BACKTRACE": "0", "CI": "true"})
 
 
 ARGUMENTS = [
@@ -437,9 +437,7 @@ def test_two_checkouts_compiling_different_sources_at_the_same_moment_get_their_
     for number in range(4):
         where = world.root / f"checkout{number}"
         args = (*LIB, "--out-dir", "o", "--remap-path-prefix", f"{where}=/src", "src/lib.rs")
-        processes.append(
-            subprocess.Popen([world.client, world.compiler, *args], cwd=where, env={**world.env, **world.server_env})
-        )
+        processes.append(subprocess.Popen([world.client, world.compiler, *args], cwd=where, env={**world.env, **world.server_env}))
     for process in processes:
         assert process.wait(60) == 0
     world.note_server()

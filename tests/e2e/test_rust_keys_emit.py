@@ -58,7 +58,7 @@ def test_outputs_with_names_of_their_own_come_back(world):
 def test_a_shared_library_that_the_target_does_not_know_may_be_missing(world):
     """A cdylib beside other kinds is dropped with a warning for musl, and where the C library is linked in."""
     world.needs_observation("what a link reads, dep-info does not name")
-    world.write("src/lib.rs", "#[no_mangle] pub extern \"C\" fn f() {}\n")
+    world.write("src/lib.rs", '#[no_mangle] pub extern "C" fn f() {}\n')
     types = ("--crate-name", "x", "--crate-type=cdylib", "--crate-type=staticlib", "--crate-type=rlib", "--emit=dep-info,link")
     static = "-Ctarget-feature=+crt-static"
     done = world.compile_twice(*types, *world.out, static, "src/lib.rs")

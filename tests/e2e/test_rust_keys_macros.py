@@ -375,6 +375,28 @@ def test_a_shell_started_by_a_macro_makes_every_variable_a_condition(world, macr
     world.changes_env("WHATEVER", before, "2", *using(world, macros, 's::says!("/bin/sh|-c|echo $WHATEVER")'))
 
 
+@pytest.mark.parametrize("starts", [False, True])
+def test_another_terminal_is_nothing_to_a_macro_that_can_start_programs(world, macros, starts):
+    """num_enum and rstest may ask cargo where the workspace is: each job of a CI service has variables of its own."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    text = '"x"' if not starts else 's::says!("cargo|--version")'
+    world.write("src/lib.rs", f"#[allow(unused)] use s::says as _;\npub const S: &str = {text};\n")
+    args = (*LIB, *world.out, "--extern", f"s={macros}/libs.so", "src/lib.rs")
+    world.compile_twice(*args, env={"JOB_ID": "1", "CARGO_HOME": str(world.root)})
+    world.expect("hit", *args, env={"JOB_ID": "2", "SSH_TTY": "/dev/pts/1", "CARGO_HOME": str(world.root)})
+    world.expect("miss" if starts else "hit", *args, env={"JOB_ID": "1", "CARGO_HOME": str(world.p)})
+
+
+@pytest.mark.parametrize("before", [None, "/nowhere/1"])
+def test_what_cargo_makes_of_its_variables_counts_where_a_macro_asks_it(world, macros, before):
+    """sqlx asks cargo for the target directory; cargo takes its environment in whole."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    world.write("Cargo.toml", '[package]\nname = "x"\nversion = "1.0.0"\n')
+    expression = 's::says!("cargo|metadata|--no-deps|--offline|--format-version=1")'
+    world.env["CARGO_HOME"] = str(world.root)
+    world.changes_env("CARGO_TARGET_DIR", before, "/nowhere/2", *using(world, macros, expression))
+
+
 def test_a_program_that_appears_earlier_on_the_path_is_a_condition(world, macros):
     """A macro runs `tool`; another `tool` further up in PATH is another program."""
     world.needs_observation(NO_MACRO_READS)
@@ -455,7 +477,7 @@ def test_the_text_of_path_counts_where_a_macro_asks_for_it(world, macros):
     world.changes_env("PATH", path, f"{path}:/nowhere", *using(world, macros, 'm::variable!("PATH")'))
 
 
-@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS"])
+@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS", "CI"])
 def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
     """The compiler's colours come from its arguments, and rustc says nothing of the variable."""
     world.needs_observation(NO_MACRO_VARIABLES)

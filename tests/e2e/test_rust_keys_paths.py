@@ -284,7 +284,7 @@ def registry(make_world):
     """(world, how to compile a crate of the registry for a checkout with its own target directory, whose map is in RUSTFLAGS)."""
     world = make_world()
     world.write("src/lib.rs", 'include!("generated.rs");\npub fn f() { panic!() }\n')
-    world.write("src/generated.rs", "pub const DIR: Option<&str> = option_env!(\"DIR\");\n")
+    world.write("src/generated.rs", 'pub const DIR: Option<&str> = option_env!("DIR");\n')
     for name in ("one", "two"):
         (world.root / name / "target").mkdir(parents=True)
 
@@ -414,3 +414,23 @@ def test_it_does_not_matter_where_we_are_installed(make_world, tmp_path):
         assert world.counts()["compilations"] == 1
         world.stop()
         shutil.rmtree(place)
+
+
+def test_a_file_that_a_macro_opened_for_writing_and_left_as_it_was_is_an_input(world, macros):
+    """sqlx opens a database, cargo metadata takes a lock; a hit need not write what was not written."""
+    world.needs_observation("dep-info names nothing that a macro opens")
+    world.write("words.db", "one\n")
+    world.write("src/lib.rs", 'pub const S: &str = m::locked_content!("words.db");\n')
+    world.changes_text("words.db", "two\n", *lib(*world.out, "--extern", f"m={macros}/libm.so"))
+
+
+@pytest.mark.parametrize("call", ['append!("words.db")', 'locked_content!("new.db")'])
+def test_a_file_that_a_macro_did_write_prevents_storing(world, macros, call):
+    """A hit would write nothing: the next macro would read another text."""
+    world.needs_observation("dep-info names nothing that a macro opens")
+    world.write("words.db", "one\n")
+    world.write("src/lib.rs", f"pub const S: &str = m::{call};\n")
+    args = lib(*world.out, "--extern", f"m={macros}/libm.so")
+    world.cached(*args)
+    world.note_server()
+    assert world.reasons() == {"wrote outside its output directories": 1}

@@ -7,7 +7,16 @@ import pytest
 from sccache_py.compilers.c_dialects import GCC
 from sccache_py.compilers.gcc import C
 from sccache_py.compilers.rustc import Rustc
-from sccache_py.conditions import IGNORED_PATHS, IGNORED_VARIABLES, WHICH_VARIABLES, Draft, asked_by_all, judge, value_of
+from sccache_py.conditions import (
+    IGNORED_PATHS,
+    IGNORED_VARIABLES,
+    WHICH_VARIABLES,
+    Draft,
+    asked_by_all,
+    asked_by_macros,
+    judge,
+    value_of,
+)
 from sccache_py.model import Observation, Plan, Reason
 
 OUTPUTS = ["/t/deps/x.d", "/t/deps/libx.rmeta"]
@@ -194,3 +203,32 @@ def test_an_old_output_that_was_opened_and_removed_is_no_input():
     assert draft(seen).read == [OUTPUTS[0], "/p/a.rs"]
     seen.removed.append(OUTPUTS[0])
     assert draft(seen).read == ["/p/a.rs"]
+
+
+@pytest.mark.parametrize(
+    ("images", "plugins_asked", "walk_shows", "all_count"),
+    [
+        (["/t/bin/rustc"], set(), True, False),
+        (["/t/bin/rustc"], {WHICH_VARIABLES}, True, True),
+        (["/t/bin/rustc"], set(), False, True),
+        (["/t/bin/rustc", "/t/bin/cargo", "/usr/bin/git"], set(), True, False),
+        (["/t/bin/rustc", "/usr/bin/printenv"], set(), True, True),
+    ],
+)
+def test_a_macro_that_can_take_all_variables_does_not_always(images, plugins_asked, walk_shows, all_count):
+    """Most only could start a program; cargo looks at names that begin like its own."""
+    seen = Observation(images=images, plugins_asked=plugins_asked)
+    env = {"CARGO_HOME": "/c", "JOB": "1", "CARGO_MAKEFLAGS": ""}
+    asked = asked_by_macros(seen, ["A"], env, walk_shows)
+    assert (asked == asked_by_all(["A"], env)) == all_count
+    if "/t/bin/cargo" in images:
+        assert asked == ["A", "CARGO=", "CARGO_HOME", "RUST="]
+        assert value_of(env, "CARGO=") == "CARGO_HOME"
+        assert value_of(env | {"CARGO_NET_OFFLINE": "1"}, "CARGO=") != "CARGO_HOME"
+
+
+@pytest.mark.parametrize(("images", "counts"), [(["/t/rustc", "/usr/bin/cc", "/t/rust-lld"], False), (["/bin/sh", "/t/rustc"], True)])
+def test_that_rustc_asks_whether_this_is_a_ci_service_decides_nothing(images, counts):
+    """A script that is the compiler or the linker may do what it likes with CI."""
+    found = draft(Observation(images=images, asked=["CI"]))
+    assert ("CI" in found.asked) == counts

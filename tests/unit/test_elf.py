@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.elf import HEAD_BYTES, Image, hides_text, read_image, takes_environment, tells_age
+from sccache_py.elf import HEAD_BYTES, Image, hides_text, read_image, takes_environment, tells_age, walk_shows
 
 
 def head(path: str | Path) -> Image:
@@ -54,11 +54,32 @@ def test_a_macro_library_tells_whether_it_can_see_all_variables(tmp_path, body, 
     rustc = shutil.which("rustc")
     if rustc is None:
         pytest.skip("no rustc")
-    code = 'extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n'
+    code = "extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n"
     (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
     subprocess.run([rustc, "--crate-type", "proc-macro", "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
         assert takes_environment(library) == takes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strip", "source", "shows"), [("debuginfo", "", True), ("symbols", "", False), ("none", "x.c", False)])
+def test_a_macro_library_with_c_in_it_may_walk_the_environment_unseen(tmp_path, strip, source, shows):
+    """Rust measures each entry of `environ` by strlen; C may compare them letter by letter."""
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        pytest.skip("no rustc")
+    body = 'std::process::Command::new("x").output().is_ok()'
+    words = []
+    if source:
+        (tmp_path / source).write_text("int walk(void) { return 0; }\n")
+        subprocess.run(["cc", "-c", "-o", "x.o", source], cwd=tmp_path, check=True)
+        body = '{ extern "C" { fn walk() -> i32; } unsafe { walk() } }'
+        words = ["-Clink-arg=x.o"]
+    code = "extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n"
+    (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
+    subprocess.run([rustc, "--crate-type=proc-macro", f"-Cstrip={strip}", *words, "m.rs"], cwd=tmp_path, check=True)
+    with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
+        assert walk_shows(library) == shows
 
 
 @pytest.mark.slow
@@ -78,7 +99,7 @@ def test_a_macro_library_tells_whether_it_can_know_the_age_of_an_open_file(tmp_p
     rustc = shutil.which("rustc")
     if rustc is None:
         pytest.skip("no rustc")
-    code = 'extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n'
+    code = "extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n"
     (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {body}).parse().unwrap() }}\n')
     subprocess.run([rustc, "--crate-type=proc-macro", f"-Copt-level={level}", f"-Cstrip={strip}", "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:

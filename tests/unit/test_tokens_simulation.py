@@ -123,9 +123,7 @@ class World:
             true_out = process.lying + process.taken + process.returning
             assert holder.out == true_out, "the pipes hold another number than the books"
             assert holder.unread >= process.lying
-        starved = [
-            h for h in policy.holders.values() if not h.running and (not self.with_memory or h.blocked_since is None)
-        ]
+        starved = [h for h in policy.holders.values() if not h.running and (not self.with_memory or h.blocked_since is None)]
         if starved:
             assert policy.free == 0, "a token lies idle while a compile waits"
             for holder in policy.holders.values():

@@ -41,3 +41,14 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
     fs::write(&t, "made by a macro\n").unwrap();
     literal(t)
 }
+/// A file's content, as sqlite and cargo's locks open it.
+#[proc_macro] pub fn locked_content(t: TokenStream) -> TokenStream {
+    let file = fs::OpenOptions::new().read(true).write(true).create(true).open(text(t)).unwrap();
+    literal(std::io::read_to_string(file).unwrap())
+}
+#[proc_macro] pub fn append(t: TokenStream) -> TokenStream {
+    let mut file = fs::OpenOptions::new().read(true).write(true).open(text(t)).unwrap();
+    let old = std::io::read_to_string(&file).unwrap();
+    std::io::Write::write_all(&mut file, b"more").unwrap();
+    literal(old)
+}
