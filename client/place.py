@@ -26,7 +26,7 @@ Environment = Mapping[bytes, bytes]
 DIAL_S = 1.0
 FAILED_S = 10.0  # nobody tries again for so long
 READY_S = 10.0
-OTHERS_S = 1.0  # to wait for a start that someone else has in hand
+OTHERS_S = 3.0  # to wait for a start that someone else has in hand
 OTHERS_STEP_S = 0.003
 _READY_FD = 3
 

@@ -21,7 +21,7 @@ extern char **environ;
 enum {
 	FAILED_S = 10, /* nobody tries again for so long */
 	READY_MS = 10000,
-	OTHERS_MS = 1000, /* to wait for a start that someone else has in hand */
+	OTHERS_MS = 3000, /* to wait for a start that someone else has in hand */
 	OTHERS_STEP_MS = 3,
 	READY_FD = 3,
 };

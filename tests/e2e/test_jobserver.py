@@ -144,6 +144,7 @@ def test_the_callers_broken_jobserver_leaves_no_trace(world: World) -> None:
 def test_an_editors_check_gets_the_next_token_while_a_big_build_runs(world: World, gate: Gate) -> None:
     """It would wait behind the whole queue, or run beside it on a processor that is taken."""
     # Each build is started by a process of its own, as cargo is, and in a session of its own: make may run these tests.
+    world.run("--start-server")
     lines = [world.gated(gate, f"big{n}") for n in range(6)]
     script = " & ".join(" ".join([str(world.client), *line]) for line in lines)
     build = world.start_plain("/bin/bash", "-c", f"{script} & wait", start_new_session=True)
