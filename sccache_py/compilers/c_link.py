@@ -23,11 +23,12 @@ _FALLBACK = Refusal(Reason.FALLBACK_C, "-flto")
 def makes_code(arguments: Sequence[str], inputs: Sequence[tuple[str, str | None]]) -> bool:
     """Whether a command line that ends with a link does so with -flto, and has objects and libraries alone.
 
-    inputs: names, with what -x said.  -r makes another object.
+    inputs: names, with what -x said.  -r makes another object; a build ID may be drawn by lot.
     """
     switches = [word for word in arguments if _SWITCH.match(word)]
-    is_on = bool(switches) and switches[-1] != "-fno-lto" and "-r" not in arguments
-    return is_on and all(language is None and _LINKED.search(name) for name, language in inputs)
+    is_on = bool(switches) and switches[-1] != "-fno-lto"
+    is_other = "-r" in arguments or any("build-id=uuid" in word for word in arguments)
+    return is_on and not is_other and all(language is None and _LINKED.search(name) for name, language in inputs)
 
 
 def plan(

@@ -89,7 +89,10 @@ class C:
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
         parsed = _Parsed(shows_names=self._opaque)
-        refusal = self._read(argv, parsed) or self._refusal(parsed)
+        refusal = self._read(argv, parsed)
+        if refusal is not None:
+            return refusal
+        refusal = self._refusal(parsed)
         if refusal is Reason.NOT_COMPILING and parsed.inputs and c_link.makes_code(parsed.arguments, parsed.inputs):
             objects = [name for name, _ in parsed.inputs]
             output = parsed.output or "a.out"
