@@ -237,12 +237,13 @@ def draft(plan: Plan, told: Told, words: Words, cwd: str, look: Look) -> Draft |
         asked=[],
         outputs=list(plan.must_write),
         # gcc writes where a system header really is, and no list tells which were found in a system directory.
-        pins=["cwd"] if any(path.startswith(f"{cwd}/") and _leads_out(path, cwd) for path in walk.read) else [],
+        pins=["cwd"] if any(path != plan.source and _leads_out(path, cwd) for path in walk.read) else [],
     )
 
 
 def _leads_out(path: str, directory: str) -> bool:
-    return not os.path.normpath(path).startswith(f"{directory}/")
+    """By dots: `/p/../inc/a.h` of `/p`."""
+    return path.startswith(f"{directory}/") and not os.path.normpath(path).startswith(f"{directory}/")
 
 
 def _toolchain(walk: _Walk, search: Search) -> None:
