@@ -10,6 +10,7 @@ whoever unpacks an archive.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -335,13 +336,14 @@ def _is_named_twice(plan: Plan, draft: Draft, behind: list[str]) -> bool:
 
     Compilers search one directory once, whatever its names.
     """
-    named = {*(os.path.dirname(path) for path in (*draft.read, *draft.present)), *draft.present}
-    places: tuple[set[str], set[str]] = set(), set()
-    for path in named:
-        if os.path.isdir(path):
-            places[plan.roles.fold(path).startswith("/")].add(os.path.realpath(path))
-    for path in behind:
-        places[plan.roles.fold(path).startswith("/")].add(os.path.dirname(os.path.realpath(path)))
+    names = dict.fromkeys((*(os.path.dirname(path) for path in (*draft.read, *draft.present)), *draft.present))
+    named = [(path, path) for path in names] + [(path, os.path.dirname(os.path.realpath(path))) for path in behind]
+    places: tuple[set[tuple[int, int]], set[tuple[int, int]]] = set(), set()
+    for name, directory in named:
+        with contextlib.suppress(OSError):
+            st = os.stat(directory)
+            if stat.S_ISDIR(st.st_mode):
+                places[plan.roles.fold(name).startswith("/")].add((st.st_dev, st.st_ino))
     return not places[0].isdisjoint(places[1])
 
 

@@ -179,8 +179,7 @@ class Keeper:
             for digest in digests:
                 path, there = files.pop(digest, None), self._stored(digest)
                 if path is not None and there is None:
-                    self.store.adopt_file(file_key(digest), path)
-                    there = self._stored(digest)
+                    there = self.store.adopt_file(file_key(digest), path)
                 elif path is not None:
                     os.unlink(path)
                 if there is not None:
@@ -310,10 +309,10 @@ class Keeper:
         """
 
         def replace() -> str | None:
-            self.store.adopt_file(pack_key(key), path)
+            packed = self.store.adopt_file(pack_key(key), path)
             for digest in no_longer_needed:
                 self.store.delete(file_key(digest))
-            return self.store.file_path(pack_key(key))
+            return packed
 
         packed = await self._ask(replace, None, "cache_write_errors")
         if packed is None:

@@ -37,8 +37,8 @@ class Store(Protocol):
         """A new name on the store's file system, for a file that adopt_file will take."""
         ...
 
-    def adopt_file(self, key: bytes, path: str) -> None:
-        """Take a file made under scratch_path() as the value of `key`."""
+    def adopt_file(self, key: bytes, path: str) -> str:
+        """Take a file made under scratch_path() as the value of `key`; where it is now."""
         ...
 
     def mark_used(self, keys: Iterable[bytes]) -> None:

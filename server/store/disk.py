@@ -55,7 +55,7 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 
 
 class _Scratch:
-    """A file that is about to become a value."""
+    """A file that is about to become a value; then `path` is where it is."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -81,6 +81,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         name, path = self.filename()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.rename(value.path, path)
+        value.path = path
         return value.size, MODE_BINARY, name, None
 
     def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> Any:
@@ -275,10 +276,12 @@ class DiskStore:
             self._make_directories()
         return os.path.join(self.location, _SCRATCH, f"{os.getpid()}-{next(self._serial)}")
 
-    def adopt_file(self, key: bytes, path: str) -> None:
+    def adopt_file(self, key: bytes, path: str) -> str:
         with self._translated():
             self._return_if_removed()
-            self._cache.set(key, _Scratch(path), read=True)
+            adopted = _Scratch(path)
+            self._cache.set(key, adopted, read=True)
+            return str(adopted.path)
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
         now = time.time()

@@ -51,11 +51,12 @@ class MemoryStore:
     def scratch_path(self) -> str:
         return f"{self._directory}/{next(self._serial)}"
 
-    def adopt_file(self, key: bytes, path: str) -> None:
+    def adopt_file(self, key: bytes, path: str) -> str:
         if not os.path.isfile(path):
             raise StoreError(f"no file {path}")
         self.delete(key)
         self._files[key] = path
+        return path
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
         for key in keys:

@@ -41,7 +41,7 @@ def store(request) -> Store:
 def put_file(store: Store, key: bytes, content: bytes) -> None:
     path = store.scratch_path()
     Path(path).write_bytes(content)
-    store.adopt_file(key, path)
+    assert store.adopt_file(key, path) == store.file_path(key)
 
 
 def file(store: Store, key: bytes) -> bytes | None:
