@@ -331,7 +331,7 @@ def publish(path: str, mode: int, fill: Callable[[int], None], size: int, in_pla
         raise PermissionError(errno.EACCES, "output would be read-only", path)
     if size <= _AT_ONCE_BYTES and not mode & 0o111:
         if there is not None:
-            os.unlink(path)
+            _remove_if_there(path)
         with contextlib.suppress(FileExistsError):  # somebody else writes it, too
             return _make(path, mode, fill)
     # Beside the target, not in /tmp: rename must not cross a file system.
@@ -342,14 +342,18 @@ def publish(path: str, mode: int, fill: Callable[[int], None], size: int, in_pla
             _await_last_writer(temporary)
         if there is not None:
             # ext4 writes a file to disk that is renamed over another (auto_da_alloc): some 100 µs for nothing.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            _remove_if_there(path)
         os.rename(temporary, path)
         return written
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _remove_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # somebody else writes it, too, and was first
+        os.unlink(path)
 
 
 def _make(path: str, mode: int, fill: Callable[[int], None]) -> os.stat_result:
