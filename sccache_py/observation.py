@@ -43,14 +43,20 @@ def records(data: bytes) -> Iterator[tuple[str, int, int, str, str]]:
     _, _, size, position, lost = _HEADER.unpack_from(data)
     if lost or position > min(size, len(data)):
         raise FormatError(f"{lost} records did not fit")
+    unpack, head = _RECORD.unpack_from, _RECORD.size
+    texts: dict[bytes, str] = {}  # the same names come again and again
     at = HEADER_BYTES
     end = position
     while at < end:
-        length, done, kind, error, pid = _RECORD.unpack_from(data, at)
-        if not done or length < _RECORD.size or at + length > end:
+        length, done, kind, error, pid = unpack(data, at)
+        if not done or length < head or at + length > end:
             raise FormatError("a process ended while it wrote a record")
-        text1, _, rest = data[at + _RECORD.size : at + length].partition(b"\0")
-        yield chr(kind), error, pid, os.fsdecode(text1), os.fsdecode(rest.partition(b"\0")[0])
+        first, _, rest = data[at + head : at + length].partition(b"\0")
+        text1 = texts.get(first)
+        if text1 is None:
+            text1 = texts[first] = os.fsdecode(first)
+        text2 = os.fsdecode(rest.partition(b"\0")[0]) if rest and rest[0] else ""
+        yield chr(kind), error, pid, text1, text2
         at += length
 
 
@@ -58,10 +64,11 @@ def plain(path: str) -> str:
     """`a//b` and `a/./b` name the same file always; `..` may not, behind a link, so it stays."""
     while "//" in path:
         path = path.replace("//", "/")
-    while "/./" in path:
-        path = path.replace("/./", "/")
-    if path.endswith("/."):
-        path = path[:-2]
+    if "/." in path:
+        while "/./" in path:
+            path = path.replace("/./", "/")
+        if path.endswith("/."):
+            path = path[:-2]
     return path.rstrip("/") or "/"
 
 
@@ -79,6 +86,7 @@ def observe(data: bytes, places: Sequence[tuple[str, str]] = ()) -> Observation 
 class _Reader:
     def __init__(self, places: Sequence[tuple[str, str]]) -> None:
         self.places = places
+        self.names: dict[str, str] = {}  # text in the record → plain path
         self.read: dict[str, None] = {}
         self.present: dict[str, None] = {}
         self.absent: dict[str, None] = {}
@@ -102,8 +110,19 @@ class _Reader:
 
     def run(self, data: bytes) -> Observation | Reason:
         used_bytes(data)
+        made, image_of, names = self.made, self.image_of, {} if self.places else self.names
         for kind, error, pid, text1, text2 in records(data):
-            if kind == "E":
+            if kind in "RSD":
+                path = names.get(text1) or self._name(text1)
+                if path in made:
+                    continue
+                if kind == "S" and text2 == "reader":
+                    self.sized[path] = None
+                    continue
+                self._looked(kind, error, path)
+                if kind == "S" and not error:
+                    self.dated.setdefault(text2 or image_of.get(pid, ""), set()).add(path)
+            elif kind == "E":
                 self.asked.add(text1)
                 if text2 == "plugin":
                     self.plugins_asked.add(text1)
@@ -119,14 +138,7 @@ class _Reader:
             elif kind in "PXxY":
                 self._process(kind, pid, text1, text2)
             else:
-                path = self._name(text1)
-                if kind == "S" and text2 == "reader":
-                    if path not in self.made:
-                        self.sized[path] = None
-                    continue
-                self._path(kind, error, path, text2)
-                if kind == "S" and not error and path not in self.made:
-                    self.dated.setdefault(text2 or self.image_of.get(pid, ""), set()).add(path)
+                self._changed(kind, error, self._name(text1), text2)
         if not self.images:
             return Reason.RECORD_LOST
         # Every exec that was begun must show up as an image that announced itself: what does not is static, setuid or of another libc,
@@ -168,7 +180,9 @@ class _Reader:
 
     def _name(self, text: str) -> str:
         """One name for what the tree made.  A directory is removed by descriptors, and these are told by their physical paths."""
-        path = plain(text)
+        path = self.names.get(text)
+        if path is None:
+            path = self.names[text] = plain(text)
         for physical, named in self.places:
             if path.startswith(physical + "/"):
                 again = named + path[len(physical) :]
@@ -180,19 +194,18 @@ class _Reader:
         if path not in self.made:
             self.read[path] = None
 
-    def _path(self, kind: str, error: int, path: str, text2: str) -> None:
-        if kind in "RSD":
-            if path in self.made:
-                return
-            if error in _GONE:
-                self.absent[path] = None
-            elif error or kind == "S":
-                self.present[path] = None
-            elif kind == "R":
-                self.read[path] = None
-            else:
-                self.listed[path] = None
-        elif error:
+    def _looked(self, kind: str, error: int, path: str) -> None:
+        if error in _GONE:
+            self.absent[path] = None
+        elif error or kind == "S":
+            self.present[path] = None
+        elif kind == "R":
+            self.read[path] = None
+        else:
+            self.listed[path] = None
+
+    def _changed(self, kind: str, error: int, path: str, text2: str) -> None:
+        if error:
             if kind == "K" and error == errno.EEXIST and path not in self.made:
                 self.present[path] = None
         elif kind == "W":

@@ -50,7 +50,7 @@ def encodings(path: str) -> set[bytes]:
 class Roles:
     """An ordered set of (role, absolute path, path as the caller spelled it)."""
 
-    __slots__ = ("_by_length", "_exact", "_paths", "_spelled")
+    __slots__ = ("_by_length", "_exact", "_paths", "_prefixes", "_spelled")
 
     def __init__(self, entries: Iterable[tuple[str, str, str]]) -> None:
         self._paths: dict[str, str] = {}
@@ -62,6 +62,7 @@ class Roles:
             self._exact.setdefault(path, role)
         # The longest path first: /t/deps before /t.
         self._by_length = sorted(((p + "/", r) for p, r in self._exact.items()), key=lambda e: -len(e[0]))
+        self._prefixes = tuple(prefix for prefix, _ in self._by_length)
 
     def path(self, role: str) -> str:
         return self._paths[role]
@@ -86,9 +87,10 @@ class Roles:
         role = self._exact.get(path)
         if role is not None:
             return "$" + role
-        for prefix, role in self._by_length:
-            if path.startswith(prefix):
-                return f"${role}/{path[len(prefix) :]}"
+        if path.startswith(self._prefixes):
+            for prefix, role in self._by_length:
+                if path.startswith(prefix):
+                    return f"${role}/{path[len(prefix) :]}"
         return path
 
     def unfold(self, folded: str) -> str | None:

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sccache_py.conditions import Draft, search_path, value_of
@@ -23,7 +23,7 @@ from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
 from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
-from sccache_py.server.sight import TO_NOTHING, Sight
+from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.time_macros import NAMES, Words, tells_names
 
@@ -58,6 +58,7 @@ class Inputs:
 
     variant: Variant
     _late: dict[int, _Late] = field(default_factory=dict)  # by position in variant.files
+    links: list[str] = field(default_factory=list)  # files that were reached through one that bears their name
     said: set[bytes] = field(default_factory=set)  # __DATE__ and kin and paths of roles, where the plan says that they count
     tells_names: bool = False  # __FILE__ and kin
     searched: Words | None = None  # what is searched for besides the clock's macros; None: nothing at all is
@@ -105,7 +106,7 @@ def take_down(
         sight = Sight(memo, watched=False)
         reason = (
             _take_files(plan, draft, memo, began_ns, before, inputs)
-            or _take_names(plan, draft, sight, began_ns, inputs.variant)
+            or _take_names(plan, draft, sight, began_ns, inputs)
             or _take_twins(plan, sight, began_ns, inputs)
         )
     except BaseException:
@@ -132,7 +133,10 @@ def _take_files(
     for path in dict.fromkeys(draft.read):
         now = coarse_ns()
         try:
-            st = os.stat(path)
+            st = os.lstat(path)
+            if stat.S_ISLNK(st.st_mode):
+                inputs.links.append(path)
+                st = os.stat(path)
         except OSError:
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
@@ -183,8 +187,8 @@ def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | No
     return used
 
 
-def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
-    fold = plan.roles.fold
+def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: Inputs) -> Reason | None:
+    variant, fold = inputs.variant, plan.roles.fold
     precompiled = {path for path in draft.read if _is_precompiled(path)} if plan.checks_times else set()
     if plan.writes_times or precompiled:
         # That of one alone is in no other and decides nothing: what comes back from the cache is always new.
@@ -198,33 +202,29 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
                 return Reason.INPUT_VANISHED
             if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
                 variant.present.append((fold(path), modified))
-    behind = _behind_links(draft.read) if plan.resolves_names else []
-    if plan.resolves_names and _is_named_twice(plan, draft, behind):
-        variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
+    holding = dict.fromkeys(os.path.dirname(path) for path in draft.read)
+    # Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
+    # A directory that becomes a link after this is not noticed, unless what is read through it differs.
+    behind = [d for d in holding if sight.place_of(d) != os.path.normpath(d)] + inputs.links if plan.resolves_names else []
+    directories = {*holding, *(os.path.dirname(path) for path in draft.present)}
     for path in (*draft.present, *behind):
         state = sight.state(path, plan.place)
         if state is None:
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
         variant.present.append((fold(path), state))
+        if state.startswith(DIRECTORY):
+            directories.add(path)
+    if plan.resolves_names and _is_named_twice(plan, directories, behind):
+        variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
     for path in draft.dated:
         reason = _take_date(path, sight, fold, began_ns, variant)
         if reason is not None:
             return reason
 
-    absent: dict[str, dict[str, None]] = {}
-    there: set[str] = set()
-    for path in draft.absent:
-        if os.path.lexists(path):
-            state = _link_to_nothing(path, sight, plan.place, began_ns)
-            if state is None:
-                log.info("appeared meanwhile: %s", path)
-                return Reason.INPUT_TOO_NEW
-            variant.present.append((fold(path), state))
-            continue
-        directory, name = _first_missing(path, there)
-        absent.setdefault(fold(directory), {})[name] = None
-    variant.absent = [(directory, list(names)) for directory, names in absent.items()]
+    reason = _take_absent(plan, draft, sight, began_ns, variant)
+    if reason is not None:
+        return reason
 
     for path in draft.listed:
         try:
@@ -236,6 +236,32 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: 
         if names is None:
             return Reason.INPUT_VANISHED
         variant.listed.append((fold(path), names))
+    return None
+
+
+def _take_absent(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant: Variant) -> Reason | None:
+    names_in: dict[str, list[str]] = {}
+    for path in draft.absent:
+        directory, _, name = path.rpartition("/")
+        names_in.setdefault(directory or "/", []).append(name)
+    absent: dict[str, dict[str, None]] = {}
+    for directory, names in names_in.items():
+        if not os.path.lexists(directory):
+            directory, name = _first_missing(directory)
+            absent.setdefault(plan.roles.fold(directory), {})[name] = None
+            continue
+        present = sight.present(directory, names)
+        for name in present:
+            path = os.path.join(directory, name)
+            state = _link_to_nothing(path, sight, plan.place, began_ns)
+            if state is None:
+                log.info("appeared meanwhile: %s", path)
+                return Reason.INPUT_TOO_NEW
+            variant.present.append((plan.roles.fold(path), state))
+        lacking = [name for name in names if name not in present] if present else names
+        if lacking:
+            absent.setdefault(plan.roles.fold(directory), {}).update(dict.fromkeys(lacking))
+    variant.absent = [(directory, list(names)) for directory, names in absent.items()]
     return None
 
 
@@ -313,16 +339,6 @@ def _is_precompiled(path: str) -> bool:
         return False
 
 
-def _behind_links(files: list[str]) -> list[str]:
-    """Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
-
-    A directory that becomes a link after this is not noticed, unless what is read through it differs.
-    """
-    directories = dict.fromkeys(os.path.dirname(path) for path in files)
-    through = [d for d in directories if os.path.realpath(d) != os.path.normpath(d)]
-    return through + [path for path in files if os.path.islink(path)]
-
-
 def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> bytes | None:
     """The state of a name that is there and nothing to who opens it; None: it is something, or may be younger than the compile."""
     state = sight.state(path, place)
@@ -331,13 +347,12 @@ def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> by
     return state
 
 
-def _is_named_twice(plan: Plan, draft: Draft, behind: list[str]) -> bool:
+def _is_named_twice(plan: Plan, directories: Iterable[str], behind: list[str]) -> bool:
     """Whether a directory is reached by its whole path, and by one that is told by role: called from another cwd these are two.
 
     Compilers search one directory once, whatever its names.
     """
-    names = dict.fromkeys((*(os.path.dirname(path) for path in (*draft.read, *draft.present)), *draft.present))
-    named = [(path, path) for path in names] + [(path, os.path.dirname(os.path.realpath(path))) for path in behind]
+    named = [(path, path) for path in directories] + [(path, os.path.dirname(os.path.realpath(path))) for path in behind]
     places: tuple[set[tuple[int, int]], set[tuple[int, int]]] = set(), set()
     for name, directory in named:
         with contextlib.suppress(OSError):
@@ -347,15 +362,13 @@ def _is_named_twice(plan: Plan, draft: Draft, behind: list[str]) -> bool:
     return not places[0].isdisjoint(places[1])
 
 
-def _first_missing(path: str, there: set[str]) -> tuple[str, str]:
-    """(a directory that is there, the name in it that is not) on the way to an absent path.
+def _first_missing(path: str) -> tuple[str, str]:
+    """(a directory that is there, the name in it that is not) on the way to a directory that is not there.
 
-    there: directories that this was found out of already.
     What stands in the place of a directory may be a file or a link to nothing: no name is in it then.
     """
     while True:
         directory, name = os.path.split(path)
-        if not name or directory in there or os.path.lexists(directory):
-            there.add(directory)
+        if not name or os.path.lexists(directory):
             return directory, name
         path = directory

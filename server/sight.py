@@ -27,8 +27,9 @@ _FEW_NAMES = 8
 _MODIFIED = b"m"
 _INODE = b"i"
 
-# How the state of a link to nothing begins.
+# How the state of a link to nothing begins, and that of a directory.
 TO_NOTHING = b"l"
+DIRECTORY = b"d"
 
 
 class Sight:
@@ -236,13 +237,14 @@ class Sight:
             if known is not None and known.stamp == stamp and self._leads_there(path, known):
                 return known.told(path, place)
         mode = st.st_mode
-        kind = b"d" if stat.S_ISDIR(mode) else b"special"
+        kind = DIRECTORY if stat.S_ISDIR(mode) else b"special"
         if stat.S_ISREG(mode):
             kind = (b"x%d" if mode & 0o111 else b"f%d") % st.st_size
         watched = self._watched.get(path)  # before it is resolved
         resolved = self._resolve(path, is_link)
         state = State(watched or stamp, kind, None if resolved == path else resolved, watched is not None)
-        self.memo.remember_state(path, state)
+        if self.dropped != NEVER or path not in self.memo.states:  # who takes no notice of watches would make all others look again
+            self.memo.remember_state(path, state)
         return state.told(path, place)
 
     def _leads_there(self, path: str, state: State) -> bool:
@@ -276,10 +278,14 @@ class Sight:
         directory, _, name = path.rpartition("/")
         if is_link or name in ("", ".", ".."):
             return _physical(path)
+        return f"{self.place_of(directory).rstrip('/')}/{name}"
+
+    def place_of(self, directory: str) -> str:
+        """Without links and dots."""
         place = self._places.get(directory)
         if place is None:
-            place = self._places[directory] = _physical(directory or "/").rstrip("/")
-        return f"{place}/{name}"
+            place = self._places[directory] = _physical(directory or "/")
+        return place
 
     # -- directories ---------------------------------------------------------------------------------------------
 
@@ -318,6 +324,13 @@ class Sight:
             return there.isdisjoint(names)
         # No such directory, or one that may be searched but not listed.
         return not any(os.path.lexists(f"{directory}/{name}") for name in names)
+
+    def present(self, directory: str, names: list[str]) -> list[str]:
+        """Those of `names` that are there after all."""
+        there = self.names(directory, len(names) <= _FEW_NAMES)
+        if there is not None and ".." not in names:
+            return [name for name in names if name in there] if not there.isdisjoint(names) else []
+        return [name for name in names if os.path.lexists(os.path.join(directory, name))]
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
         """Digest of a directory's names, less those whose path begins with one of `without`."""

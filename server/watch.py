@@ -141,6 +141,8 @@ class Watcher:
 
     def wish(self, path: str) -> None:
         """This path was looked at: the second time it is worth watching."""
+        if path in self.stamps:
+            return
         if path not in self._once:
             if len(self._once) > 10 * _MOST_WATCHES:
                 self._once.clear()

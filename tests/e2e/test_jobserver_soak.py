@@ -179,7 +179,9 @@ def test_whatever_is_killed_every_token_comes_back(world: World) -> None:
     assert world.server_pid() == server, "the server died"
     wait_until(lambda: not (of_this_world(world) - {server}), 10.0)
     assert children(server) == []
-    wait_until(lambda: held() == before)
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: held() == before, 10.0)
+    assert held() == before, f"seed {seed}"
     assert not [p for p in (world.directory / "sccache-py").iterdir() if p.name.startswith("jobserver-")]
     assert "Traceback" not in world.log(), world.log()
     shutil.rmtree(world.out)
