@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from sccache_py.errors import FormatError
 from sccache_py.model import Observation, Reason
@@ -44,22 +45,25 @@ def records(data: bytes) -> Iterator[tuple[str, int, int, str, str]]:
     if lost or position > min(size, len(data)):
         raise FormatError(f"{lost} records did not fit")
     unpack, head = _RECORD.unpack_from, _RECORD.size
-    texts: dict[bytes, str] = {}  # the same names come again and again
     at = HEADER_BYTES
     end = position
     while at < end:
         length, done, kind, error, pid = unpack(data, at)
         if not done or length < head or at + length > end:
             raise FormatError("a process ended while it wrote a record")
-        first, _, rest = data[at + head : at + length].partition(b"\0")
-        text1 = texts.get(first)
-        if text1 is None:
-            text1 = texts[first] = os.fsdecode(first)
-        text2 = os.fsdecode(rest.partition(b"\0")[0]) if rest and rest[0] else ""
+        text1, text2 = _texts(data[at + head : at + length])
         yield chr(kind), error, pid, text1, text2
         at += length
 
 
+# One compile names a file again and again, and the next compile the same ones.
+@lru_cache(maxsize=8192)
+def _texts(data: bytes) -> tuple[str, str]:
+    text1, _, rest = data.partition(b"\0")
+    return os.fsdecode(text1), os.fsdecode(rest.partition(b"\0")[0])
+
+
+@lru_cache(maxsize=8192)
 def plain(path: str) -> str:
     """`a//b` and `a/./b` name the same file always; `..` may not, behind a link, so it stays."""
     while "//" in path:

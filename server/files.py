@@ -185,6 +185,10 @@ class FileMemo:
         """Whether a path was put among the watched ones since."""
         return self._watcher is not None and self._watcher.added != watched.added
 
+    def stamps(self) -> Mapping[str, Stamp]:
+        """Of what is watched, perhaps no longer true: paths come and go."""
+        return self._watcher.stamps if self._watcher is not None else {}
+
     def wish(self, path: str) -> None:
         """It was looked at, and may be looked at often: worth watching."""
         if self._watcher is not None:

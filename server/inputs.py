@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
-from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
+from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, hash_path, open_regular
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
@@ -105,7 +105,7 @@ def take_down(
     try:
         sight = Sight(memo, watched=False)
         reason = (
-            _take_files(plan, draft, memo, began_ns, before, inputs)
+            _take_files(plan, draft, sight, began_ns, before, inputs)
             or _take_names(plan, draft, sight, began_ns, inputs)
             or _take_twins(plan, sight, began_ns, inputs)
         )
@@ -121,19 +121,19 @@ def take_down(
 
 def _wish(memo: FileMemo, variant: Variant) -> None:
     """What two compiles have read is watched before the first hit asks for it.  Not what a role tells: each build has its own."""
-    for folded in (*(path for path, _ in variant.files), *(path for path, _ in variant.present), *(path for path, _ in variant.absent)):
+    for folded in {path for paths in (variant.files, variant.present, variant.absent) for path, _ in paths}.difference(memo.stamps()):
         if folded.startswith("/"):
             memo.wish(folded)
 
 
 def _take_files(
-    plan: Plan, draft: Draft, memo: FileMemo, began_ns: int, before: Mapping[str, bytes | None], inputs: Inputs
+    plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: Mapping[str, bytes | None], inputs: Inputs
 ) -> Reason | None:
-    files = inputs.variant.files
+    files, memo = inputs.variant.files, sight.memo
     for path in dict.fromkeys(draft.read):
         now = coarse_ns()
         try:
-            st = os.lstat(path)
+            st = sight.look(path)
             if stat.S_ISLNK(st.st_mode):
                 inputs.links.append(path)
                 st = os.stat(path)
@@ -150,10 +150,13 @@ def _take_files(
             return Reason.INPUT_TOO_NEW
         digest = memo.known(path, stamp_of(st))
         if digest is None and st.st_size <= _AT_ONCE_BYTES:
-            digest = Sight(memo, watched=False).hash_now(path)
-            if digest is None:
-                return Reason.INPUT_VANISHED
-        elif digest is None:
+            hashed = hash_path(path)
+            if hashed is None or hashed[0] != stamp_of(st):
+                return Reason.INPUT_TOO_NEW
+            stamp, digest, lasting = hashed
+            if lasting:
+                memo.remember(path, stamp, digest)
+        if digest is None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             inputs._late[len(files)] = _Late(path, fd, stamp_of(st), st.st_ctime_ns < now)
             if stamp_of(os.fstat(fd)) != stamp_of(st):
@@ -202,11 +205,11 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
                 return Reason.INPUT_VANISHED
             if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
                 variant.present.append((fold(path), modified))
-    holding = dict.fromkeys(os.path.dirname(path) for path in draft.read)
+    holding = dict.fromkeys(path[: path.rfind("/")] or "/" for path in draft.read)
     # Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
     # A directory that becomes a link after this is not noticed, unless what is read through it differs.
     behind = [d for d in holding if sight.place_of(d) != os.path.normpath(d)] + inputs.links if plan.resolves_names else []
-    directories = {*holding, *(os.path.dirname(path) for path in draft.present)}
+    directories = {*holding, *(path[: path.rfind("/")] or "/" for path in draft.present)}
     for path in (*draft.present, *behind):
         state = sight.state(path, plan.place)
         if state is None:

@@ -139,12 +139,9 @@ class Misses:
                 job.seen.turns_to(FINISHING)
                 self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
                 self._count(job, ran)
-                data = b""
                 if record is not None:
-                    data = await self.threads.run(record.take)
-                    used, whole = len(data), not ran.left_running
-                    trace.mark("record")
-                examined = await self._examine(job, ran, ours, data, before, asked)
+                    used, whole = record.used(), not ran.left_running
+                examined = await self._examine(job, ran, ours, record, before, asked)
             if not writer.is_alone and isinstance(examined, deposit.Examined):
                 examined.close()
                 examined = Reason.OUTPUT_SHARED
@@ -239,7 +236,7 @@ class Misses:
         return await self.threads.run(lambda: {path: sight.hash_now(path) for path in young})
 
     async def _examine(
-        self, job: Job, ran: Ran, ours: tuple[str, ...], record: bytes, before: dict[str, bytes | None], asked: Asked | None
+        self, job: Job, ran: Ran, ours: tuple[str, ...], record: Record | None, before: dict[str, bytes | None], asked: Asked | None
     ) -> deposit.Examined | Reason | None:
         """None: the compile failed."""
         if _failed(job, ran):
@@ -260,8 +257,8 @@ class Misses:
 
         def examine() -> deposit.Examined | Reason:
             began_ns = ran.began_ns
-            if job.observed:
-                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record, request.env, ran.status == 0, began_ns)
+            if record is not None:
+                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record.take(), request.env, ran.status == 0, began_ns)
             elif asked is not None:
                 draft, began_ns = asked.draft, asked.began_ns
             else:

@@ -56,13 +56,16 @@ class Record:
             os.pwrite(self._fd, bytes(used - observation.HEADER_BYTES), observation.HEADER_BYTES)
         os.pwrite(self._fd, observation.new_header(RECORD_BYTES), 0)
 
+    def used(self) -> int:
+        """Bytes that were written, header included."""
+        try:
+            return observation.used_bytes(os.pread(self._fd, observation.HEADER_BYTES, 0))
+        except FormatError:
+            return RECORD_BYTES
+
     def take(self) -> bytes:
         """What was recorded, header included."""
-        try:
-            used = observation.used_bytes(os.pread(self._fd, observation.HEADER_BYTES, 0))
-        except FormatError:
-            used = RECORD_BYTES
-        return os.pread(self._fd, used, 0)
+        return os.pread(self._fd, self.used(), 0)
 
     def discard(self) -> None:
         os.close(self._fd)

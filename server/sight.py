@@ -45,6 +45,7 @@ class Sight:
         self._seen: dict[str, bytes | None] = {}
         self._budget = _INLINE_FILES
         self._places: dict[str, str] = {}
+        self._looks: dict[str, os.stat_result] = {}
         self._stamps: dict[str, Stamp] = {}  # of files that are no links and have been looked at
         self.unhashed: dict[str, None] = {}
 
@@ -89,6 +90,13 @@ class Sight:
                 return None
             self.memo.wish(path)
         return stamp
+
+    def look(self, path: str) -> os.stat_result:
+        """lstat, once.  Raises OSError, ValueError."""
+        st = self._looks.get(path)
+        if st is None:
+            st = self._looks[path] = os.lstat(path)
+        return st
 
     # -- contents ------------------------------------------------------------------------------------------------
 
@@ -222,7 +230,7 @@ class Sight:
         followed.)
         """
         try:
-            st = os.lstat(path)
+            st = self.look(path)
             is_link = stat.S_ISLNK(st.st_mode)
         except (OSError, ValueError):
             return None
