@@ -149,6 +149,7 @@ class Soak:
 def test_whatever_is_killed_every_token_comes_back(world: World) -> None:
     """A leak of one token in a thousand compiles halves a two-processor machine within a day."""
     world.env["SCCACHE_JOBS"] = str(TOKENS)
+    world.env["SCCACHE_CACHE_ZSTD_LEVEL"] = "0"  # else a process that packs begins in a quiet moment, and has pipes
     seed = int(time.time())
     soak = Soak(world, random.Random(seed))
     assert world.run(*world.crate("first")).returncode == 0
@@ -179,9 +180,7 @@ def test_whatever_is_killed_every_token_comes_back(world: World) -> None:
     assert world.server_pid() == server, "the server died"
     wait_until(lambda: not (of_this_world(world) - {server}), 10.0)
     assert children(server) == []
-    with contextlib.suppress(AssertionError):
-        wait_until(lambda: held() == before, 10.0)
-    assert held() == before, f"seed {seed}"
+    wait_until(lambda: held() == before)
     assert not [p for p in (world.directory / "sccache-py").iterdir() if p.name.startswith("jobserver-")]
     assert "Traceback" not in world.log(), world.log()
     shutil.rmtree(world.out)
