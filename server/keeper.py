@@ -184,11 +184,12 @@ class Keeper:
                     os.unlink(path)
                 if there is not None:
                     plain[digest] = there
-            self.store.delete(pack_key(variant.result))  # of an earlier compile that came to the same, if not to the same bytes
-            self.store.put(result_key(variant.result), entry.pack_result(result))
-            if also is not None:
-                self._enter(*also)
-            return self._enter(recipe, variant)
+            with self.store.together():
+                self.store.delete(pack_key(variant.result))  # of an earlier compile that came to the same, if not to the same bytes
+                self.store.put(result_key(variant.result), entry.pack_result(result))
+                if also is not None:
+                    self._enter(*also)
+                return self._enter(recipe, variant)
 
         variants = await self._ask(store_all, None, "cache_write_errors")
         if variants is None:

@@ -6,6 +6,7 @@ The callers know nothing of how it is kept.  Every method may block: they run in
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
@@ -19,6 +20,10 @@ class Store(Protocol):
 
     def update(self, key: bytes, change: Change) -> None:
         """Read, change and write one value with no writer between."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is written within it is written at once, and with no writer between."""
         ...
 
     def delete(self, key: bytes) -> None: ...

@@ -235,10 +235,15 @@ class DiskStore:
             self._return_if_removed()
             self._cache.set(key, digest(value) + value)
 
-    def update(self, key: bytes, change: Change) -> None:
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
         with self._translated():
             self._return_if_removed()
         with self._translated(), self._cache.transact():
+            yield
+
+    def update(self, key: bytes, change: Change) -> None:
+        with self.together():
             try:
                 old = self.get(key)
             except StoreError:

@@ -32,6 +32,9 @@ class MemoryStore:
     def update(self, key: bytes, change: Change) -> None:
         self._values[key] = change(self._values.get(key))
 
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     def delete(self, key: bytes) -> None:
         self._values.pop(key, None)
         path = self._files.pop(key, None)

@@ -52,6 +52,22 @@ def file(store: Store, key: bytes) -> bytes | None:
 # -- the contract -----------------------------------------------------------------------------------------------------
 
 
+def test_what_is_written_together_is_there_together(store):
+    with store.together():
+        store.put(b"k", b"one")
+        store.update(b"m", lambda old: (old or b"") + b"two")
+    assert (store.get(b"k"), store.get(b"m")) == (b"one", b"two")
+
+
+def test_what_is_written_together_is_not_there_in_part(disk):
+    disk.put(b"k", b"one")
+    with pytest.raises(StoreError), disk.together():
+        disk.put(b"k", b"two")
+        disk.put(b"m", b"two")
+        raise StoreError("trouble")
+    assert (disk.get(b"k"), disk.get(b"m")) == (b"one", None)
+
+
 def test_a_value_comes_back_as_it_was(store):
     """Bytes, and nothing else."""
     assert store.get(b"k") is None
