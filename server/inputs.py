@@ -126,9 +126,7 @@ def _wish(memo: FileMemo, variant: Variant) -> None:
             memo.wish(folded)
 
 
-def _take_files(
-    plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: Mapping[str, bytes | None], inputs: Inputs
-) -> Reason | None:
+def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: Mapping[str, bytes | None], inputs: Inputs) -> Reason | None:
     files, memo = inputs.variant.files, sight.memo
     for path in dict.fromkeys(draft.read):
         now = coarse_ns()

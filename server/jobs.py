@@ -72,7 +72,6 @@ class Jobs:
             "jobs": [_row(seen, pool, now) for seen in self._seen],
         }
 
-
     def standing_still(self, pool: TokenPool) -> int:
         """How many tokens builds hold that are stopped (Ctrl-Z).  A compile of ours goes on when its client is."""
         return sum(_tokens(seen, pool) for seen in self._seen if seen.state == BUILDING and _is_stopped(seen.pid))

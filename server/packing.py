@@ -20,13 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sccache_py.model import Result
 from sccache_py.server.keeper import Keeper, digests_of, stored_outputs
-from sccache_py.server.quiet import Quiet
+from sccache_py.server.quiet import QUIET_S, Quiet
 
 log = logging.getLogger(__name__)
-
-# Nobody has asked for anything for so long: the build is over.  While it goes on even an idle process takes its toll, by what it
-# puts into caches: 55 s for 170 crates on two processors instead of 51.5, where the compiler alone takes 50.
-_QUIET_S = 1.0
 
 
 class Packer:
@@ -50,7 +46,7 @@ class Packer:
             self._waiting[key] = result
             self._needed.update(digests)
             if self._work is None:
-                self._work = asyncio.ensure_future(self._pack_waiting(_QUIET_S))
+                self._work = asyncio.ensure_future(self._pack_waiting(QUIET_S))
 
     async def resume(self) -> None:
         """Go on where an earlier server stopped."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+# Nobody has asked for anything for so long: the build is over.  While it goes on even an idle process takes its toll, by what it
+# puts into caches: 55 s for 170 crates on two processors instead of 51.5, where the compiler alone takes 50.
+QUIET_S = 1.0
+
 _LOOK_EVERY_S = 0.25
 
 

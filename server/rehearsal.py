@@ -12,10 +12,9 @@ from collections import OrderedDict
 from sccache_py.model import Plan, Variant
 from sccache_py.server.files import FileMemo
 from sccache_py.server.lookup import holds
-from sccache_py.server.quiet import Quiet
+from sccache_py.server.quiet import QUIET_S, Quiet
 from sccache_py.server.sight import Sight
 
-_QUIET_S = 1.0
 _MOST = 2000
 
 
@@ -40,7 +39,7 @@ class Rehearsal:
     async def _look(self) -> None:
         try:
             while self._waiting:
-                await self._quiet.lasts(_QUIET_S)
+                await self._quiet.lasts(QUIET_S)
                 _, (plan, variant) = self._waiting.popitem()
                 env = {name: value for name, value in variant.env if value is not None}
                 holds(variant, plan, env, Sight(self._memo))

@@ -191,9 +191,7 @@ class Sight:
 
     # -- what is there -------------------------------------------------------------------------------------------
 
-    def states_are(
-        self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], place: Place, lasting: bool
-    ) -> bool:
+    def states_are(self, states: Iterable[tuple[str, bytes]], unfold: Callable[[str], str | None], place: Place, lasting: bool) -> bool:
         """Whether each (folded path, state) is so.
 
         lasting: see state(); of paths that are told by no role: those of the caller's project may well be moved about.  gcc asks where

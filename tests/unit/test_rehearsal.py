@@ -32,7 +32,7 @@ async def turns(count: int) -> None:
 
 
 def test_what_was_stored_is_looked_up_when_nobody_builds(tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal, "_QUIET_S", 0.001)
+    monkeypatch.setattr(rehearsal, "QUIET_S", 0.001)
     monkeypatch.setattr(quiet, "_LOOK_EVERY_S", 0.001)
     plan, variant = stored(tmp_path)
     watcher = Watcher()
