@@ -89,6 +89,11 @@ class Tokens:
         return sum(len(queue) for queue in self._queues.values())
 
     @property
+    def guest(self) -> int | None:
+        """The check that runs on the house."""
+        return self._guest.id if self._guest is not None else None
+
+    @property
     def minds_memory(self) -> bool:
         """Whether somebody waits whose memory is predicted: then `available_kib` decides."""
         return any(h.need.peak_kib for queue in self._queues.values() for h in queue)

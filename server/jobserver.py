@@ -109,6 +109,11 @@ class Grant:
         """Tokens that it took beside the one that it began with."""
         return self._pool.policy.holders[self.id].held
 
+    @property
+    def on_the_house(self) -> bool:
+        """Whether it is a check that runs beside the N, for now."""
+        return self._pool.policy.guest == self.id
+
     def open_private(self) -> Private:
         """A jobserver for the one compiler that runs under this grant."""
         return self._pool.open_private(self.id)

@@ -134,7 +134,8 @@ class Misses:
                             return Reason.RECORD_LOST
                     job.seen.turns_to(COMPILING, grant.id)
                     asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
-                    ran, ours = await self._run(job, client, record, grant)
+                    with self.runner.room.made() if grant.on_the_house else contextlib.nullcontext():
+                        ran, ours = await self._run(job, client, record, grant)
                     trace.mark("run")
                 job.seen.turns_to(FINISHING)
                 self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)

@@ -25,6 +25,7 @@ from typing import Protocol
 
 from sccache_py.model import Request
 from sccache_py.server.files import coarse_ns, write_all
+from sccache_py.server.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class Runner:
     def __init__(self, native: str | None) -> None:
         """native: the program with the `--child` mode; None where only the Python client is installed."""
         self._native = native
+        self.room = Room()
 
     def _spawn(self, command: Command, out: int, err: int) -> subprocess.Popen[bytes]:
         caller = command.caller
@@ -157,7 +159,8 @@ class Runner:
             pidfd = os.pidfd_open(child.pid)
         except OSError:
             pidfd = -1
-        reaped = _Reaped(child, pidfd)
+        self.room.began(child.pid)
+        reaped = _Reaped(child, pidfd, self.room.ended)
         out = _Stream(out_r, audience.stdout)
         err = _Stream(err_r, audience.stderr)
         audience.started(child.pid)
@@ -259,6 +262,7 @@ async def _lingers(group: int) -> bool:
 async def stop_group(group: int, reaped: _Reaped) -> None:
     """TERM (a killed gcc leaves its temporaries behind, a terminated one does not), then KILL."""
     send_signal(group, signal.SIGTERM)
+    send_signal(group, signal.SIGCONT)  # what stands still (room.py) would not hear it
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(reaped.wait()), _TERM_TO_KILL_S)
     send_signal(group, signal.SIGKILL)
@@ -274,8 +278,9 @@ def send_signal(group: int, number: int) -> None:
 class _Reaped:
     """Resolves when the child is reaped, which we do ourselves, for wait4 tells what it used."""
 
-    def __init__(self, child: subprocess.Popen[bytes], pidfd: int) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], pidfd: int, tell: Callable[[int], None]) -> None:
         self._child = child
+        self._tell = tell
         self._pidfd = pidfd
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.status = 0
@@ -292,6 +297,7 @@ class _Reaped:
             pid, status, usage = self._child.pid, 0, None
         if pid == 0:
             return
+        self._tell(self._child.pid)
         self._child.returncode = os.waitstatus_to_exitcode(status)
         self.status = status
         self.peak_rss_kib = usage.ru_maxrss if usage is not None else 0

@@ -1,0 +1,63 @@
+"""A check on the house (tokens.py) runs in the place of a compile, not beside it: the one that began last stands still meanwhile.
+
+Two builds on two processors would leave it two thirds of one.  SIGSTOP needs no right that a server lacks, and its compilers hear
+nothing of it: we reap them, and ask for no news of stopping (wait(2)).
+
+It never lasts: until another compile ends, for then the check has a token of its own, and a second at most, for the check might
+wait for something that the other holds.  If the server dies meanwhile, what it started is sent SIGTERM (`--child`), and a stopped
+process group that nobody can continue SIGHUP and SIGCONT (_exit(2), "orphaned process group").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+
+_LONGEST_S = 1.0
+
+
+class Room:
+    """Lives on the event loop; process groups are known from their start until they are reaped."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, None] = {}  # the one that began last is the last
+        self._still: int | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    def began(self, group: int) -> None:
+        self._groups[group] = None
+
+    def ended(self, group: int) -> None:
+        """It is reaped: its number may become another's."""
+        self._groups.pop(group, None)
+        if self._still == group:
+            self._still = None
+        self._go_on()
+
+    @contextlib.contextmanager
+    def made(self) -> Iterator[None]:
+        """For who is about to start beside the others, and one at a time (tokens.py)."""
+        if self._still is None and self._groups:
+            self._still = next(reversed(self._groups))
+            _send(self._still, signal.SIGSTOP)
+            self._alarm = asyncio.get_running_loop().call_later(_LONGEST_S, self._go_on)
+        try:
+            yield
+        finally:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        group, self._still = self._still, None
+        if group is not None:
+            _send(group, signal.SIGCONT)
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+
+def _send(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(group, number)
