@@ -1,8 +1,8 @@
 """gcc or clang, whatever its name: asked of the program itself.
 
 The predefined macros say which of the two it is.  The identity is the digest of the driver, of the programs that it runs
-(`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load.  Headers, specs and whatever else they read are
-inputs like any other, and so is a program that is not among these.
+(`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load, and where the driver stands: from there it finds headers,
+specs and whatever else it reads, which are inputs like any other, and so is a program that is not among these.
 """
 
 from __future__ import annotations
@@ -97,6 +97,9 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
 
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()
+    # Two copies of a toolchain are the same programs, each with headers of its own beside it.
+    for place in (os.path.realpath(os.path.dirname(program)), os.path.dirname(real)):
+        identity.field("place", os.fsencode(place))
     if is_wrapper:
         identity.field("script", os.fsencode(program))  # it may look at $0
     elif driver.dialect is CLANG:

@@ -27,6 +27,9 @@ from sccache_py.server.toolchains import Toolchains
 
 _PLANS = 4000
 
+# By it clang tells where its headers are by the name that it was called by.
+_UNRESOLVED = "-no-canonical-prefixes"
+
 _DESCRIPTOR = re.compile(r"/dev/(fd/|std(in|out|err)\b|tty\b)|/proc/(self|thread-self|\d+)/fd/")
 
 
@@ -145,6 +148,8 @@ class Planner:
             more.append(("buster", os.fsencode(wishes.buster)))
         if "LD_PRELOAD" in request.env:
             more.append(("preload", os.fsencode(request.env["LD_PRELOAD"])))
+        if _UNRESOLVED in plan.arguments:
+            more.append(("program", os.fsencode(compiler.program)))
         if plan.native_cpu:
             more.append(("processor", processor_features()))
         if not observed:
