@@ -60,6 +60,11 @@ class Compiler:
             self._steady = sight.dropped, stamps, absent
         return True
 
+    def is_unchanged(self) -> bool:
+        """By the files themselves, each of them."""
+        first = (os.path.join(directory, name) for directory, names in self.absent for name in names)
+        return all_are(self.stamps) and not any(map(os.path.lexists, first))
+
 
 def stamp(path: str) -> Stamp | None:
     """A path that ends in "/" stands for which directory that is, not for what is in it."""

@@ -44,12 +44,17 @@ class Job:
     observed: bool
     sight: Sight
     stdin: bytes | None
+    response_files: dict[str, str | None] = field(default_factory=dict)  # path → text, by which the command line was read
     told: tuple[tuple[str, bytes], ...] = ()  # what the recipe has beside plan, compiler, source and environment
     second: bool = False  # found by a second chance
     tried: list[Variant] | None = None  # a manifest of which none holds
     holding: Variant | None = None  # one that does, looked up a moment ago
     seen: Seen = field(default_factory=unseen)
     began: float = field(default_factory=time.perf_counter)
+
+    def is_as_planned(self) -> bool:
+        """Whether the compiler and the command line are what the recipe says: the compile may have waited for its token for long."""
+        return self.compiler.is_unchanged() and all(_text(path) == text for path, text in self.response_files.items())
 
 
 @dataclass(slots=True)
@@ -80,7 +85,7 @@ class Planner:
         job = self._plan(request, wishes, compiler, sight)
         if job is None:
             # The main source is on standard input, or it is large and not known yet.
-            plan = self._plan_of(request, compiler)
+            plan = self._plan_of(request, compiler, {})
             assert isinstance(plan, Plan)
             stdin = None
             if plan.reads_stdin:
@@ -100,7 +105,8 @@ class Planner:
             return Reason.NO_CACHE
         if not (request.has_open(1) and request.has_open(2)):
             return Reason.CLOSED_STREAM  # gcc 12 fails if it cannot warn; and whatever is opened first gets that number
-        plan = self._plan_of(request, compiler)
+        response: dict[str, str | None] = {}
+        plan = self._plan_of(request, compiler, response)
         trace.mark("plan")
         if not isinstance(plan, Plan):
             return plan
@@ -157,9 +163,10 @@ class Planner:
             more += [("env", os.fsencode(f"{n}={request.env[n]}")) for n in names]
         recipe = keys.KeyHash()
         keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
-        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin, tuple(more))
+        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin, response, tuple(more))
 
-    def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason | Refusal:
+    def _plan_of(self, request: Request, compiler: Compiler | Reason, response: dict[str, str | None]) -> Plan | Reason | Refusal:
+        """response: is given the response files that were read, with their texts."""
         if isinstance(compiler, Reason):
             return compiler
         driver = compiler.driver
@@ -169,7 +176,12 @@ class Planner:
                 return Reason.RESPONSE_FILE
             if _name_a_descriptor(argv):
                 return Reason.DESCRIPTOR
-            expanded = response_files.expand(argv, lambda name: _text(os.path.join(request.cwd, name)))
+
+            def read(name: str) -> str | None:
+                path = os.path.join(request.cwd, name)
+                return response.setdefault(path, _text(path))
+
+            expanded = response_files.expand(argv, read)
             if expanded is None:
                 return Reason.RESPONSE_FILE
             argv = expanded
