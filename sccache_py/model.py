@@ -153,6 +153,7 @@ class Plan:
     reads_stdin: bool = False
     asks: bool = False  # a question (`--print`, `-vV`): its answer may be a failure, and no file is written
     incremental: str | None = None  # the compiler's own cache (absolute): neither input nor output
+    target: str | None = None  # for which it compiles, if it is told: of that one's libraries no list tells
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
     leaves_more: bool = False  # other outputs than `must_write`: only observation knows which

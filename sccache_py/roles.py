@@ -63,6 +63,10 @@ class Roles:
         # The longest path first: /t/deps before /t.
         self._by_length = sorted(((p + "/", r) for p, r in self._exact.items()), key=lambda e: -len(e[0]))
 
+    def with_one(self, role: str, path: str) -> Roles:
+        """These and one more."""
+        return Roles([*((name, self._paths[name], self._spelled[name]) for name in self._paths), (role, path, path)])
+
     def path(self, role: str) -> str:
         return self._paths[role]
 

@@ -39,6 +39,7 @@ class Compiler:
     image: Image
     is_script: bool
     cwd_matters: bool
+    place: str = ""  # of what it reads and the identity does not stand for, if its copies elsewhere share results: told by role
     stamps: Stamps = field(default_factory=list)
     absent: Absent = field(default_factory=list)  # programs that would be found first
     choosing: int = 1  # so many of the stamps, the first, say which toolchain is meant

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sccache_py import config, keys
 from sccache_py.compilers import basedirs, response_files
@@ -23,7 +23,7 @@ from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
 from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
-from sccache_py.server.toolchains import Toolchains
+from sccache_py.server.toolchains import Toolchains, files_below
 
 _PLANS = 4000
 
@@ -150,6 +150,12 @@ class Planner:
             if found == Sight.UNHASHED:
                 return None
             more.append(("extra file", os.fsencode(file) + b"\0" + (found or b"")))
+        if not observed and plan.target is not None:
+            for path in files_below(os.path.join(compiler.place, plan.target)):
+                found = sight.digest(path)
+                if found == Sight.UNHASHED:
+                    return None
+                more.append(("library", os.fsencode(os.path.basename(path)) + b"\0" + (found or b"")))
         if wishes.buster:
             more.append(("buster", os.fsencode(wishes.buster)))
         if "LD_PRELOAD" in request.env:
@@ -186,12 +192,14 @@ class Planner:
                 return Reason.RESPONSE_FILE
             argv = expanded
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
-        call = (driver.name, request.cwd, pwd, *argv)
+        call = (driver.name, compiler.place, request.cwd, pwd, *argv)
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
                 plan = basedirs.tell(plan, self.settings.basedirs)
+                if compiler.place:
+                    plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[call] = plan
