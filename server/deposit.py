@@ -34,7 +34,7 @@ from sccache_py.server.runner import Ran
 from sccache_py.server.scan import copy_and_search, shows_any
 from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.store.base import Store
-from sccache_py.server.time_macros import result_tells_time
+from sccache_py.server.time_macros import DEPENDENCY, result_tells_time
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +230,8 @@ class Depositor:
         variant = examined.inputs.variant
         if plan.tells_time and result_tells_time(examined.inputs.said, plan.arguments, dict(variant.env)):
             return Reason.TELLS_TIME
+        if DEPENDENCY in examined.inputs.said:
+            return Reason.COMPARES_TIMES
 
         movable = movable_roles(plan)
         pinned = {role for role, _ in variant.pins}

@@ -51,6 +51,46 @@ def test_the_time_that_nobody_asks_for_is_not_in_the_object(c, macro):
     assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 4}
 
 
+@pytest.mark.parametrize("macro", ["DATE", "TIME", "TIMESTAMP"])
+def test_the_time_that_a_macro_spells_is_the_time(c, macro):
+    """Put together of two words, which stand in no text."""
+    c.write("x.c", f"#define TOGETHER(a, b) a##b\n#define AGAIN(a, b) TOGETHER(a, b)\nconst char *when = AGAIN(__{macro}, __);\n")
+    if not c.observed:
+        pytest.skip("only observation tells (docs/c-compilers.md)")
+    for _ in range(2):
+        c.world.cached("-c", "x.c", "-o", c.object(), rustc=c.name)
+    c.world.note_server()
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 2}
+
+
+def test_the_time_in_a_precompiled_header_is_the_users(c):
+    """Its text is not searched: it names every macro."""
+    if not (c.is_gcc and c.observed):
+        pytest.skip("gcc's, as observed")
+    c.write("a.h", "#define A __TIMESTAMP__\n")
+    c.write("x.c", '#include "a.h"\nconst char *when = A;\n')
+    assert c.world.uncached("a.h", rustc=c.name).status == 0
+    c.not_stored("__DATE__, __TIME__ or __TIMESTAMP__", "-c", "x.c", "-o", c.object())
+
+
+def test_a_listing_says_when_it_was_made(c):
+    """-Wa,-ag; another listing is cached."""
+    if not (c.is_gcc and c.observed):
+        pytest.skip("gcc's, as observed")
+    c.write("x.s", "nop\n")
+    c.world.cached("-c", "x.s", "-Wa,-ag", "-o", c.object(), rustc=c.name)
+    c.world.note_server()
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 1}
+
+
+def test_which_of_two_files_was_changed_last_is_not_remembered(c):
+    """`#pragma GCC dependency` warns of a table that is older than its grammar."""
+    c.write("a.y", "grammar\n")
+    c.write("x.c", '#pragma GCC dependency "a.y"\nint x;\n')
+    reason = "#pragma GCC dependency" if c.observed else "may read files of which no list tells, without observation"
+    c.not_stored(reason, "-c", "x.c", "-o", c.object())
+
+
 def test_source_date_epoch_makes_the_date_an_input(c):
     """Reproducible builds set it, and their objects can be cached."""
     if not c.is_gcc:
