@@ -26,6 +26,9 @@ _LIBRARY = re.compile(r"=> (/\S+)")
 # toolchain it is, a link or a setting away, is looked at every time.
 _RECHECK_S = 0.010
 
+# What ldconfig(8) writes: which library of a name a program is given.
+LOADERS_CACHE = "/etc/ld.so.cache"
+
 Stamps = list[tuple[str, Stamp | None]]
 Absent = list[tuple[str, list[str]]]  # directory, names that are not in it
 

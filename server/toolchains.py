@@ -21,7 +21,7 @@ from sccache_py.compilers.rustc import Rustc
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server import c_toolchain
-from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
+from sccache_py.server.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, ask, stamp, startup_libraries
 from sccache_py.server.files import FileMemo
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
@@ -122,7 +122,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
     own = os.path.join(sysroot, "lib", "rustlib", host[1])
     libraries = startup_libraries(request, real)
     files = list(dict.fromkeys([real, *libraries, *files_below(own)]))
-    stamps += [(path, stamp(path)) for path in files if path != program]
+    stamps += [(path, stamp(path)) for path in (LOADERS_CACHE, *files) if path != program]
     stamps += [(path, stamp(path)) for path in sorted({os.path.dirname(f) for f in files})]
 
     identity = KeyHash()

@@ -17,10 +17,13 @@ from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
 pytestmark = pytest.mark.slow
 
 
+def answer_of(*words: str) -> str:
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout.strip()
+
+
 def headers_of(compiler: str) -> Path:
     """The directory of stddef.h."""
-    asked = subprocess.run([compiler, "-print-file-name=include"], stdout=subprocess.PIPE, text=True, check=True)
-    return Path(os.path.realpath(asked.stdout.strip()))
+    return Path(os.path.realpath(answer_of(compiler, "-print-file-name=include")))
 
 
 def copy_of(compiler: str, root: Path, value: int) -> Path:
@@ -52,6 +55,24 @@ def test_a_copy_of_a_toolchain_has_headers_of_its_own(c, tmp_path):
     first = c.compile_twice(*args, rustc=one)
     assert c.compile_twice(*args, rustc=two) != first
     assert c.expect("hit", *args, rustc=one) == first
+
+
+def test_a_library_that_ld_so_finds_first_makes_another_compiler(c, tmp_path):
+    """`module load` and conda put directories into LD_LIBRARY_PATH, which get libraries later."""
+    program = shutil.which(c.name) if not c.is_gcc else answer_of("gcc", "-print-prog-name=cc1")
+    loads = answer_of("ldd", program).splitlines()
+    found = next(words[2] for line in loads if len(words := line.split()) > 3 and words[0].startswith(("libmpc", "libLLVM")))
+    mine = tmp_path / Path(found).name
+    kept = tmp_path / "kept"
+    kept.write_bytes(Path(found).read_bytes() + b"\n")
+    c.write("x.c", "int x;\n")
+    how = {"env": {"LD_LIBRARY_PATH": str(tmp_path)}}
+    args = ("-c", "x.c", "-o", c.object())
+    c.compile_twice(*args, **how)
+    kept.rename(mine)
+    c.expect("miss", *args, **how)
+    mine.rename(kept)
+    c.expect("hit", *args, asks=True, **how)
 
 
 def test_a_compiler_that_is_told_not_to_resolve_its_name_says_that_name(c, tmp_path):
