@@ -109,8 +109,8 @@ _SEARCHERS = re.compile(
 # Whose output tells of no file when it was changed, though they look at files and are told.
 _TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|rustup(-init)?|(.*-)?(as|ar|nm|ranlib|strip|objcopy|dwp|mold|cc1|cc1plus|lto1)(-[0-9.]+)?")
 
-# What asks for the time zone only to write a time down: a macro that the source need not spell out, a listing's head.
-_WRITERS = re.compile(r"(.*-)?(as|cc1|cc1plus|cc1obj|cc1objplus|clang|clang\+\+)(-[0-9.]+)?")
+# What asks for the time zone only to write a time down: a macro that the source need not spell out, a listing's head, bash's printf.
+_WRITERS = re.compile(r"bash|(.*-)?(as|cc1|cc1plus|cc1obj|cc1objplus|clang|clang\+\+)(-[0-9.]+)?")
 
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
