@@ -302,13 +302,18 @@ class Keeper:
 
         return await self._ask(look, None, "cache_read_errors")
 
-    async def replace_by_pack(self, key: bytes, path: str, no_longer_needed: Iterable[bytes]) -> None:
-        """path: a pack made under the scratch path.  Who still knows the plain files finds them gone, and asks again.
+    async def replace_by_pack(self, key: bytes, result: Result, path: str, no_longer_needed: Iterable[bytes]) -> None:
+        """path: a pack of the result's files, made under the scratch path; nothing is replaced if the result was stored anew meanwhile.
+
+        Who still knows the plain files finds them gone, and asks again.
 
         no_longer_needed: digests of plain files that no result needs now.
         """
 
         def replace() -> str | None:
+            now = self._decode(entry.unpack_result, self.store.get(result_key(key)))
+            if now is None or digests_of(now) != digests_of(result):
+                return None
             packed = self.store.adopt_file(pack_key(key), path)
             for digest in no_longer_needed:
                 self.store.delete(file_key(digest))
