@@ -109,6 +109,9 @@ _SEARCHERS = re.compile(
 # Whose output tells of no file when it was changed, though they look at files and are told.
 _TIMELESS = re.compile(rf"{_SEARCHERS.pattern}|rustup(-init)?|(.*-)?(as|ar|nm|ranlib|strip|objcopy|dwp|mold|cc1|cc1plus|lto1)(-[0-9.]+)?")
 
+# What asks for the time zone only to write a time down: a macro that the source need not spell out, a listing's head, bash's printf.
+_WRITERS = re.compile(r"bash|(.*-)?(as|cc1|cc1plus|cc1obj|cc1objplus|clang|clang\+\+)(-[0-9.]+)?")
+
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
 
@@ -201,6 +204,8 @@ def judge(
     """
     if seen.plugin_clock or any(os.path.basename(image) in _CLOCKS for image in seen.images):
         return Reason.PLUGIN_TELLS_TIME
+    if any(_WRITERS.fullmatch(image) for image in seen.zone_asked_by):
+        return Reason.TELLS_TIME
     # What the toolchain's own sources are called is in no file that was read; a map of their directory is of that directory alone.
     pins = [role for role in plan.mapped_roles if any(path.startswith(plan.roles.path(role) + "/") for path in covered)]
     if plan.incremental is not None:

@@ -61,6 +61,7 @@ class Reason(enum.Enum):
     RECORD_UNFOLLOWED = "did what cannot be observed"
     SPECIAL_FILE = "read a special file"
     TELLS_TIME = "__DATE__, __TIME__ or __TIMESTAMP__"
+    COMPARES_TIMES = "#pragma GCC dependency"
     PLUGIN_TELLS_TIME = "a macro or plugin asked for the time"
     PLUGIN_UNSEEN = "a macro makes system calls of its own"
     WROTE_ELSEWHERE = "wrote outside its output directories"
@@ -153,6 +154,7 @@ class Plan:
     reads_stdin: bool = False
     asks: bool = False  # a question (`--print`, `-vV`): its answer may be a failure, and no file is written
     incremental: str | None = None  # the compiler's own cache (absolute): neither input nor output
+    target: str | None = None  # for which it compiles, if it is told: of that one's libraries no list tells
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
     leaves_more: bool = False  # other outputs than `must_write`: only observation knows which
@@ -207,6 +209,7 @@ class Observation:
     dated: dict[str, set[str]] = field(default_factory=dict)  # by image or "plugin": of which it may know when they changed
     sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
+    zone_asked_by: set[str] = field(default_factory=set)  # names of images that asked for TZ
     shining: list[str] = field(default_factory=list)  # written without truncation: what was there may show through what is left
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed

@@ -103,6 +103,7 @@ class _Reader:
         self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
         self.path_asked_by: set[str] = set()
+        self.zone_asked_by: set[str] = set()
         self.written: dict[str, None] = {}
         self.removed: dict[str, None] = {}
         self.made: set[str] = set()
@@ -132,6 +133,8 @@ class _Reader:
                     self.plugins_asked.add(text1)
                 elif text1 == "PATH" and text2 != "search":
                     self.path_asked_by.add(self.image_of.get(pid, ""))
+                elif text1 == "TZ":
+                    self.zone_asked_by.add(self.image_of.get(pid, ""))
             elif kind == "C":
                 self.plugin_clock = True
             elif kind == "I":
@@ -276,6 +279,7 @@ class _Reader:
             sized=outside(self.sized),
             linked=self.linked,
             path_asked_by=self.path_asked_by,
+            zone_asked_by=self.zone_asked_by,
             shining=list(self.shining),
             written=list(self.written),
             removed=list(self.removed),

@@ -64,6 +64,10 @@ class Roles:
         self._by_length = sorted(((p + "/", r) for p, r in self._exact.items()), key=lambda e: -len(e[0]))
         self._prefixes = tuple(prefix for prefix, _ in self._by_length)
 
+    def with_one(self, role: str, path: str) -> Roles:
+        """These and one more."""
+        return Roles([*((name, self._paths[name], self._spelled[name]) for name in self._paths), (role, path, path)])
+
     def path(self, role: str) -> str:
         return self._paths[role]
 

@@ -129,7 +129,7 @@ class Worker:
     def __init__(self, settings: config.Settings, native: str | None, control_fd: int, listening_fd: int) -> None:
         self.parts = parts = Parts(settings, native, "/tmp")
         self._gone = asyncio.Event()
-        self._link = Link(socket.socket(fileno=control_fd), self._take_counted, self.leave)
+        self._link = Link(socket.socket(fileno=control_fd), self._take_counted, parts.keeper.unlearn, self.leave)
         service = Service(
             answer_now=parts.pipeline.answer_now,
             answer=lambda request, _, begun: parts.pipeline.hit_only(request, begun),
@@ -209,6 +209,7 @@ class Server:
         await self.keeper.recall()
         count = default_count(processors()) if self.settings.workers is None else self.settings.workers
         self.workers = Owner(count, self._worker_command(), self.claim.socket, self.listener.adopt, self._counted)
+        self.keeper.withdrawn = self.workers.withdraw
         self.listener.start()
         announce(self._ready_fd)
         self.parts.settle()

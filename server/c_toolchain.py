@@ -1,8 +1,8 @@
 """gcc or clang, whatever its name: asked of the program itself.
 
 The predefined macros say which of the two it is.  The identity is the digest of the driver, of the programs that it runs
-(`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load.  Headers, specs and whatever else they read are
-inputs like any other, and so is a program that is not among these.
+(`-print-prog-name`: cc1, cc1plus, as) and of the libraries that these load, and where the driver stands: from there it finds headers,
+specs and whatever else it reads, which are inputs like any other, and so is a program that is not among these.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sccache_py.compilers.c_dialects import CLANG, GCC
 from sccache_py.compilers.gcc import C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
-from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
+from sccache_py.server.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, ask, stamp, startup_libraries
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
 
@@ -90,13 +90,21 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
         if found.startswith("/") and os.path.isfile(found):
             covered |= {found, os.path.realpath(found)}
             files.append(found)
-    for file in list(files):
-        libraries = startup_libraries(request, file)
-        covered.update(libraries)
-        files += libraries
-
+    libraries = list(dict.fromkeys(library for file in files for library in startup_libraries(request, file)))
+    covered.update(libraries)
+    files += libraries
+    # Where ld.so looks first (ld.so(8)): a library that appears there makes another compiler.
+    for directory in request.env.get("LD_LIBRARY_PATH", "").split(":"):
+        if directory.startswith("/"):
+            names = {os.path.basename(library) for library in libraries}
+            missing = [name for name in sorted(names) if not os.path.lexists(os.path.join(directory, name))]
+            absent.setdefault(directory, []).extend(missing)
+    stamps.append((LOADERS_CACHE, stamp(LOADERS_CACHE)))
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()
+    # Two copies of a toolchain are the same programs, each with headers of its own beside it.
+    for place in (os.path.realpath(os.path.dirname(program)), os.path.dirname(real)):
+        identity.field("place", os.fsencode(place))
     if is_wrapper:
         identity.field("script", os.fsencode(program))  # it may look at $0
     elif driver.dialect is CLANG:

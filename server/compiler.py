@@ -26,6 +26,9 @@ _LIBRARY = re.compile(r"=> (/\S+)")
 # toolchain it is, a link or a setting away, is looked at every time.
 _RECHECK_S = 0.010
 
+# What ldconfig(8) writes: which library of a name a program is given.
+LOADERS_CACHE = "/etc/ld.so.cache"
+
 Stamps = list[tuple[str, Stamp | None]]
 Absent = list[tuple[str, list[str]]]  # directory, names that are not in it
 
@@ -39,6 +42,7 @@ class Compiler:
     image: Image
     is_script: bool
     cwd_matters: bool
+    place: str = ""  # of what it reads and the identity does not stand for, if its copies elsewhere share results: told by role
     stamps: Stamps = field(default_factory=list)
     absent: Absent = field(default_factory=list)  # programs that would be found first
     choosing: int = 1  # so many of the stamps, the first, say which toolchain is meant
@@ -59,6 +63,11 @@ class Compiler:
             absent = [(directory, names) for directory, names in self.absent if not sight.is_watched(directory)]
             self._steady = sight.dropped, stamps, absent
         return True
+
+    def is_unchanged(self) -> bool:
+        """By the files themselves, each of them."""
+        first = (os.path.join(directory, name) for directory, names in self.absent for name in names)
+        return all_are(self.stamps) and not any(map(os.path.lexists, first))
 
 
 def stamp(path: str) -> Stamp | None:

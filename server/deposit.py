@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sccache_py import entry, make_rule
+from sccache_py.coff import HEAD_BYTES, made_at
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import WHICH_VARIABLES, Draft, asked_by_macros, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
@@ -34,7 +35,7 @@ from sccache_py.server.runner import Ran
 from sccache_py.server.scan import copy_and_search, shows_any
 from sccache_py.server.stamps import Stamp, stamp_of
 from sccache_py.server.store.base import Store
-from sccache_py.server.time_macros import result_tells_time
+from sccache_py.server.time_macros import DEPENDENCY, result_tells_time
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +231,10 @@ class Depositor:
         variant = examined.inputs.variant
         if plan.tells_time and result_tells_time(examined.inputs.said, plan.arguments, dict(variant.env)):
             return Reason.TELLS_TIME
+        if DEPENDENCY in examined.inputs.said:
+            return Reason.COMPARES_TIMES
+        if plan.tells_time and any(_says_when(opened) for opened in examined.outputs):
+            return Reason.TELLS_TIME
 
         movable = movable_roles(plan)
         pinned = {role for role, _ in variant.pins}
@@ -315,6 +320,12 @@ class Depositor:
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
         return Output(folded, mode, size, digest, None, False)
+
+
+def _says_when(opened: Opened) -> bool:
+    """An object for Windows that says it was made during this compile."""
+    made_s = made_at(os.pread(opened.fd, HEAD_BYTES, 0))
+    return opened.began_ns // 1_000_000_000 <= made_s + 1 and made_s <= coarse_ns() // 1_000_000_000 + 1
 
 
 def _all_roles(plan: Plan) -> list[str]:

@@ -95,6 +95,7 @@ class Keeper:
         self._files: _Shelf[StoredFiles] = _Shelf()  # by result
         self.report: Callable[[], None] | None = None  # where statistics go instead of the store: a hit worker's to its owner
         self.stored: Callable[[bytes, Result], None] | None = None  # is told which results were
+        self.withdrawn: Callable[[bytes], None] | None = None  # is told of which others may remember what they were
         self._used: dict[bytes, None] = {}
         self._marking: asyncio.TimerHandle | None = None
         self._stores = 0
@@ -174,8 +175,11 @@ class Keeper:
         scratch = list(files.values())
         digests = digests_of(result)
         plain: dict[bytes, str] = {}
+        was_there = False
 
         def store_all() -> list[Variant]:
+            nonlocal was_there
+            was_there = self.store.get(result_key(variant.result)) is not None
             for digest in digests:
                 path, there = files.pop(digest, None), self._stored(digest)
                 if path is not None and there is None:
@@ -202,6 +206,8 @@ class Keeper:
         self._files.pop(variant.result, None)
         if len(plain) == len(digests):
             self._files.keep(variant.result, StoredFiles(plain))
+        if was_there and self.withdrawn is not None:
+            self.withdrawn(variant.result)
         if self.stored is not None:
             self.stored(variant.result, result)
         self.stats.count("cache_writes")
@@ -255,6 +261,13 @@ class Keeper:
 
         if not self.read_only:
             await self._ask(drop, None, "cache_write_errors")
+        if self.withdrawn is not None:
+            self.withdrawn(key)
+
+    def unlearn(self, key: bytes) -> None:
+        """Another process has replaced or dropped this result: the store knows more."""
+        self._results.pop(key, None)
+        self._files.pop(key, None)
 
     def put_first(self, recipe: bytes, variant: Variant) -> None:
         """It was used: it is tried first the next time."""
@@ -303,13 +316,18 @@ class Keeper:
 
         return await self._ask(look, None, "cache_read_errors")
 
-    async def replace_by_pack(self, key: bytes, path: str, no_longer_needed: Iterable[bytes]) -> None:
-        """path: a pack made under the scratch path.  Who still knows the plain files finds them gone, and asks again.
+    async def replace_by_pack(self, key: bytes, result: Result, path: str, no_longer_needed: Iterable[bytes]) -> None:
+        """path: a pack of the result's files, made under the scratch path; nothing is replaced if the result was stored anew meanwhile.
+
+        Who still knows the plain files finds them gone, and asks again.
 
         no_longer_needed: digests of plain files that no result needs now.
         """
 
         def replace() -> str | None:
+            now = self._decode(entry.unpack_result, self.store.get(result_key(key)))
+            if now is None or digests_of(now) != digests_of(result):
+                return None
             packed = self.store.adopt_file(pack_key(key), path)
             for digest in no_longer_needed:
                 self.store.delete(file_key(digest))

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sccache_py import config, makeflags
@@ -117,7 +117,7 @@ class Misses:
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Stored | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
-        await self._let_inputs_age(plan)
+        await self._let_inputs_age((plan.source or "/", *plan.known_inputs, *job.response_files))
         before = await self._digests_of_young(job)
         trace.mark("clock")
         began = time.perf_counter()
@@ -213,10 +213,10 @@ class Misses:
         trace.mark("list")
         return Asked(draft, began_ns)
 
-    async def _let_inputs_age(self, plan: Plan) -> None:
+    async def _let_inputs_age(self, paths: Iterable[str]) -> None:
         """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
         newest = 0
-        for path in (plan.source, *plan.known_inputs) if plan.source else plan.known_inputs:
+        for path in paths:
             with contextlib.suppress(OSError):
                 newest = max(newest, os.stat(path).st_ctime_ns)
         for _ in range(25):
@@ -257,6 +257,9 @@ class Misses:
         plan, request = job.plan, job.request
 
         def examine() -> deposit.Examined | Reason:
+            if not job.is_as_planned():
+                log.info("compiler or response file changed: %s", plan.source)
+                return Reason.INPUT_TOO_NEW
             began_ns = ran.began_ns
             if record is not None:
                 draft = deposit.draft_observed(plan, job.compiler.covered, ours, record.take(), request.env, ran.status == 0, began_ns)

@@ -39,10 +39,12 @@ class Packer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="packing")
 
     def note(self, key: bytes, result: Result) -> None:
-        """It has been stored."""
+        """It has been stored, perhaps in place of another that still waits."""
         self._quiet.stir()
         digests = digests_of(result)
-        if digests and key not in self._waiting:
+        if key in self._waiting:
+            self._needed.subtract(digests_of(self._waiting.pop(key)))
+        if digests:
             self._waiting[key] = result
             self._needed.update(digests)
             if self._work is None:
@@ -90,10 +92,11 @@ class Packer:
                         self._process.kill()  # before it makes anything there
                     with contextlib.suppress(OSError):
                         os.unlink(scratch)
-        del self._waiting[key]
-        self._needed.subtract(digests)
+        if self._waiting.get(key) is result:
+            del self._waiting[key]
+            self._needed.subtract(digests)
         if told == expected:
-            await self._keeper.replace_by_pack(key, scratch, [digest for digest in digests if self._needed[digest] <= 0])
+            await self._keeper.replace_by_pack(key, result, scratch, [digest for digest in digests if self._needed[digest] <= 0])
         elif told:
             log.warning("store: not packed, one of them is damaged: %s", ", ".join(plain))
 

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sccache_py import config, keys
 from sccache_py.compilers import basedirs, response_files
@@ -23,9 +23,12 @@ from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
 from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
-from sccache_py.server.toolchains import Toolchains
+from sccache_py.server.toolchains import Toolchains, files_below
 
 _PLANS = 4000
+
+# By it clang tells where its headers are by the name that it was called by.
+_UNRESOLVED = "-no-canonical-prefixes"
 
 _DESCRIPTOR = re.compile(r"/dev/(fd/|std(in|out|err)\b|tty\b)|/proc/(self|thread-self|\d+)/fd/")
 
@@ -41,12 +44,17 @@ class Job:
     observed: bool
     sight: Sight
     stdin: bytes | None
+    response_files: dict[str, str | None] = field(default_factory=dict)  # path → text, by which the command line was read
     told: tuple[tuple[str, bytes], ...] = ()  # what the recipe has beside plan, compiler, source and environment
     second: bool = False  # found by a second chance
     tried: list[Variant] | None = None  # a manifest of which none holds
     holding: Variant | None = None  # one that does, looked up a moment ago
     seen: Seen = field(default_factory=unseen)
     began: float = field(default_factory=time.perf_counter)
+
+    def is_as_planned(self) -> bool:
+        """Whether the compiler and the command line are what the recipe says: the compile may have waited for its token for long."""
+        return self.compiler.is_unchanged() and all(_text(path) == text for path, text in self.response_files.items())
 
 
 @dataclass(slots=True)
@@ -77,7 +85,7 @@ class Planner:
         job = self._plan(request, wishes, compiler, sight)
         if job is None:
             # The main source is on standard input, or it is large and not known yet.
-            plan = self._plan_of(request, compiler)
+            plan = self._plan_of(request, compiler, {})
             assert isinstance(plan, Plan)
             stdin = None
             if plan.reads_stdin:
@@ -97,7 +105,8 @@ class Planner:
             return Reason.NO_CACHE
         if not (request.has_open(1) and request.has_open(2)):
             return Reason.CLOSED_STREAM  # gcc 12 fails if it cannot warn; and whatever is opened first gets that number
-        plan = self._plan_of(request, compiler)
+        response: dict[str, str | None] = {}
+        plan = self._plan_of(request, compiler, response)
         trace.mark("plan")
         if not isinstance(plan, Plan):
             return plan
@@ -141,10 +150,18 @@ class Planner:
             if found == Sight.UNHASHED:
                 return None
             more.append(("extra file", os.fsencode(file) + b"\0" + (found or b"")))
+        if not observed and plan.target is not None:
+            for path in files_below(os.path.join(compiler.place, plan.target)):
+                found = sight.digest(path)
+                if found == Sight.UNHASHED:
+                    return None
+                more.append(("library", os.fsencode(os.path.basename(path)) + b"\0" + (found or b"")))
         if wishes.buster:
             more.append(("buster", os.fsencode(wishes.buster)))
         if "LD_PRELOAD" in request.env:
             more.append(("preload", os.fsencode(request.env["LD_PRELOAD"])))
+        if _UNRESOLVED in plan.arguments:
+            more.append(("program", os.fsencode(compiler.program)))
         if plan.native_cpu:
             more.append(("processor", processor_features()))
         if not observed:
@@ -152,9 +169,10 @@ class Planner:
             more += [("env", os.fsencode(f"{n}={request.env[n]}")) for n in names]
         recipe = keys.KeyHash()
         keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
-        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin, tuple(more))
+        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin, response, tuple(more))
 
-    def _plan_of(self, request: Request, compiler: Compiler | Reason) -> Plan | Reason | Refusal:
+    def _plan_of(self, request: Request, compiler: Compiler | Reason, response: dict[str, str | None]) -> Plan | Reason | Refusal:
+        """response: is given the response files that were read, with their texts."""
         if isinstance(compiler, Reason):
             return compiler
         driver = compiler.driver
@@ -164,17 +182,24 @@ class Planner:
                 return Reason.RESPONSE_FILE
             if _name_a_descriptor(argv):
                 return Reason.DESCRIPTOR
-            expanded = response_files.expand(argv, lambda name: _text(os.path.join(request.cwd, name)))
+
+            def read(name: str) -> str | None:
+                path = os.path.join(request.cwd, name)
+                return response.setdefault(path, _text(path))
+
+            expanded = response_files.expand(argv, read)
             if expanded is None:
                 return Reason.RESPONSE_FILE
             argv = expanded
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
-        call = (driver.name, request.cwd, pwd, *argv)
+        call = (driver.name, compiler.place, request.cwd, pwd, *argv)
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
                 plan = basedirs.tell(plan, self.settings.basedirs)
+                if compiler.place:
+                    plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[call] = plan

@@ -14,9 +14,13 @@ each set of paths.  A word in a comment counts: to tell it apart would take a pr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 _TIMES = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
+# It says which of two files was changed last; told as one of the macros.
+DEPENDENCY = b"#pragma GCC dependency"
+_DEPENDENCY = re.compile(rb"(?:GCC|clang)(?:\s|\\\r?\n|/\*.*?\*/)+dependency\b", re.DOTALL)
 NAMES = (b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location")
 
 # Precompiled headers name every macro there is, used or not.
@@ -47,7 +51,10 @@ class TimeMacros:
         for words in (_TIMES, others):
             if (digest, words) not in self._used:
                 wanted = () if data.startswith(_PROGRAM) or (words is _TIMES and data.startswith(_PRECOMPILED)) else words
-                self._used[digest, words] = tuple(word for word in wanted if word in data)
+                found = tuple(word for word in wanted if word in data)
+                if wanted is _TIMES and _DEPENDENCY.search(data):
+                    found += (DEPENDENCY,)
+                self._used[digest, words] = found
         return self._used[digest, _TIMES] + self._used[digest, others]
 
 

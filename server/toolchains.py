@@ -21,7 +21,7 @@ from sccache_py.compilers.rustc import Rustc
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server import c_toolchain
-from sccache_py.server.compiler import Compiler, Stamps, all_are, ask, stamp, startup_libraries
+from sccache_py.server.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, ask, stamp, startup_libraries
 from sccache_py.server.files import FileMemo
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
@@ -121,8 +121,8 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
     # Not all below lib/: for a distribution's rustc the sysroot is /usr.  Other targets' libraries are inputs like any file.
     own = os.path.join(sysroot, "lib", "rustlib", host[1])
     libraries = startup_libraries(request, real)
-    files = list(dict.fromkeys([real, *libraries, *_files_below(own)]))
-    stamps += [(path, stamp(path)) for path in files if path != program]
+    files = list(dict.fromkeys([real, *libraries, *files_below(own)]))
+    stamps += [(path, stamp(path)) for path in (LOADERS_CACHE, *files) if path != program]
     stamps += [(path, stamp(path)) for path in sorted({os.path.dirname(f) for f in files})]
 
     identity = KeyHash()
@@ -145,6 +145,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         cwd_matters=bool(image.script)
         or not os.path.isabs(request.program)
         or (real != program and not request.env.get("RUSTUP_TOOLCHAIN")),
+        place=os.path.join(sysroot, "lib", "rustlib"),
         stamps=stamps,
         choosing=choosing,
         checked_at=time.monotonic(),
@@ -182,5 +183,5 @@ def _rustup_files(request: Request) -> Iterable[str]:
         directory = parent
 
 
-def _files_below(directory: str) -> list[str]:
+def files_below(directory: str) -> list[str]:
     return sorted(os.path.join(place, name) for place, _, names in os.walk(directory) for name in names)

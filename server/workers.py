@@ -10,6 +10,7 @@ Between the two is a SOCK_SEQPACKET pair.  Messages, one kind byte each:
     worker → owner   `C` with two descriptors by SCM_RIGHTS: the client's connection, and a memfd with what was read of it
                      `S` + msgpack: what was counted since the last one
     owner → worker   `F`: send what was counted now; `S` follows even if there is nothing
+                     `D` and the key of a result that was dropped or stored anew
 
 Either side reads the other's death from the end of the stream: a worker without an owner finishes what it has and goes.
 """
@@ -125,6 +126,14 @@ class Owner:
                 self._restarts += 1
                 self._start()
 
+    def withdraw(self, key: bytes) -> None:
+        """A result is not what a worker may remember."""
+        for worker, process in self._workers.items():
+            try:
+                worker.send(b"D" + key, socket.MSG_NOSIGNAL)
+            except OSError:
+                process.kill()  # it reads nothing any more: better none than one that goes on with this result
+
     async def collect(self) -> None:
         """Have every worker say what it counted."""
         loop = asyncio.get_running_loop()
@@ -156,9 +165,16 @@ class Owner:
 class Link:
     """The worker's side."""
 
-    def __init__(self, control: socket.socket, take_counted: Callable[[], Stats], leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        control: socket.socket,
+        take_counted: Callable[[], Stats],
+        unlearn: Callable[[bytes], None],
+        leave: Callable[[], None],
+    ) -> None:
         self._socket = control
         self._take_counted = take_counted
+        self._unlearn = unlearn
         self._leave = leave
         control.setblocking(False)
         asyncio.get_running_loop().add_reader(control.fileno(), self._readable)
@@ -172,6 +188,8 @@ class Link:
             message = b""
         if message == b"F":
             self.report()
+        elif message[:1] == b"D":
+            self._unlearn(message[1:])
         elif not message:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._leave()

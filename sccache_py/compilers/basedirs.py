@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sccache_py.model import Plan
-from sccache_py.roles import Roles
 
 _SEARCH_OPTIONS = frozenset(
     ("-I", "-F", "-cxx-isystem", "-idirafter", "-iframework", "-imacros", "-include", "-iquote", "-isysroot", "-isystem", "-isystem-after")
@@ -51,12 +50,11 @@ def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
     debug = any((word.startswith("-g") and word != "-g0") or word == "-fworking-directory" for word in plan.arguments)
     if debug and not mapped & {"-fdebug-prefix-map=", "-ffile-prefix-map="}:
         return plan
-    entries = [(role, plan.roles.path(role), plan.roles.spelled(role)) for role, _ in plan.roles.spellings()]
     where = f"cwd $base{cwd[len(base) :]}" if inside else "cwd elsewhere"
     return replace(
         plan,
         arguments=(*arguments, where),
-        roles=Roles([*entries, ("base", base, base)]),
+        roles=plan.roles.with_one("base", base),
         names_base=arguments != plan.arguments and not mapped & {"-fmacro-prefix-map=", "-ffile-prefix-map="},
         mapped_prefixes=(*plan.mapped_prefixes, *(old for _, old in maps if old.startswith(base))),
     )

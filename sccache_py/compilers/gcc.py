@@ -33,6 +33,9 @@ _GCC_WITH_COLORS = 5
 _GCC_WITH_PLAIN_TARGETS_FIRST = 10
 _GCC_WITH_URLS = 10
 
+# A file of further options, of which one may be -march=native; so may a script have.
+_ADDS_OPTIONS = ("--config", "-specs=")
+
 # Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
 _TOLD = ("PWD", "PATH")
 
@@ -321,7 +324,7 @@ class C:
             own_output_prefixes=(),
             list_free=(),
             cwd_in_key=cwd_in_key,
-            native_cpu=parsed.native_cpu,
+            native_cpu=parsed.native_cpu or self._opaque or any(word.startswith(_ADDS_OPTIONS) for word in parsed.arguments),
             chooses_color=not parsed.records and parsed.color in (None, "auto"),
             # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
             chooses_links=self.dialect is GCC

@@ -388,6 +388,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         reads_stdin=source == "-",
         asks=parsed.asks,
         incremental=parsed.incremental,
+        target=os.path.basename(parsed.target).removesuffix(".json") if parsed.target is not None else None,
         arguments=tuple(arguments),
         roles=Roles(roles),
         known_inputs=tuple(known_inputs),

@@ -51,6 +51,70 @@ def test_the_time_that_nobody_asks_for_is_not_in_the_object(c, macro):
     assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 4}
 
 
+@pytest.mark.parametrize("macro", ["DATE", "TIME", "TIMESTAMP"])
+def test_the_time_that_a_macro_spells_is_the_time(c, macro):
+    """Put together of two words, which stand in no text."""
+    c.write("x.c", f"#define TOGETHER(a, b) a##b\n#define AGAIN(a, b) TOGETHER(a, b)\nconst char *when = AGAIN(__{macro}, __);\n")
+    if not c.observed:
+        pytest.skip("only observation tells (docs/c-compilers.md)")
+    for _ in range(2):
+        c.world.cached("-c", "x.c", "-o", c.object(), rustc=c.name)
+    c.world.note_server()
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 2}
+
+
+def test_the_time_in_a_precompiled_header_is_the_users(c):
+    """Its text is not searched: it names every macro."""
+    if not (c.is_gcc and c.observed):
+        pytest.skip("gcc's, as observed")
+    c.write("a.h", "#define A __TIMESTAMP__\n")
+    c.write("x.c", '#include "a.h"\nconst char *when = A;\n')
+    assert c.world.uncached("a.h", rustc=c.name).status == 0
+    c.not_stored("__DATE__, __TIME__ or __TIMESTAMP__", "-c", "x.c", "-o", c.object())
+
+
+def test_a_script_that_says_when_it_ran_is_not_replayed(c):
+    """bash's printf; that a script asks perl or python for the time is not seen (docs/c-compilers.md)."""
+    if not c.observed or not Path("/bin/bash").exists():
+        pytest.skip("scripts are left to the client" if Path("/bin/bash").exists() else "no bash")
+    c.write("x.c", "const char *when = WHEN;\n")
+    script = c.write("cc.sh", f'#!/bin/bash\nprintf -v when "%(%T)T" -1\nexec {c.name} "-DWHEN=\\"$when\\"" "$@"\n')
+    script.chmod(0o755)
+    c.world.cached("-c", "x.c", "-o", c.object(), rustc=str(script))
+    c.world.note_server()
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 1}
+
+
+def test_a_listing_says_when_it_was_made(c):
+    """-Wa,-ag; another listing is cached."""
+    if not (c.is_gcc and c.observed):
+        pytest.skip("gcc's, as observed")
+    c.write("x.s", "nop\n")
+    c.world.cached("-c", "x.s", "-Wa,-ag", "-o", c.object(), rustc=c.name)
+    c.world.note_server()
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 1}
+
+
+def test_which_of_two_files_was_changed_last_is_not_remembered(c):
+    """`#pragma GCC dependency` warns of a table that is older than its grammar."""
+    c.write("a.y", "grammar\n")
+    c.write("x.c", '#pragma GCC dependency "a.y"\nint x;\n')
+    reason = "#pragma GCC dependency" if c.observed else "may read files of which no list tells, without observation"
+    c.not_stored(reason, "-c", "x.c", "-o", c.object())
+
+
+def test_an_object_for_windows_says_when_it_was_made(c):
+    """For MSVC's incremental linker, which takes an object of the same time for the same object."""
+    if c.is_gcc or not c.observed:
+        pytest.skip("clang's; left to the client without observation")
+    c.write("x.c", "int x;\n")
+    args = ("--target=x86_64-pc-windows-msvc", "-c", "x.c", "-o", c.object())
+    c.world.cached(*args, rustc=c.name)
+    c.world.note_server()
+    assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 1}
+    c.compile_twice("-mno-incremental-linker-compatible", *args)
+
+
 def test_source_date_epoch_makes_the_date_an_input(c):
     """Reproducible builds set it, and their objects can be cached."""
     if not c.is_gcc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import World, open_world, wait_until
+from stage import World, open_world, tree, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -160,3 +161,25 @@ def test_a_packing_process_that_dies_costs_nothing(world: World) -> None:
     assert stored(world)["o"]
     assert world.same_as_plain(*line, times=1).returncode == 0
     assert world.counts().total("cache_hits") == 3
+
+
+def test_what_is_stored_anew_before_it_was_packed_is_packed_as_it_is_now(world: World) -> None:
+    """SCCACHE_RECACHE, of a compiler that makes no two outputs alike: the pack of the first is not the second's."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    (world.cwd / "a.h").write_text("#include <stdio.h>\n")
+    line = ["gcc", "a.h", "-o", "out/a.gch"]
+    assert world.run(*line).returncode == 0
+    first = tree(world.out)
+    world.settle()
+    world.env["SCCACHE_RECACHE"] = "1"
+    assert world.run(*line).returncode == 0
+    second = tree(world.out)
+    assert second != first
+    world.settle()
+    del world.env["SCCACHE_RECACHE"]
+    wait_until(lambda: stored(world)["p"])
+    world.wipe()
+    assert world.run(*line).returncode == 0
+    assert tree(world.out) == second
+    assert world.counts().total("cache_hits") == 1

@@ -225,3 +225,60 @@ def test_what_the_proxy_would_have_set_is_set(rustup_world):
     world = rustup_world
     world.write("src/lib.rs", 'pub const T: &str = env!("RUSTUP_TOOLCHAIN");\n')
     world.compile_twice(*lib(world), rustc=world.proxy)
+
+
+# -- copies ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_copies_of_a_toolchain_share_results_and_each_has_libraries_of_its_own(make_world, toolchain):
+    """`stable` and `1.95.0` are the same; what one of them has for another target need not be the other's."""
+    world = make_world()
+    world.needs_observation("dep-info names no library of the toolchain")
+    one, two = toolchain(world, "one"), toolchain(world, "two")
+    target = next((d.name for d in (one / "lib" / "rustlib").glob("wasm32-*")), None)
+    world.write("src/lib.rs", "pub fn f() -> u32 { 1 }\n")
+    world.expect("miss", *lib(world), rustc=str(one / "bin" / "rustc"))
+    world.expect("hit", *lib(world), rustc=str(two / "bin" / "rustc"), asks=True)
+    if target is None:
+        pytest.skip("rustc for this machine alone")
+    other = (*lib(world), "--target", target)
+    (core,) = two.glob(f"lib/rustlib/{target}/lib/libcore-*.rlib")
+    world.expect("miss", *other, rustc=str(one / "bin" / "rustc"))
+    world.expect("hit", *other, rustc=str(two / "bin" / "rustc"))
+    differ(core)
+    world.expect("miss", *other, rustc=str(two / "bin" / "rustc"))
+    world.expect("hit", *other, rustc=str(one / "bin" / "rustc"))
+
+
+def test_a_message_that_names_a_toolchains_sources_is_this_toolchains(make_world, toolchain):
+    """With rust-src installed rustc tells where a macro of the standard library stands, on this disk."""
+    world = make_world()
+    world.needs_observation("dep-info does not tell whether the sources are there")
+    one, two = toolchain(world, "one"), toolchain(world, "two")
+    world.write("src/lib.rs", 'pub fn f() -> u32 { return 1; println!("x"); }\n')
+    args = (*lib(world), "--error-format=json")
+    for copy in (one, two):
+        sources = copy / "lib" / "rustlib" / "src" / "rust" / "library" / "std" / "src"
+        world.expect("miss" if copy == one else "hit", *args, rustc=str(copy / "bin" / "rustc"), asks=True)
+        sources.mkdir(parents=True)
+        (sources / "lib.rs").touch()
+        said = world.compile_twice(*args, rustc=str(copy / "bin" / "rustc"))
+        assert f"{copy}/lib/rustlib/src/rust".encode() in said.stderr
+
+
+def test_a_changed_library_of_another_target_misses(world, toolchain):
+    """Somebody who builds the standard library for his board by himself."""
+    mine = toolchain(world, "mine")
+    found = next(iter(mine.glob("lib/rustlib/wasm32-*/lib/libcore-*.rlib")), None)
+    if found is None:
+        pytest.skip("rustc for this machine alone")
+    old, new = mine / "old", mine / "new"
+    shutil.copy(found, old)
+    shutil.copy(found, new)
+    differ(new)
+    world.write("src/lib.rs", "pub fn f() -> u32 { 1 }\n")
+    args = (*lib(world), "--target", found.parent.parent.name)
+    world.compile_twice(*args, rustc=str(mine / "bin" / "rustc"))
+    for path, verdict in ((new, "miss"), (old, "hit")):
+        os.rename(path, found)
+        world.expect(verdict, *args, rustc=str(mine / "bin" / "rustc"), asks=True)

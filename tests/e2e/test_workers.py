@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -123,6 +124,29 @@ def test_a_worker_that_dies_is_replaced_and_nobody_notices(crowd: Any) -> None:
     after = workers(crowd)
     assert len(after) == 2
     assert not after & before
+
+
+def test_what_was_stored_anew_is_what_every_worker_hands_out(crowd: Any) -> None:
+    """SCCACHE_RECACHE is how one gets rid of a result: who remembers it must not bring it back."""
+    crowd.write("a.h", "int a;\n")
+    args = ("a.h", "-o", str(crowd.o / "a.gch"))  # gcc makes no two that are alike
+
+    def handed_out_by_workers() -> list[Any]:
+        give_up = time.monotonic() + PATIENCE_S
+        while crowd.control("ping")["storing"]:
+            assert time.monotonic() < give_up
+        pid = owner(crowd)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            return [crowd.cached(*args, rustc="gcc").files for _ in range(8)]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    first = crowd.cached(*args, rustc="gcc").files
+    assert handed_out_by_workers() == [first] * 8
+    second = crowd.cached(*args, rustc="gcc", env={"SCCACHE_RECACHE": "1"}).files
+    assert second != first
+    assert handed_out_by_workers() == [second] * 8
 
 
 def test_stopping_the_server_stops_its_workers(crowd: Any) -> None:

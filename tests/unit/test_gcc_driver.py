@@ -165,6 +165,13 @@ def test_native_is_this_processor(option):
     assert not plan("-march=x86-64", "-c", "x.c").native_cpu
 
 
+def test_what_adds_options_of_its_own_may_add_native():
+    """A wrapper script, gcc's specs and clang's configuration files stand between the command line and the compiler."""
+    assert plan("-c", "x.c", opaque=True).native_cpu
+    assert plan("-specs=mine", "-c", "x.c").native_cpu
+    assert plan("--config", "mine.cfg", "-c", "x.c", dialect=CLANG).native_cpu
+
+
 def test_a_prefix_map_takes_the_cwd_out_of_the_key_and_leaves_what_follows_it():
     """/a/one and /b/one under maps of /a and /b give the same; /a/two does not."""
     keys = {
