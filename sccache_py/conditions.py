@@ -133,6 +133,7 @@ class Draft:
     sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
     pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
+    profiles: dict[str, str] = field(default_factory=dict)  # outputs named after the process id → told so (profiles.py)
 
 
 def is_ignored(path: str) -> bool:

@@ -118,6 +118,7 @@ class Request:
     affinity: bytes
     blocked: int
     ignored: int
+    pid: int = 0  # the client's, under which the compiler would have run
 
     def has_open(self, fd: int) -> bool:
         return bool(self.descriptors & (1 << fd))

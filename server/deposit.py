@@ -25,6 +25,7 @@ from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe, plain
+from sccache_py.profiles import ProfileNames
 from sccache_py.roles import encodings
 from sccache_py.server.candidates import passed_over
 from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, existing, open_regular
@@ -47,6 +48,7 @@ class Opened:
     """An output, held open from before the answer."""
 
     path: str
+    told: str  # the same, or what depends on the process id marked
     fd: int
     st: os.stat_result
     began_ns: int  # when the compile began
@@ -72,15 +74,21 @@ class Entry:
 
 
 def draft_observed(
-    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool, began_ns: int
+    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], ran: Ran, names: ProfileNames | None
 ) -> Draft | Reason:
-    """What must hold and what was left, by the record.  began_ns: when the compiler was started."""
+    """What must hold and what was left, by the record.  names: how profiles of its macros are called."""
     places = [(os.path.realpath(d), d) for d in plan.may_write]
     seen: Observation | Reason = observe(record, [(physical, d) for physical, d in places if physical != d])
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, _left(plan, seen, began_ns), env, succeeded, _named_variables(plan))
+    left = _left(plan, seen, ran.began_ns)
+    profiles = {path: told for path in left if names is not None and (told := names.told(path, ran.pid)) is not None}
+    for paths in (left, seen.read, seen.present, seen.absent, seen.sized, seen.shining):
+        paths[:] = [path for path in paths if path not in profiles]
+    draft = judge(plan, seen, covered, ours, left, env, ran.status == 0, _named_variables(plan))
     if isinstance(draft, Draft):
+        draft.profiles = profiles
+        draft.outputs += profiles
         rejected = _passed_over(plan, [*draft.read, *draft.present])
         draft.read = [path for path in draft.read if path not in rejected]
         draft.present = [path for path in draft.present if path not in rejected]
@@ -189,7 +197,7 @@ def examine(
         except OSError:
             examined.close()
             return Reason.OUTPUT_SPECIAL
-        opened.append(Opened(path, fd, os.fstat(fd), began_ns))
+        opened.append(Opened(path, draft.profiles.get(path, path), fd, os.fstat(fd), began_ns))
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
@@ -268,7 +276,7 @@ class Depositor:
         self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]
     ) -> Output | Reason:
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
-        folded = plan.roles.fold(opened.path)
+        folded = plan.roles.fold(opened.told)
         settled = opened.st.st_ctime_ns < coarse_ns()
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
             data = os.pread(opened.fd, size + 1, 0)
