@@ -16,7 +16,7 @@ import xxhash
 from sccache_py.model import Plan, Variant
 
 # Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
-KEY_FORMAT = b"6"
+KEY_FORMAT = b"7"
 
 # Read by proc-macros through env::vars(), which asks for no name and so is not observed; and what decides the language.
 _ALWAYS = ("RUSTC_BOOTSTRAP",)
@@ -118,6 +118,8 @@ def result_key(recipe: bytes, variant: Variant) -> bytes:
         hash_.field("listed", os.fsencode(path) + b"\0" + names_digest)
     for name, value in variant.env:
         hash_.field("env", os.fsencode(name) + (b"" if value is None else b"=" + os.fsencode(value)))
+    for name, place in variant.placed:
+        hash_.field("placed", os.fsencode(f"{name}={place}"))
     for role, path in variant.pins:
         hash_.field("pin", os.fsencode(f"{role}={path}"))
     return hash_.key()

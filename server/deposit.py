@@ -239,7 +239,7 @@ class Depositor:
         if plan.tells_time and result_tells_time(examined.inputs.said, plan.arguments, dict(variant.env)):
             return Reason.TELLS_TIME
 
-        movable = movable_roles(plan)
+        movable, places = movable_roles(plan), examined.inputs.place_variables()
         pinned = {role for role, _ in variant.pins}
         # A file that a variable, a word or a source names is that very file for all calls, not what lies there in each one's own directory.
         values = [value for _, value in variant.env if value]
@@ -257,10 +257,12 @@ class Depositor:
         outputs = []
         # Depfiles last: where the object cannot be written, the compiler would have left none.
         for opened in sorted(examined.outputs, key=lambda o: o.path in plan.templates):
-            output = self._copy(plan, opened, movable, pinned, files)
+            output = self._copy(plan, opened, movable, pinned, files, places)
             if isinstance(output, Reason):
                 return output
             outputs.append(output)
+        if places:
+            self._memo.time_macros.note_that_they_only_include(output.digest for output in outputs)
 
         roles = [role for role, _ in movable] if plan.moves_text else []
         stdout, stderr = (plan.roles.make_stream_template(stream, roles) for stream in (ran.stdout, ran.stderr))
@@ -273,8 +275,15 @@ class Depositor:
         return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status), files)
 
     def _copy(
-        self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]
+        self,
+        plan: Plan,
+        opened: Opened,
+        movable: list[tuple[str, list[bytes]]],
+        pinned: set[str],
+        files: dict[bytes, str],
+        places: list[str],
     ) -> Output | Reason:
+        """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
         settled = opened.st.st_ctime_ns < coarse_ns()
@@ -293,7 +302,8 @@ class Depositor:
                 if taken_apart is not None:
                     data = plan.roles.make_template(taken_apart, ["base"] if plan.roles.has("base") else [], b"r")
             elif is_template:
-                data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"], b"r"))
+                told = plan.roles.make_template
+                data = replace_targets(data, lambda text: told(text, ["out"], b"r"), lambda text: told(text, places, b"r"))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
             if hides_text(memoryview(data)):
                 pinned.update(_all_roles(plan))
