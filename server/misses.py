@@ -237,7 +237,8 @@ class Misses:
             await asyncio.sleep(0.001)
 
     async def _look_before(self, job: Job) -> _Before:
-        names = profile_names(job.request.env, job.request.cwd) if job.observed and job.plan.language == "Rust" else None
+        request, plan = job.request, job.plan
+        names = profile_names(request.env, plan.arguments, request.cwd) if job.observed and plan.language == "Rust" else None
         if names is not None:
             directory = names.directory
             with contextlib.suppress(OSError):

@@ -54,7 +54,7 @@ def test_what_is_included_from_out_dir_is_shared_by_checkouts_under_a_map(checko
     checkouts.world.write("src/lib.rs", source)
     checkouts.expect("miss", "one")
     checkouts.expect("hit", "two")
-    checkouts.generate("two", "pub fn f() -> &'static str { \"another\" }\n")
+    checkouts.generate("two", 'pub fn f() -> &\'static str { "another" }\n')
     checkouts.expect("miss", "two")
     checkouts.expect("hit", "two")
     checkouts.expect("hit", "one")

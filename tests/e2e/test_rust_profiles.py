@@ -33,19 +33,23 @@ class Covered:
         subprocess.run([world.compiler, *words], cwd=world.p, env=unprofiled, check=True)
         world.write("src/lib.rs", "pub const S: u32 = counted::one!();\n")
 
+    def profiles(self) -> list[Path]:
+        return [*self.place.iterdir(), *self.world.p.glob("*.profraw")]
+
     def compile(self, name: str, *through: str | Path, prepare=None) -> tuple[int, dict[str, bytes]]:
         """Its process id and the profiles."""
-        for path in self.place.iterdir():
+        for path in self.profiles():
             path.unlink()
         words = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", "--edition=2021", *self.world.out)
+        place = f"{self.place}/{name}" if name else ""
         process = subprocess.Popen(
-            [*through, self.world.compiler, *words, "--extern", "counted=libcounted.so", "src/lib.rs"],
+            [*through, self.world.compiler, *words, "-Cinstrument-coverage", "--extern", "counted=libcounted.so", "src/lib.rs"],
             cwd=self.world.p,
-            env={**self.world.env, **self.world.server_env, "LLVM_PROFILE_FILE": f"{self.place}/{name}"},
+            env={**self.world.env, **self.world.server_env, "LLVM_PROFILE_FILE": place},
             preexec_fn=prepare,
         )
         assert process.wait(60) == 0
-        return process.pid, {path.name: path.read_bytes() for path in self.place.iterdir()}
+        return process.pid, {path.name: path.read_bytes() for path in self.profiles()}
 
     def verdict(self, name: str, prepare=None) -> tuple[str, int, dict[str, bytes]]:
         before = self.world.counts() if self.world.pids else {}
@@ -53,13 +57,15 @@ class Covered:
         return self.world.verdict_since(before), pid, made
 
 
-@pytest.mark.parametrize("name", ["x-%p-%m.profraw", "%4m.%p", "%p"])
+@pytest.mark.parametrize("name", ["x-%p-%m.profraw", "%4m.%p", "%p", ""])
 def test_a_hit_leaves_the_profile_under_the_callers_process_id(make_world, name):
     """Under that number the compiler would have run, and no two callers have the same."""
     covered = Covered(make_world())
 
     def expected(pid: int) -> str:
-        return re.escape(name).replace("%m", "[0-9]+_0").replace("%4m", f"[0-9]+_{pid % 4}").replace("%p", str(pid))
+        return (
+            re.escape(name or "default_%m_%p.profraw").replace("%m", "[0-9]+_0").replace("%4m", f"[0-9]+_{pid % 4}").replace("%p", str(pid))
+        )
 
     pid, plain = covered.compile(name)
     assert [bool(re.fullmatch(expected(pid), made)) for made in plain] == [True]
