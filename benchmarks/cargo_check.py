@@ -39,7 +39,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import tools
-from benchmarks.cargo_projects import EDITS, PROJECTS, Edit, checkout
+from benchmarks.cargo_edits import EDITS, Edit
+from benchmarks.cargo_projects import PROJECTS, checkout
 from benchmarks.contenders import Ours
 
 

@@ -22,7 +22,7 @@ class Project:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
-def _manifest(name: str, dependencies: str, more: str = "") -> str:
+def manifest(name: str, dependencies: str, more: str = "") -> str:
     head = f'[package]\nname = "{name}"\nversion = "0.1.0"\nedition = "2021"\n'
     return f"{head}\n[dependencies]\n{dependencies}\n{more}\n[workspace]\n"
 
@@ -262,6 +262,125 @@ use proc_macro::TokenStream;
 """,
 }
 
+# Parsers that a build script and a macro make, and tests that start cargo: trybuild compiles each of its files as a crate of its own.
+_GRAMMARS_NEED = """\
+lalrpop-util = { version = "0.22", features = ["lexer"] }
+logos = "0.15"
+maud = "0.27"
+[build-dependencies]
+lalrpop = "0.22"
+[dev-dependencies]
+criterion = { version = "0.5", default-features = false }
+trybuild = "1"
+[[bench]]
+name = "sums"
+harness = false
+"""
+
+_GRAMMARS = {
+    "build.rs": "fn main() { lalrpop::process_src().unwrap(); }\n",
+    "src/sum.lalrpop": """\
+grammar;
+pub Sum: i32 = { <l:Sum> "+" <r:Number> => l + r, Number };
+Number: i32 = <s:r"[0-9]+"> => s.parse().unwrap();
+""",
+    "src/lib.rs": r"""
+use logos::Logos;
+lalrpop_util::lalrpop_mod!(pub sum);
+#[derive(Logos, Debug, PartialEq)] #[logos(skip " +")] pub enum Word { #[regex("[a-z]+")] Text, #[token("!")] Cry }
+pub fn words(text: &str) -> usize { Word::lexer(text).count() }
+pub fn page(name: &str) -> String { maud::html! { p { "hello " (name) } }.into_string() }
+/// ```
+/// assert_eq!(grammars::add("1+2"), 3);
+/// ```
+pub fn add(text: &str) -> i32 { sum::SumParser::new().parse(text).unwrap() }
+#[macro_export] macro_rules! two { ($a:ident) => { [stringify!($a); 2] }; }
+#[cfg(test)] mod tests { #[test] fn adds() { assert_eq!(super::add("1+2+3"), 6); } }
+""",
+    "benches/sums.rs": r"""
+fn sums(c: &mut criterion::Criterion) { c.bench_function("sum", |b| b.iter(|| grammars::add("1+2"))); }
+criterion::criterion_group!(benches, sums);
+criterion::criterion_main!(benches);
+""",
+    "tests/ui.rs": r"""
+#[test] fn ui() {
+    let cases = trybuild::TestCases::new();
+    cases.pass("tests/ui/good.rs");
+    cases.compile_fail("tests/ui/bad.rs");
+}
+""",
+    "tests/ui/good.rs": "fn main() { assert_eq!(grammars::two!(a).len(), 2); }\n",
+    "tests/ui/bad.rs": "fn main() { grammars::two!(1); }\n",
+    "tests/ui/bad.stderr": """\
+error: no rules expected `1`
+ --> tests/ui/bad.rs:1:28
+  |
+1 | fn main() { grammars::two!(1); }
+  |                            ^ no rules expected this token in macro call
+  |
+note: while trying to match meta-variable `$a:ident`
+ --> src/lib.rs
+  |
+  | #[macro_export] macro_rules! two { ($a:ident) => { [stringify!($a); 2] }; }
+  |                                     ^^^^^^^^
+""",
+}
+
+# What a build script says of git, rustc and the day.
+_STAMPS = {
+    "build.rs": r"""
+fn main() {
+    vergen::Emitter::default().add_instructions(&vergen::RustcBuilder::all_rustc().unwrap()).unwrap()
+        .add_instructions(&vergen::CargoBuilder::all_cargo().unwrap()).unwrap().emit().unwrap();
+}
+""",
+    "src/main.rs": r"""
+const HELP: &str = include_str!("../help.txt");
+const RAW: &[u8] = include_bytes!("../raw.bin");
+fn main() { println!("{} {} {HELP} {}", env!("VERGEN_RUSTC_SEMVER"), option_env!("CHECK_WORD").unwrap_or("none"), RAW.len()); }
+""",
+    "help.txt": "help\n",
+    "raw.bin": "raw\n",
+}
+
+_WEB = {
+    "src/main.rs": r"""
+use axum::{routing::get, Json, Router};
+#[derive(serde::Serialize, serde::Deserialize, Default)] struct Word { text: String }
+#[tokio::main] async fn main() {
+    let app: Router = Router::new().route("/", get(|| async { Json(Word::default()) }));
+    let app = app.layer(tower_http::trace::TraceLayer::new_for_http());
+    if std::env::args().len() > 5 { axum::serve(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(), app).await.unwrap(); }
+}
+""",
+}
+
+_SECRETS = {
+    "src/main.rs": r"""
+fn main() {
+    let a = ring::digest::digest(&ring::digest::SHA256, b"x");
+    let b = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"x");
+    println!("{}", a.as_ref() == b.as_ref());
+}
+""",
+}
+
+_ECS = {
+    "src/main.rs": r"""
+use bevy_ecs::prelude::*;
+#[derive(Component, Debug)] struct Place(f32);
+fn moves(mut all: Query<&mut Place>) { for mut p in &mut all { p.0 += 1.0; } }
+fn main() {
+    let mut world = World::new();
+    world.spawn(Place(0.0));
+    let mut schedule = Schedule::default();
+    schedule.add_systems(moves);
+    schedule.run(&mut world);
+    println!("{}", ndarray::arr1(&[1.0, 2.0]).sum());
+}
+""",
+}
+
 PROJECTS = {
     "big170": Project(),
     "demo": Project(),
@@ -272,6 +391,8 @@ PROJECTS = {
     "ripgrep": Project("ripgrep"),
     "tokei": Project("tokei"),  # a build script that renders templates
     # what is hard
+    "ecs": Project(dependencies='bevy_ecs = "0.16"\nndarray = "0.16"\n', files=_ECS),
+    "grammars": Project(dependencies=_GRAMMARS_NEED, files=_GRAMMARS),
     "native": Project(dependencies='cxx = "1"\nmimalloc = "0.1"\n[build-dependencies]\ncxx-build = "1"\nbindgen = "0.72"\n', files=_NATIVE),
     "openssl": Project(
         dependencies='openssl = { version = "0.10", features = ["vendored"] }\n',
@@ -284,10 +405,14 @@ PROJECTS = {
         'protoc-bin-vendored = "3"\n',
         files=_RPC,
     ),
+    "secrets": Project(dependencies='aws-lc-rs = "1"\nring = "0.17"\n', files=_SECRETS),
     "sqlite": Project(
         dependencies='diesel = { version = "2", features = ["sqlite"] }\ndiesel_migrations = "2"\n'
         'libsqlite3-sys = { version = "0.35", features = ["bundled"] }\n',
         files=_SQLITE,
+    ),
+    "stamps": Project(
+        dependencies='[build-dependencies]\nvergen = { version = "9", features = ["cargo", "rustc"] }\n', files=_STAMPS
     ),
     "starters": Project(dependencies=_STARTERS_NEED, files=_STARTERS),
     "templates": Project(
@@ -298,58 +423,12 @@ PROJECTS = {
     "wasm": Project(
         dependencies='wasm-bindgen = "0.2"\nweb-sys = { version = "0.3", features = ["console"] }\n', files=_WASM
     ),  # also with the verb of that name
+    "web": Project(
+        dependencies='axum = "0.8"\nserde = { version = "1", features = ["derive"] }\ntokio = { version = "1", features = ["full"] }\n'
+        'tower-http = { version = "0.6", features = ["trace"] }\n',
+        files=_WEB,
+    ),
     "workspace": Project(files=_WORKSPACE),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """What a developer does between two builds.  files: path → its new text; None: removed; a number: only its time is set."""
-
-    name: str
-    files: Mapping[str, str | int | None] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-
-
-EDITS: dict[str, tuple[Edit, ...]] = {
-    "native": (
-        Edit("a C++ file of the build script", {"src/add.cc": _NATIVE["src/add.cc"].replace("a + b", "a - b")}),
-        Edit("a header that bindgen reads", {"src/shape.h": "struct shape { double size; int corners; };\n"}),
-        Edit("a flag for the C++ compiler", env={"CXXFLAGS": "-O1"}),
-    ),
-    "probes": (
-        Edit("a feature", {"Cargo.toml": _manifest("probes", _PROBES_NEED.replace('"2"', '{ version = "2", default-features = false }'))}),
-        Edit("flags", env={"RUSTFLAGS": "--cfg something"}),
-        Edit("another toolchain", {"rust-toolchain.toml": '[toolchain]\nchannel = "nightly"\n'}),
-    ),
-    "starters": (
-        Edit("another terminal", env={"SSH_TTY": "/dev/pts/7", "JOB_ID": "7"}),
-        Edit(
-            "a crate under another name",
-            {
-                "Cargo.toml": _manifest(
-                    "starters", _STARTERS_NEED.replace('num_enum = "0.7"', 'numbers = { package = "num_enum", version = "0.7" }')
-                ),
-                "src/main.rs": _STARTERS["src/main.rs"].replace("num_enum::", "numbers::"),
-            },
-        ),
-    ),
-    "templates": (
-        Edit("a template that another extends", {"templates/base.txt": "changed {% block body %}{% endblock %}\n"}),
-        Edit("a new embedded file", {"assets/deep/new.txt": "new\n"}),
-        Edit("an embedded file is gone", {"assets/one.txt": None}),
-        Edit("an embedded file is another", {"assets/one.txt": "eno\n"}),
-        Edit("an embedded file is touched", {"assets/one.txt": 1_600_000_000}),
-        Edit("a new file in an included directory", {"tree/new.txt": "new\n"}),
-        Edit("what a build script tells by cargo:rustc-env", env={"CHECK_FLAVOUR": "sweet"}),
-        Edit("askama is configured", {"askama.toml": '[general]\ndirs = ["tree", "templates"]\n', "tree/hello.txt": "new {{ name }}\n"}),
-    ),
-    "workspace": (
-        Edit("a file in a directory that a macro reads", {"data/two.txt": "two\n"}),
-        Edit("a variable that a macro may meet", env={"CHECK_MORE": "more"}),
-        Edit("a grammar", {"grammar/src/list.pest": 'number = { (ASCII_DIGIT | ",")+ }\nlist = { SOI ~ number ~ EOI }\n'}),
-        Edit("a C file of the build script", {"capi/src/less.c": "int less(int a, int b) { return b - a; }\n"}),
-    ),
 }
 
 
@@ -371,8 +450,8 @@ def checkout(name: str, place: Path, env: Mapping[str, str]) -> None:
 
 
 def _write(place: Path, name: str, project: Project) -> None:
-    manifest = _manifest(name, project.dependencies, project.files.get("Cargo.extra", ""))
-    for path, text in {"Cargo.toml": manifest, **project.files}.items():
+    top = manifest(name, project.dependencies, project.files.get("Cargo.extra", ""))
+    for path, text in {"Cargo.toml": top, **project.files}.items():
         if path != "Cargo.extra":
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_text(text)

@@ -99,6 +99,12 @@ def find_program(name: str, ourselves: Ourselves, environ: Mapping[bytes, bytes]
     raise OSError(error, os.strerror(error))
 
 
+def names_program(word: str, environ: Mapping[bytes, bytes]) -> bool:
+    """Whether there is such a program, be it ourselves."""
+    found = _candidates(word, environ) if "/" not in word else [word]
+    return any(os.path.isfile(file) and os.access(file, os.X_OK) for file in found)
+
+
 def cannot_become(name: str, error: int) -> NoReturn:
     """Say so as a shell would, and exit with its status: 127 not found, 126 not executable."""
     os.write(2, os.fsencode(f"sccache-py: {name}: {os.strerror(error)}\n"))

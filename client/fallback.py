@@ -29,6 +29,7 @@ from sccache_py.client.become import (
     executed_program,
     find_program,
     leads_to_self,
+    names_program,
     original_environment,
     run_child,
 )
@@ -164,6 +165,9 @@ def wrap(argv: list[str], name: str, ourselves: Ourselves, environ: Mapping[byte
     try:
         program, passed_now = find_program(name, ourselves, environ)
     except OSError as e:
+        is_link = passed or leads_to_self(name, ourselves, environ)
+        if is_link and e.errno == errno.ENOENT and argv[1:] and names_program(argv[1], environ):
+            wrap_command(argv[1:], ourselves, environ)  # no compiler's name: a link to us
         cannot_become(argv[0], e.errno or errno.ENOENT)
     if passed or passed_now:
         argv = [program, *argv[1:]]

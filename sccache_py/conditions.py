@@ -115,6 +115,9 @@ _WRITERS = re.compile(r"bash|(.*-)?(as|cc1|cc1plus|cc1obj|cc1objplus|clang|clang
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
 
+# What no compiler or linker asks for unless a source does.
+_OUT_DIR = "OUT_DIR"
+
 # What a macro may start that takes its environment in whole, but looks only at what it asks for by name and at names that begin so.
 _LOOKS_AT = {"cargo": ("CARGO", "RUST"), "git": (), "rustup": ("CARGO", "RUST")}
 
@@ -136,6 +139,8 @@ class Draft:
     sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
     pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
+    placed: list[str] = field(default_factory=list)  # of `asked`: only the source itself asked, which may have named files by it
+    profiles: dict[str, str] = field(default_factory=dict)  # outputs named after the process id → told so (profiles.py)
 
 
 def is_ignored(path: str) -> bool:
@@ -260,6 +265,7 @@ def judge(
         outputs=outputs,
         pins=pins,
         sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
+        placed=[_OUT_DIR] if named is not None and _OUT_DIR in named - seen.plugins_asked and not _aliens(seen) else [],
     )
 
 

@@ -32,12 +32,13 @@ def parse_dep_info(text: bytes) -> tuple[list[bytes], list[bytes]]:
     return list(files), list(names)
 
 
-def replace_targets(text: bytes, replace: Callable[[bytes], bytes]) -> bytes:
-    """Put the target of each rule through `replace`.  `file:` without prerequisites names a source, not an output."""
+def replace_targets(text: bytes, replace: Callable[[bytes], bytes], in_rest: Callable[[bytes], bytes] = bytes) -> bytes:
+    """Put the target of each rule through `replace`, all else through `in_rest`.  `file:` without prerequisites names a source."""
     lines = []
     for line in text.split(b"\n"):
         target, colon, rest = _split_rule(line)
-        lines.append(replace(target) + colon + rest if colon and rest and not line.startswith(b"#") else line)
+        is_rule = colon and rest and not line.startswith(b"#")
+        lines.append(replace(target) + colon + in_rest(rest) if is_rule else in_rest(line))
     return b"\n".join(lines)
 
 

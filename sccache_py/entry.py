@@ -35,6 +35,7 @@ def pack_manifest(variants: list[Variant]) -> bytes:
             v.pins,
             v.result,
             v.sought,
+            v.placed,
         ]
         for v in variants
     ]
@@ -51,7 +52,7 @@ def unpack_manifest(data: bytes) -> list[Variant]:
 
 
 def _variant(table: list[str], row: list[Any]) -> Variant:
-    files, present, absent, listed, env, pins, result, sought = row
+    files, present, absent, listed, env, pins, result, sought, placed = row
     return Variant(
         files=[(table[i], d) for i, d in files],
         present=[(table[i], s) for i, s in present],
@@ -61,6 +62,7 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
         pins=[(role, path) for role, path in pins],
         result=result,
         sought=[(name, where) for name, where in sought],
+        placed=[(name, where) for name, where in placed],
     )
 
 

@@ -118,6 +118,8 @@ def result_key(recipe: bytes, variant: Variant) -> bytes:
         hash_.field("listed", os.fsencode(path) + b"\0" + names_digest)
     for name, value in variant.env:
         hash_.field("env", os.fsencode(name) + (b"" if value is None else b"=" + os.fsencode(value)))
+    for name, place in variant.placed:
+        hash_.field("placed", os.fsencode(f"{name}={place}"))
     for role, path in variant.pins:
         hash_.field("pin", os.fsencode(f"{role}={path}"))
     return hash_.key()

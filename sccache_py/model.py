@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 from dataclasses import dataclass, field
 
 from sccache_py.make_rule import Depfile
 from sccache_py.roles import Roles
+
+# Written alike in every text: no space or other character that a depfile has to escape.
+_PLAIN_PATH = re.compile(r"(?:/[\w.+@,=-]+)+")
 
 
 class Reason(enum.Enum):
@@ -119,6 +123,7 @@ class Request:
     affinity: bytes
     blocked: int
     ignored: int
+    pid: int = 0  # the client's, under which the compiler would have run
 
     def has_open(self, fd: int) -> bool:
         return bool(self.descriptors & (1 << fd))
@@ -168,6 +173,7 @@ class Plan:
     exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
     follows_links: bool = True  # a link where an output goes is written through; else it is the compiler's to say
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
+    maps_below: tuple[str, ...] = ()  # roles: whatever lies below is mapped as the directory itself is
     mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
     names_base: bool = False  # words say absolute paths below the base directory, and no prefix map covers it: so may __FILE__
@@ -187,6 +193,13 @@ class Plan:
         if self.resolves_names and (is_directory or path == self.source) and resolved == os.path.normpath(path):
             return ""
         return self.roles.fold(resolved)
+
+    def place_of(self, value: str | None) -> str | None:
+        """A directory that a variable names, told by a role, if a prefix map covers it; None where it must be that very directory."""
+        if value is None or not _PLAIN_PATH.fullmatch(value):
+            return None
+        folded = self.roles.fold(value)
+        return folded if folded.partition("/")[0][1:] in self.maps_below and "/../" not in f"{folded}/" else None
 
     def roots(self) -> list[tuple[str, set[str]]]:
         """Directories that files are told relative to and that are not in the key: (role, its spellings)."""
@@ -229,6 +242,7 @@ class Variant:
     pins: list[tuple[str, str]]  # role, the path that it must have: an output shows that path
     result: bytes = b""
     sought: list[tuple[str, str]] = field(default_factory=list)  # programs looked for along PATH, folded path found or ""
+    placed: list[tuple[str, str]] = field(default_factory=list)  # variables that name a directory, its folded path (Plan.place_of)
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,7 @@ class Connection:
         if isinstance(request, OtherVersion):
             self._leave(Kind.REQUEST, payload)
             return
+        request.pid = self.pid
         if not self._sees_the_same(request):
             self._finish(Kind.PASS, b"client sees other files")
             return

@@ -26,6 +26,7 @@ from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe, plain
+from sccache_py.profiles import ProfileNames
 from sccache_py.roles import encodings
 from sccache_py.server.candidates import passed_over
 from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, existing, open_regular
@@ -48,6 +49,7 @@ class Opened:
     """An output, held open from before the answer."""
 
     path: str
+    told: str  # the same, or what depends on the process id marked
     fd: int
     st: os.stat_result
     began_ns: int  # when the compile began
@@ -73,15 +75,21 @@ class Entry:
 
 
 def draft_observed(
-    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], succeeded: bool, began_ns: int
+    plan: Plan, covered: tuple[str, ...], ours: tuple[str, ...], record: bytes, env: Mapping[str, str], ran: Ran, names: ProfileNames | None
 ) -> Draft | Reason:
-    """What must hold and what was left, by the record.  began_ns: when the compiler was started."""
+    """What must hold and what was left, by the record.  names: how profiles of its macros are called."""
     places = [(os.path.realpath(d), d) for d in plan.may_write]
     seen: Observation | Reason = observe(record, [(physical, d) for physical, d in places if physical != d])
     if isinstance(seen, Reason):
         return seen
-    draft = judge(plan, seen, covered, ours, _left(plan, seen, began_ns), env, succeeded, _named_variables(plan))
+    left = _left(plan, seen, ran.began_ns)
+    profiles = {path: told for path in left if names is not None and (told := names.told(path, ran.pid)) is not None}
+    for paths in (left, seen.read, seen.present, seen.absent, seen.sized, seen.shining):
+        paths[:] = [path for path in paths if path not in profiles]
+    draft = judge(plan, seen, covered, ours, left, env, ran.status == 0, _named_variables(plan))
     if isinstance(draft, Draft):
+        draft.profiles = profiles
+        draft.outputs += profiles
         rejected = _passed_over(plan, [*draft.read, *draft.present])
         draft.read = [path for path in draft.read if path not in rejected]
         draft.present = [path for path in draft.present if path not in rejected]
@@ -190,7 +198,7 @@ def examine(
         except OSError:
             examined.close()
             return Reason.OUTPUT_SPECIAL
-        opened.append(Opened(path, fd, os.fstat(fd), began_ns))
+        opened.append(Opened(path, draft.profiles.get(path, path), fd, os.fstat(fd), began_ns))
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
@@ -236,7 +244,7 @@ class Depositor:
         if plan.tells_time and any(_says_when(opened) for opened in examined.outputs):
             return Reason.TELLS_TIME
 
-        movable = movable_roles(plan)
+        movable, places = movable_roles(plan), examined.inputs.place_variables()
         pinned = {role for role, _ in variant.pins}
         # A file that a variable, a word or a source names is that very file for all calls, not what lies there in each one's own directory.
         values = [value for _, value in variant.env if value]
@@ -254,10 +262,12 @@ class Depositor:
         outputs = []
         # Depfiles last: where the object cannot be written, the compiler would have left none.
         for opened in sorted(examined.outputs, key=lambda o: o.path in plan.templates):
-            output = self._copy(plan, opened, movable, pinned, files)
+            output = self._copy(plan, opened, movable, pinned, files, places)
             if isinstance(output, Reason):
                 return output
             outputs.append(output)
+        if places:
+            self._memo.time_macros.note_that_they_only_include(output.digest for output in outputs)
 
         roles = [role for role, _ in movable] if plan.moves_text else []
         stdout, stderr = (plan.roles.make_stream_template(stream, roles) for stream in (ran.stdout, ran.stderr))
@@ -270,10 +280,17 @@ class Depositor:
         return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status), files)
 
     def _copy(
-        self, plan: Plan, opened: Opened, movable: list[tuple[str, list[bytes]]], pinned: set[str], files: dict[bytes, str]
+        self,
+        plan: Plan,
+        opened: Opened,
+        movable: list[tuple[str, list[bytes]]],
+        pinned: set[str],
+        files: dict[bytes, str],
+        places: list[str],
     ) -> Output | Reason:
+        """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
-        folded = plan.roles.fold(opened.path)
+        folded = plan.roles.fold(opened.told)
         settled = opened.st.st_ctime_ns < coarse_ns()
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
             data = os.pread(opened.fd, size + 1, 0)
@@ -290,7 +307,8 @@ class Depositor:
                 if taken_apart is not None:
                     data = plan.roles.make_template(taken_apart, ["base"] if plan.roles.has("base") else [], b"r")
             elif is_template:
-                data = replace_targets(data, lambda target: plan.roles.make_template(target, ["out"], b"r"))
+                told = plan.roles.make_template
+                data = replace_targets(data, lambda text: told(text, ["out"], b"r"), lambda text: told(text, places, b"r"))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
             if hides_text(memoryview(data)):
                 pinned.update(_all_roles(plan))

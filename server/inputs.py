@@ -25,7 +25,7 @@ from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor,
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
-from sccache_py.server.time_macros import NAMES, Words, tells_names
+from sccache_py.server.time_macros import NAMES, OUT_DIR, Words, tells_names
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Inputs:
     links: list[str] = field(default_factory=list)  # files that were reached through one that bears their name
     said: set[bytes] = field(default_factory=set)  # __DATE__ and kin and paths of roles, where the plan says that they count
     tells_names: bool = False  # __FILE__ and kin
+    placed: list[tuple[str, str]] = field(default_factory=list)  # variables that may be told by a role, and their folded values
     searched: Words | None = None  # what is searched for besides the clock's macros; None: nothing at all is
 
     def complete(self, memo: FileMemo) -> Reason | None:
@@ -81,6 +82,15 @@ class Inputs:
             self.variant.files[position] = (self.variant.files[position][0], digest)
         return None
 
+    def place_variables(self) -> list[str]:
+        """A variable by which sources did no more than include files is told by its place.  Roles that its value may show in a depfile."""
+        if not self.placed or OUT_DIR in self.said:
+            return []
+        names = [name for name, _ in self.placed]
+        self.variant.env = [(name, value) for name, value in self.variant.env if name not in names]
+        self.variant.placed = self.placed
+        return [place.partition("/")[0][1:] for _, place in self.placed]
+
     def note(self, path: str, used: Words) -> None:
         self.said.update(used)
         self.tells_names = self.tells_names or tells_names(used, path)
@@ -99,7 +109,9 @@ def take_down(
     before: digests of inputs from just before that.
     """
     asked = [(name, value_of(env, name)) for name in draft.asked]
-    inputs = Inputs(Variant([], [], [], [], asked, [(role, plan.roles.pin(role)) for role in draft.pins]), searched=_searched(plan))
+    inputs = Inputs(Variant([], [], [], [], asked, [(role, plan.roles.pin(role)) for role in draft.pins]), searched=_searched(plan, draft))
+    places = ((name, plan.place_of(env.get(name))) for name in draft.placed)
+    inputs.placed = [(name, place) for name, place in places if place is not None]
     if "PATH" in draft.asked and (directories := search_path(env.get("PATH"))):
         inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
     try:
@@ -169,12 +181,12 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
     return None
 
 
-def _searched(plan: Plan) -> Words | None:
+def _searched(plan: Plan, draft: Draft) -> Words | None:
     """Paths by which a source may name a file of its checkout, and another checkout's the same one; and __FILE__, where it matters."""
     if not plan.tells_time and not plan.roots():
         return None
     paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
-    return (*paths, *NAMES) if plan.names_base else paths
+    return (*paths, *(NAMES if plan.names_base else ()), *((OUT_DIR,) if draft.placed else ()))
 
 
 def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | None:

@@ -42,6 +42,8 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     for name, value in variant.env:
         if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
             return False
+    if any(plan.place_of(env.get(name)) != place for name, place in variant.placed):
+        return False
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return False
@@ -77,6 +79,9 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
     for name, value in variant.env:
         if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
             return f"variable {name}" if name.rstrip("=") == name != "" else "other variables are set"
+    for name, place in variant.placed:
+        if plan.place_of(env.get(name)) != place:
+            return f"variable {name}"
     for role, pinned in variant.pins:
         if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
             return f"an output names {pinned}"

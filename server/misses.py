@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -21,6 +22,7 @@ from sccache_py.compilers.driver import Told
 from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason, Stored, Variant
 from sccache_py.observation import plain
+from sccache_py.profiles import ProfileNames, profile_names
 from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
 from sccache_py.server.files import coarse_ns
@@ -76,6 +78,14 @@ class Asked:
     began_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was seen just before a compile: inputs made a moment ago, and how profiles of its macros will be called."""
+
+    digests: dict[str, bytes | None]
+    profiles: ProfileNames | None
+
+
 class _Nobody:
     """The audience of a question: it was not the client's."""
 
@@ -118,7 +128,7 @@ class Misses:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
         await self._let_inputs_age((plan.source or "/", *plan.known_inputs, *job.response_files))
-        before = await self._digests_of_young(job)
+        before = await self._look_before(job)
         trace.mark("clock")
         began = time.perf_counter()
         record: Record | None = None
@@ -224,6 +234,15 @@ class Misses:
                 return
             await asyncio.sleep(0.001)
 
+    async def _look_before(self, job: Job) -> _Before:
+        request, plan = job.request, job.plan
+        names = profile_names(request.env, plan.arguments, request.cwd) if job.observed and plan.language == "Rust" else None
+        if names is not None:
+            directory = names.directory
+            with contextlib.suppress(OSError):
+                names = dataclasses.replace(names, taken=frozenset(await self.threads.run(lambda: os.listdir(directory))))
+        return _Before(await self._digests_of_young(job), names)
+
     async def _digests_of_young(self, job: Job) -> dict[str, bytes | None]:
         """What was made a moment ago may still have its times set, by whoever made it; then only its content shows that it is as it was."""
         young = []
@@ -237,7 +256,7 @@ class Misses:
         return await self.threads.run(lambda: {path: sight.hash_now(path) for path in young})
 
     async def _examine(
-        self, job: Job, ran: Ran, ours: tuple[str, ...], record: Record | None, before: dict[str, bytes | None], asked: Asked | None
+        self, job: Job, ran: Ran, ours: tuple[str, ...], record: Record | None, before: _Before, asked: Asked | None
     ) -> deposit.Examined | Reason | None:
         """None: the compile failed."""
         if _failed(job, ran):
@@ -262,7 +281,7 @@ class Misses:
                 return Reason.INPUT_TOO_NEW
             began_ns = ran.began_ns
             if record is not None:
-                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record.take(), request.env, ran.status == 0, began_ns)
+                draft = deposit.draft_observed(plan, job.compiler.covered, ours, record.take(), request.env, ran, before.profiles)
             elif asked is not None:
                 draft, began_ns = asked.draft, asked.began_ns
             else:
@@ -271,7 +290,7 @@ class Misses:
             if isinstance(draft, Reason):
                 return draft
             try:
-                return deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before)
+                return deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before.digests)
             except OSError as e:
                 log.warning("%s: what it read cannot be looked at: %s", plan.source, e)
                 return Reason.INPUT_VANISHED

@@ -211,6 +211,8 @@ class Pipeline:
             self.stats.add_duration("cache_read_hit_duration", time.perf_counter() - job.began)
             if job.second:
                 self.stats.count("second_chance_hits")
+        if variant.placed:
+            self.memo.time_macros.note_that_they_only_include(output.digest for output in result.outputs)
         self.keeper.put_first(job.recipe, variant)
         self.keeper.mark_used(job.recipe, variant.result, result)
         return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Request, Result
+from sccache_py.profiles import for_process
 from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, Unpacking
 from sccache_py.server.files import FileMemo, copy_descriptor, find_target, hash_descriptor, publish, write_all
@@ -43,7 +44,7 @@ class Restorer:
             raise OSError(errno.EFBIG, "larger than the caller may write")
         if len(result.outputs) > 1 or not plan.follows_links:
             for output in result.outputs:
-                target = plan.roles.unfold(output.path) or ""
+                target = _target(plan, output, caller) or ""
                 where, _ = find_target(target)
                 if where != target and not plan.follows_links:
                     raise OSError(errno.ELOOP, "a link is where an output goes", target)
@@ -70,12 +71,11 @@ class Restorer:
             written: list[str] = []
             try:
                 for output in result.outputs:
-                    self._write(plan, output, fill, caller.umask)
-                    written.append(output.path)
+                    written.append(self._write(plan, output, fill, caller))
                 if pack is not None:
                     pack.end()
             except (Damaged, CompressionError, OSError) as e:
-                _remove(plan, written)
+                _remove(written)
                 if isinstance(e, CompressionError):
                     raise Damaged(files.pack or "") from e
                 raise
@@ -90,10 +90,12 @@ class Restorer:
         except OSError as e:
             raise Damaged(path) from e
 
-    def _write(self, plan: Plan, output: Output, fill: Callable[[Output, int], None], umask: int) -> None:
-        target = plan.roles.unfold(output.path)
+    def _write(self, plan: Plan, output: Output, fill: Callable[[Output, int], None], caller: Request) -> str:
+        target, umask = _target(plan, output, caller), caller.umask
         if target is None:
             raise Damaged(output.path)
+        if "\0" in output.path and os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "an earlier process of that number left a profile", target)
         # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
         if target not in plan.must_write:
@@ -109,19 +111,25 @@ class Restorer:
         )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
-            return
+            return target
         if self.memo.shows_every_change(written.st_dev, os.path.dirname(target)):
             with contextlib.suppress(OSError):
                 st = os.stat(target)  # the rename has changed its ctime
                 if (st.st_ino, st.st_size, st.st_mtime_ns) == (written.st_ino, written.st_size, written.st_mtime_ns):
                     self.memo.remember(target, stamp_of(st), output.digest)
+        return target
 
 
-def _remove(plan: Plan, written: Iterable[str]) -> None:
-    for folded in written:
-        path = plan.roles.unfold(folded)
+def _target(plan: Plan, output: Output, caller: Request) -> str | None:
+    """Where an output goes; None: this call has no such place."""
+    path = plan.roles.unfold(output.path)
+    return for_process(path, caller.pid) if path is not None and "\0" in path else path
+
+
+def _remove(written: Iterable[str]) -> None:
+    for path in written:
         with contextlib.suppress(OSError):
-            if path is not None and os.path.isfile(path):  # not /dev/null
+            if os.path.isfile(path):  # not /dev/null
                 os.unlink(path)
 
 

@@ -83,6 +83,7 @@ class Ran:
     began_ns: int
     took_ns: int
     peak_rss_kib: int
+    pid: int
 
 
 class SpawnError(Exception):
@@ -199,6 +200,7 @@ class Runner:
             began_ns=began_ns,
             took_ns=took_ns,
             peak_rss_kib=reaped.peak_rss_kib,
+            pid=child.pid,
         )
 
 

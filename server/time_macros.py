@@ -23,6 +23,15 @@ DEPENDENCY = b"#pragma GCC dependency"
 _DEPENDENCY = re.compile(rb"(?:GCC|clang)(?:\s|\\\r?\n|/\*.*?\*/)+dependency\b", re.DOTALL)
 NAMES = (b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location")
 
+# What names a file of a build script's, and says no more than which: `include!(concat!(env!("OUT_DIR"), "/x.rs"))`.  Else it may be in a
+# result in any form.
+OUT_DIR = b"OUT_DIR"
+_INCLUDES = re.compile(
+    rb"(?<![\w:])(?:(?:::)?(?:std|core)::)?include(?:_str|_bytes)?\s*!\s*[(\[{]\s*concat\s*!\s*[(\[{]\s*"
+    rb"env\s*!\s*[(\[{]\s*\"OUT_DIR\"\s*,?\s*[)\]}]\s*,"
+)
+_REDEFINES = re.compile(rb"macro_rules!\s*(?:concat|env|include)|\bas\s+(?:concat|env|include)|env!\s*[(\[{]\s*concat")
+
 # Precompiled headers name every macro there is, used or not.
 _PRECOMPILED = (b"gpch", b"CPCH")
 _PROGRAM = b"\x7fELF"
@@ -39,23 +48,38 @@ Words = tuple[bytes, ...]
 class TimeMacros:
     def __init__(self) -> None:
         self._used: dict[tuple[bytes, Words], Words] = {}
+        self._only_include: set[bytes] = set()
 
     def known(self, digest: bytes, others: Words = ()) -> Words | None:
         """Which macros of the clock and which other words the content of this digest names; None: search() was not called for it."""
         times, found = self._used.get((digest, _TIMES)), self._used.get((digest, others))
-        return None if times is None or found is None else times + found
+        return None if times is None or found is None else times + self._less(found, digest)
+
+    def note_that_they_only_include(self, digests: Iterable[bytes]) -> None:
+        """Outputs of a crate whose sources say OUT_DIR to include files alone: a macro in them says nothing else."""
+        if len(self._only_include) >= _MEMO_LIMIT:
+            self._only_include.clear()
+        self._only_include.update(digests)
+
+    def _less(self, words: Words, digest: bytes) -> Words:
+        return tuple(word for word in words if word != OUT_DIR) if digest in self._only_include else words
 
     def search(self, data: bytes, digest: bytes, others: Words = ()) -> Words:
         if len(self._used) >= _MEMO_LIMIT:
             self._used.clear()
         for words in (_TIMES, others):
             if (digest, words) not in self._used:
-                wanted = () if data.startswith(_PROGRAM) or (words is _TIMES and data.startswith(_PRECOMPILED)) else words
-                found = tuple(word for word in wanted if word in data)
-                if wanted is _TIMES and _DEPENDENCY.search(data):
+                passed = data.startswith(_PROGRAM) or (words is _TIMES and data.startswith(_PRECOMPILED))
+                wanted = (word for word in words if not passed or word == OUT_DIR)
+                found = tuple(word for word in wanted if word in data and not (word == OUT_DIR and _only_includes(data)))
+                if words is _TIMES and not passed and _DEPENDENCY.search(data):
                     found += (DEPENDENCY,)
                 self._used[digest, words] = found
-        return self._used[digest, _TIMES] + self._used[digest, others]
+        return self._used[digest, _TIMES] + self._less(self._used[digest, others], digest)
+
+
+def _only_includes(data: bytes) -> bool:
+    return OUT_DIR not in _INCLUDES.sub(b"", data) and not _REDEFINES.search(data)
 
 
 def tells_names(used: Iterable[bytes], path: str) -> bool:

@@ -121,6 +121,17 @@ find_program(const char *name, const struct self *self, char file[PATH_MAX], int
 }
 
 int
+names_program(const char *word, const struct self *self)
+{
+	struct stat st;
+	char file[PATH_MAX];
+	int passed = 0;
+	if (strchr(word, '/'))
+		return stat(word, &st) == 0 && S_ISREG(st.st_mode) && access(word, X_OK) == 0;
+	return find_program(word, self, file, &passed) == 0 || passed;
+}
+
+int
 find_beside(const char *name, char file[PATH_MAX])
 {
 	ssize_t n = readlink("/proc/self/exe", file, PATH_MAX - 1);

@@ -29,6 +29,9 @@ int leads_to_self(const char *word, const struct self *self);
  * EACCES. */
 int find_program(const char *name, const struct self *self, char file[PATH_MAX], int *passed);
 
+/* Whether there is such a program, in PATH or where its path leads; we count. */
+int names_program(const char *word, const struct self *self);
+
 /* Writes the path of a program that is installed beside us. Returns 0 or -1. */
 int find_beside(const char *name, char file[PATH_MAX]);
 

@@ -2,6 +2,7 @@
  *
  *   sccache-py COMPILER ARGS…     ask the server; relay its answer or become the compiler
  *   gcc ARGS…                     the same, through a link named like a compiler
+ *   sc COMPILER ARGS…             the same, through a link named like no program
  *   sccache-py --child SPEC …     become a compiler on the server's behalf (child.c)
  *   sccache-py --show-stats …     everything else is sccache-py-ctl's
  *
@@ -80,6 +81,8 @@ compile(const char *program, char **argv)
 	become(program, argv);
 }
 
+static _Noreturn void wrap_command(char **argv, const struct self *self);
+
 /* Searches the compiler in PATH.  Its argv[0] stays as it is, unless a search
  * for it would end at ourselves: gcc looks for argv[0] in PATH, and for cc1
  * beside what it finds there (gcc 12: "cannot execute 'cc1'"). */
@@ -88,6 +91,8 @@ wrap(char **argv, const char *name, const struct self *self, int passed)
 {
 	static char file[PATH_MAX];
 	int error = find_program(name, self, file, &passed);
+	if (error == ENOENT && passed && argv[1] && names_program(argv[1], self))
+		wrap_command(argv + 1, self); /* no compiler's name: a link to us */
 	if (error)
 		cannot_become(argv[0], error);
 	if (passed)

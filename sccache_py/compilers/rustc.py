@@ -395,6 +395,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         must_write=tuple(dict.fromkeys(must)),
         droppable=_droppable(parsed, must),
         mapped_roles=tuple(movable.values()),
+        maps_below=(*movable.values(), *(() if cwd_in_key or _maps_apart(parsed) else ("cwd",))),
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own_output_prefixes=tuple(own),
@@ -439,6 +440,11 @@ def _movable_maps(parsed: _Parsed, out: str, inputs: Sequence[str]) -> dict[str,
         if all(_is_below(path, source) for path in own):
             found[source] = f"m{number}"
     return found
+
+
+def _maps_apart(parsed: _Parsed) -> bool:
+    """Whether something below the cwd may be mapped otherwise than the cwd is."""
+    return parsed.asks or parsed.literal or any(source != parsed.cwd and _is_below(source, parsed.cwd) for source, _ in parsed.remaps)
 
 
 def _is_below(path: str, directory: str) -> bool:

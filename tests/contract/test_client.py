@@ -111,6 +111,25 @@ def test_our_own_name_as_the_compiler_is_dropped(scene: Scene) -> None:
     assert done.stdout == b"real -c\n"
 
 
+def test_a_link_named_like_no_program_is_the_wrapper(scene: Scene) -> None:
+    """RUSTC_WRAPPER=/opt/bin/sc, a link to us: that name is no compiler's, and the build would end with exit code 127."""
+    tool = scene.tool("cc1x", 'echo "real $*"')
+    link = scene.tools / "rust-cache"
+    link.symlink_to(scene.client)
+    with scene.serve(passing):
+        assert scene.run(str(tool), "-c", program=link).stdout == b"real -c\n"
+        assert scene.run("cc1x", "-c", program=link).stdout == b"real -c\n"
+        assert scene.run(str(link), "rust-cache", "cc1x", "-c", program=link).stdout == b"real -c\n"
+        assert scene.run("rust-cache", "rust-cache", str(tool), "-c").stdout == b"real -c\n"
+    for words in ((), ("-c",), ("nowhere", "-c"), ("rust-cache",)):
+        done = scene.run(*words, program=link)
+        assert done.returncode == 127
+        assert done.stderr.endswith(b"rust-cache: No such file or directory\n")
+    script = scene.tools / "x.c"
+    script.write_text("int x;\n")
+    assert scene.run(str(script), program=link).returncode == 127
+
+
 def test_a_driver_that_wraps_a_compiler_is_a_compiler(scene: Scene) -> None:
     """cargo clippy: `sccache-py /path/clippy-driver rustc …`."""
     driver = scene.tool("clippy-driver", 'echo "driver $*"')
