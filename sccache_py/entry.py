@@ -14,6 +14,9 @@ from sccache_py.model import Output, Result, Variant
 # Variants of one recipe that are remembered, last used first: an edit-and-undo loop or a handful of branches.
 MAX_VARIANTS = 32
 
+# Conditions that Shared knows; 100,000 files of several projects.
+_SHARED_LIMIT = 200_000
+
 # Outputs up to this size live in the entry; larger ones are files of their own, which restore without passing through us.
 INLINE_LIMIT_BYTES = 32 * 1024
 
@@ -64,6 +67,28 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
         sought=[(name, where) for name, where in sought],
         placed=[(name, where) for name, where in placed],
     )
+
+
+class Shared:
+    """Makes conditions that are equal one object: system headers are in every manifest, and an edit leaves most of a variant as it was.
+
+    A variant of a C file with 230 headers takes 68 KB of memory by itself, and 6 beside others (busybox, 863 variants).
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def share(self, variants: list[Variant]) -> list[Variant]:
+        """The same objects, changed in place; from any thread."""
+        if len(self._known) >= _SHARED_LIMIT:
+            self._known = {}
+        put = self._known.setdefault
+        for v in variants:
+            lists: tuple[list[Any], ...] = (v.files, v.present, v.listed, v.env, v.pins, v.sought)
+            for conditions in lists:
+                conditions[:] = [put(c, c) for c in conditions]
+            v.absent[:] = [put((path, tuple(names)), (path, names)) for path, names in v.absent]
+        return variants
 
 
 def pack_result(result: Result) -> bytes:

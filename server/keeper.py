@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Decoded manifests and results in memory; some 10 KB each.
+# Decoded manifests and results in memory; some 10 KB each, and 6 more for each further variant, since they share what is equal.
 _SHELF = 3000
 
 _MARK_EVERY_S = 5.0
@@ -91,6 +91,7 @@ class Keeper:
         self.read_only = read_only
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._manifests: _Shelf[list[Variant]] = _Shelf()
+        self._shared = entry.Shared()
         self._results: _Shelf[Result] = _Shelf()
         self._files: _Shelf[StoredFiles] = _Shelf()  # by result
         self.report: Callable[[], None] | None = None  # where statistics go instead of the store: a hit worker's to its owner
@@ -121,7 +122,7 @@ class Keeper:
         variants = self._decode(entry.unpack_manifest, data)
         if variants is None:
             return self._manifests.find(recipe) or []
-        self._manifests.keep(recipe, variants)
+        self._manifests.keep(recipe, self._shared.share(variants))
         return variants
 
     async def result(self, key: bytes) -> Result | None:
@@ -230,7 +231,7 @@ class Keeper:
             return entry.pack_manifest(variants)
 
         self.store.update(manifest_key(recipe), change)
-        return variants
+        return self._shared.share(variants)
 
     async def lead_to(self, recipe: bytes, variant: Variant) -> None:
         """Enter further conditions under which a result that is stored may be used."""

@@ -64,20 +64,33 @@ _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EI
 
 COMMON_OPTIONS = (
     Option("-###", _NO, Does.NOT_COMPILING),
+    Option("--ansi", _NO),
     Option("--coverage", _NO, Does.SHOWS_NAMES),
+    Option("--define-macro", _NEXT),
+    Option("--define-macro=", _JOINED),
     Option("--embed-dir=", _JOINED),
     Option("--help", _JOINED, Does.NOT_COMPILING),
     Option("--imacros", _NEXT),
     Option("--imacros=", _JOINED),
     Option("--include", _NEXT),
+    Option("--include-directory", _NEXT),
+    Option("--include-directory=", _JOINED),
     Option("--include=", _JOINED),
+    Option("--no-warnings", _NO),
     Option("--param", _NEXT),
     Option("--param=", _JOINED),
+    Option("--pedantic", _NO),
+    Option("--pedantic-errors", _NO),
+    Option("--pipe", _NO),
     Option("--print-", _JOINED, Does.NOT_COMPILING),
+    Option("--shared", _NO),
+    Option("--static", _NO),
     Option("--std=", _JOINED),
     Option("--sysroot", _NEXT),
     Option("--sysroot=", _JOINED),
     Option("--target-help", _NO, Does.NOT_COMPILING),
+    Option("--undefine-macro", _NEXT),
+    Option("--undefine-macro=", _JOINED),
     Option("--version", _NO, Does.NOT_COMPILING),
     Option("-A", _EITHER),
     Option("-B", _EITHER, Does.SEARCHES_PROGRAMS),
@@ -104,6 +117,8 @@ COMMON_OPTIONS = (
     Option("-O", _JOINED),
     Option("-P", _NO),
     Option("-Q", _NO, Does.REFUSE),  # prints times
+    Option("-Qn", _NO),
+    Option("-Qy", _NO),
     Option("-S", _NO, Does.COMPILE),
     Option("-T", _EITHER),
     Option("-U", _EITHER),
@@ -224,6 +239,8 @@ COMMON_OPTIONS = (
 )
 
 GCC_OPTIONS = (
+    Option("--all-warnings", _NO),
+    Option("--extra-warnings", _NO),
     Option("-aux-info", _NEXT, Does.WRITES),
     Option("-dumpbase", _NEXT, Does.REFUSE),
     Option("-dumpbase-ext", _NEXT, Does.REFUSE),
@@ -242,6 +259,11 @@ GCC_OPTIONS = (
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),
+    Option("-static-libasan", _NO),
+    Option("-static-liblsan", _NO),
+    Option("-static-libtsan", _NO),
+    Option("-static-libubsan", _NO),
+    Option("-symbolic", _NO),
     Option("-wrapper", _NEXT, Does.REFUSE),
 )
 
@@ -251,20 +273,25 @@ CLANG_OPTIONS = (
     Option("--driver-mode=", _JOINED, Does.UNLISTED),
     Option("--end-no-unused-arguments", _NO),
     Option("--gcc-toolchain=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("--ld-path=", _JOINED),
     Option("--no-default-config", _NO),
+    Option("--no-system-header-prefix=", _JOINED),
     Option("--precompile", _NO, Does.COMPILE),
     Option("--rtlib=", _JOINED),
     Option("--serialize-diagnostics", _NEXT, Does.WRITES),
     Option("--start-no-unused-arguments", _NO),
+    Option("--system-header-prefix=", _JOINED),
     Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--unwindlib=", _JOINED),
     Option("-MJ", _EITHER, Does.REFUSE),  # a piece of a compilation database
     Option("-MV", _NO, Does.SHOWS_NAMES),  # a depfile in NMake's syntax
     Option("-Qunused-arguments", _NO),
+    Option("-R", _JOINED),  # what the optimiser says of itself is on stderr
     Option("-Xanalyzer", _NEXT),
     Option("-Xarch_", _JOINED, Does.REFUSE),
     Option("-Xclang", _NEXT, Does.SHOWS_NAMES),
     Option("-arch", _NEXT, Does.REFUSE),
+    Option("-canonical-prefixes", _NO),
     Option("-cxx-isystem", _EITHER),
     Option("-emit-ast", _NO, Does.REFUSE),
     Option("-emit-llvm", _NO, Does.SHOWS_NAMES),
@@ -305,6 +332,7 @@ CLANG_OPTIONS = (
     Option("-gcc-toolchain", _NEXT, Does.SEARCHES_PROGRAMS),
     Option("-grecord-command-line", _NO, Does.RECORDS),
     Option("-grecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-ibuiltininc", _NO),
     Option("-iframework", _EITHER, Does.UNLISTED),
     Option("-include-pch", _NEXT, Does.UNLISTED),
     Option("-index-store-path", _NEXT, Does.REFUSE),
@@ -319,8 +347,12 @@ CLANG_OPTIONS = (
     Option("-nostdlibinc", _NO),
     Option("-resource-dir", _NEXT),
     Option("-resource-dir=", _JOINED),
+    Option("-rpath", _NEXT),
     Option("-rtlib=", _JOINED),
     Option("-serialize-diagnostics", _NEXT, Does.WRITES),
+    Option("-shared-libsan", _NO),
+    Option("-static-libsan", _NO),
+    Option("-static-openmp", _NO),
     Option("-stdlib++-isystem", _EITHER),
     Option("-stdlib=", _JOINED),
     Option("-target", _NEXT, Does.SEARCHES_PROGRAMS),
@@ -447,7 +479,25 @@ LISTED_LANGUAGES = ("c", "c++", "objective-c", "objective-c++")
 
 
 # Long spellings of what is known by a short one (aws-lc's build script says --include=FILE).
-SHORT = {"--imacros": "-imacros", "--imacros=": "-imacros", "--include": "-include", "--include=": "-include"}
+SHORT = {
+    "--ansi": "-ansi",
+    "--define-macro": "-D",
+    "--define-macro=": "-D",
+    "--imacros": "-imacros",
+    "--imacros=": "-imacros",
+    "--include": "-include",
+    "--include-directory": "-I",
+    "--include-directory=": "-I",
+    "--include=": "-include",
+    "--no-warnings": "-w",
+    "--pedantic": "-pedantic",
+    "--pedantic-errors": "-pedantic-errors",
+    "--pipe": "-pipe",
+    "--shared": "-shared",
+    "--static": "-static",
+    "--undefine-macro": "-U",
+    "--undefine-macro=": "-U",
+}
 
 
 def find(tables: dict[str, Option], word: str) -> tuple[Option, str | None] | None:

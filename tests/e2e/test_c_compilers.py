@@ -210,7 +210,9 @@ def test_macros_handed_to_the_preprocessor_are_macros(c):
     ("name", "options"),
     [
         ("gcc", ("-coverage", "-frandom-seed=1")),
+        ("gcc", ("--define-macro=A", "--include-directory", ".", "--pedantic", "--all-warnings", "-Qn", "-static-libasan")),
         ("clang", ("-coverage",)),
+        ("clang", ("-fsanitize=undefined", "-shared-libsan", "--system-header-prefix=boost/", "--ansi", "-Qn")),
         ("clang", ("-nostdlibinc", "-nobuiltininc")),
         ("clang", ("-integrated-as", "--start-no-unused-arguments", "-static-libgcc", "--end-no-unused-arguments", "-nopie")),
     ],
@@ -221,6 +223,14 @@ def test_options_of_few_builds_are_known(c, name, options):
     only(c, name)
     c.write("x.c", ONE)
     c.compile_twice(*options, "-c", "x.c", "-o", c.object())
+
+
+def test_remarks_of_the_optimiser_come_back(c):
+    """They say on stderr what was inlined, and name the source as it was called."""
+    only(c, "clang")
+    c.write("x.c", "static int f(int n) { return n + 1; }\nint g(int n) { return f(n); }\n")
+    remarks = c.compile_twice("-O2", "-Rpass=inline", "-c", "x.c", "-o", c.object())
+    assert b"remark: " in remarks.stderr
 
 
 def test_a_pipe_instead_of_temporary_files_changes_nothing(c):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sccache_py.codec import pack
-from sccache_py.entry import pack_manifest, pack_result, unpack_manifest, unpack_result
+from sccache_py.entry import Shared, pack_manifest, pack_result, unpack_manifest, unpack_result
 from sccache_py.errors import FormatError
 from sccache_py.model import Output, Result, Variant
 
@@ -38,6 +38,31 @@ RESULTS = st.builds(
 def test_a_manifest_comes_back_as_it_was(variants):
     """Also with names that are no UTF-8."""
     assert unpack_manifest(pack_manifest(variants)) == variants
+
+
+@given(st.lists(VARIANTS, max_size=4), st.lists(VARIANTS, max_size=4))
+def test_what_variants_share_says_what_each_said(some, others):
+    """Nothing of one kind is taken for another kind that looks like it."""
+    shared = Shared()
+    for variants in (some, others, some):
+        made = unpack_manifest(pack_manifest(variants))
+        assert shared.share(made) is made
+        assert made == variants
+
+
+def test_a_condition_of_many_manifests_stands_in_memory_once():
+    """A server that sees a project edited for days keeps 32 variants of each of its files: 1.3 GB for 600 files by themselves."""
+    one = Variant([("$cwd/a.h", b"1" * 16)], [("/usr", b"d")], [("$cwd", ["b.h"])], [], [("LANG", None)], [])
+    shared = Shared()
+    first, second = (shared.share(unpack_manifest(pack_manifest([one])))[0] for _ in range(2))
+    assert all(
+        a is b
+        for a, b in zip(
+            (*first.files, *first.present, *first.absent, *first.env),
+            (*second.files, *second.present, *second.absent, *second.env),
+            strict=True,
+        )
+    )
 
 
 @given(RESULTS)

@@ -45,3 +45,19 @@ def test_two_sets_of_conditions_may_lead_to_one_result() -> None:
     two = [variant(b"2" * 16, b"r" * 16), variant(b"1" * 16, b"r" * 16)]
     assert asyncio.run(enter(read_only=False)) == (two, two)
     assert asyncio.run(enter(read_only=True)) == (two, two[1:])
+
+
+def test_the_variants_of_an_edit_loop_share_what_the_edit_left_alone() -> None:
+    """Both as they are stored and as another server reads them."""
+
+    async def headers() -> list[Variant]:
+        store = MemoryStore()
+        keeper = Keeper(store, Stats(), FileMemo())
+        for number in range(3):
+            made = Variant([("/usr/include/a.h", bytes(16)), ("$cwd/a.h", b"%016d" % number)], [], [], [], [], [], b"%016d" % number)
+            await keeper.add(b"recipe", made, Result((), b"", b"", 0, 0), {})
+        return [*(keeper.manifest_now(b"recipe") or []), *await keeper.manifest(b"recipe")]
+
+    found = asyncio.run(headers())
+    assert len(found) == 6
+    assert len({id(v.files[0]) for v in found}) == 1
