@@ -30,7 +30,10 @@ _INCLUDES = re.compile(
     rb"(?<![\w:])(?:(?:::)?(?:std|core)::)?include(?:_str|_bytes)?\s*!\s*[(\[{]\s*concat\s*!\s*[(\[{]\s*"
     rb"env\s*!\s*[(\[{]\s*\"OUT_DIR\"\s*,?\s*[)\]}]\s*,"
 )
-_REDEFINES = re.compile(rb"macro_rules!\s*(?:concat|env|include)|\bas\s+(?:concat|env|include)|env!\s*[(\[{]\s*concat")
+_REDEFINES = re.compile(
+    rb"macro_rules!\s*(?:concat|env|include)|\bas\s+(?:concat|env|include)|env!\s*[(\[{]\s*concat"
+    rb"|\buse\s+(?!(?:::)?(?:std|core)\b)[^;]*\b(?:concat|env|include(?:_str|_bytes)?)\s*[;,}]"
+)
 
 # Precompiled headers name every macro there is, used or not.
 _PRECOMPILED = (b"gpch", b"CPCH")

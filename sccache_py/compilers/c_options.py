@@ -4,6 +4,8 @@ Sources: gcc 12's manual, "Invoking GCC", and `gcc/common.opt`, `c-family/c.opt`
 Tables are sorted (a test holds us to it): an option is found by its exact name, else by the longest entry that it begins with.
 What a compiler may say in a family (`-W…`, `-f…`, `-m…`, `-O…`) is keyed word for word; entries below are the members that do
 more than that.  What no entry begins is refused, and counted by its name: it may mean that the next word is its value.
+
+Longer than 500 lines because it is one table.
 """
 
 from __future__ import annotations
