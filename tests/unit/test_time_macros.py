@@ -1,0 +1,29 @@
+"""What a text says of OUT_DIR: which file it includes, or more."""
+
+from __future__ import annotations
+
+import pytest
+
+from sccache_py.keys import digest
+from sccache_py.server.time_macros import OUT_DIR, TimeMacros
+
+INCLUDES = b'include!(concat!(env!("OUT_DIR"), "/a.rs"));\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "says_more"),
+    [
+        (b"", False),
+        (b"use std::env;\n", False),
+        (b"use core::{include, fmt};\n", False),
+        (b"use foo::bar; // env;\n", False),
+        (b"use other::env;\n", True),
+        (b"use other::{fmt,\n include};\n", True),
+        (b"use other::{self as include};\n", True),
+        (b"macro_rules! concat { ($($x:tt)*) => {} }\n", True),
+        (b'const N: usize = env!("OUT_DIR").len();\n', True),
+    ],
+)
+def test_another_include_may_say_more_than_which_file(before, says_more):
+    text = before + INCLUDES
+    assert (OUT_DIR in TimeMacros().search(text, digest(text), (OUT_DIR,))) is says_more
