@@ -87,6 +87,16 @@ def test_a_profile_that_several_processes_share_is_not_stored(make_world, name):
     assert covered.world.reasons() == {"wrote outside its output directories": 2}
 
 
+def test_a_profile_is_the_same_for_who_verifies(make_world):
+    """It holds addresses of the run that left it."""
+    covered = Covered(make_world())
+    assert covered.verdict("%p")[0] == "miss"
+    covered.world.server_env["SCCACHE_VERIFY"] = "1"
+    assert covered.verdict("%p")[0] == "miss"
+    counts = covered.world.counts()
+    assert (counts["verified"], counts.get("verify_differences", 0)) == (1, 0)
+
+
 def test_a_profile_of_an_earlier_process_with_that_number_is_not_lost(make_world):
     """Numbers come again; the compiler would write over it, or add to it, and so it does."""
     covered = Covered(make_world())
