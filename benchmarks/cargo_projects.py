@@ -278,7 +278,7 @@ harness = false
 """
 
 _GRAMMARS = {
-    "build.rs": "fn main() { lalrpop::process_src().unwrap(); }\n",
+    "build.rs": "fn main() { lalrpop::Configuration::new().use_cargo_dir_conventions().log_quiet().process().unwrap(); }\n",
     "src/sum.lalrpop": """\
 grammar;
 pub Sum: i32 = { <l:Sum> "+" <r:Number> => l + r, Number };

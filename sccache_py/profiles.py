@@ -58,5 +58,9 @@ def profile_names(env: Mapping[str, str], arguments: Sequence[str], cwd: str) ->
     return ProfileNames(directory, tuple(words))
 
 
+def is_profile(told: str) -> bool:
+    return "\0" in told
+
+
 def for_process(told: str, pid: int) -> str:
     return _MARK.sub(lambda mark: str(pid % int(mark[1]) if mark[1] != "0" else pid), told)

@@ -84,7 +84,7 @@ def draft_observed(
         return seen
     left = _left(plan, seen, ran.began_ns)
     profiles = {path: told for path in left if names is not None and (told := names.told(path, ran.pid)) is not None}
-    for paths in (left, seen.read, seen.present, seen.absent, seen.sized, seen.shining):
+    for paths in (left, seen.read, seen.present, seen.absent, seen.sized, seen.shining) if profiles else ():
         paths[:] = [path for path in paths if path not in profiles]
     draft = judge(plan, seen, covered, ours, left, env, ran.status == 0, _named_variables(plan))
     if isinstance(draft, Draft):

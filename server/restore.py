@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sccache_py import make_rule
 from sccache_py.model import Output, Plan, Request, Result
-from sccache_py.profiles import for_process
+from sccache_py.profiles import for_process, is_profile
 from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, Unpacking
 from sccache_py.server.files import FileMemo, copy_descriptor, find_target, hash_descriptor, publish, write_all
@@ -94,7 +94,7 @@ class Restorer:
         target, umask = _target(plan, output, caller), caller.umask
         if target is None:
             raise Damaged(output.path)
-        if "\0" in output.path and os.path.lexists(target):
+        if is_profile(output.path) and os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "an earlier process of that number left a profile", target)
         # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
@@ -123,7 +123,7 @@ class Restorer:
 def _target(plan: Plan, output: Output, caller: Request) -> str | None:
     """Where an output goes; None: this call has no such place."""
     path = plan.roles.unfold(output.path)
-    return for_process(path, caller.pid) if path is not None and "\0" in path else path
+    return for_process(path, caller.pid) if path is not None and is_profile(path) else path
 
 
 def _remove(written: Iterable[str]) -> None:

@@ -45,6 +45,9 @@ _UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mi
 # `--emit` kinds whose files have one name each; the others are called after the code generation units.
 _LISTED_EMITS = {"dep-info", "link", "metadata"}
 
+# `--emit` kinds that are text: rustc writes no other to a terminal, and the server has none.
+_TEXT_EMITS = {"asm", "llvm-ir", "mir"}
+
 # `--print` kinds that a compile says in passing.
 _PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
 
@@ -329,7 +332,7 @@ def _refusal(parsed: _Parsed) -> Reason | None:
         return Reason.MISSING_INPUT
     if any(t not in _FILE_NAMES for t in parsed.crate_types):
         return Reason.CRATE_TYPE
-    if parsed.output == "-" or any(path == "-" for _, path in parsed.emit):
+    if not _TEXT_EMITS.issuperset(kind for kind, path in parsed.emit or [("link", None)] if "-" in (path, parsed.output)):
         return Reason.OUTPUT_IS_STDOUT
     return None
 
@@ -339,7 +342,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
     if reason is not None:
         return reason
 
-    named_outputs = [p for p in (parsed.output, *(path for _, path in parsed.emit)) if p is not None]
+    named_outputs = [p for p in (parsed.output, *(path for _, path in parsed.emit)) if p not in (None, "-")]
     spelled_out = parsed.out_dir if parsed.out_dir is not None else ""
     out = parsed.absolute(spelled_out)
     roles = [("out", out, spelled_out)]
@@ -399,6 +402,7 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own_output_prefixes=tuple(own),
+        exact_outputs=not must and any("-" in (path, parsed.output) for _, path in parsed.emit),
         list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
         wants_jobserver=True,
         checks={"dep-info", "metadata"}.issuperset(kinds),
@@ -470,7 +474,9 @@ def _tell_cwd(parsed: _Parsed, movable: Mapping[str, str]) -> tuple[list[str], b
 
 def _outputs(parsed: _Parsed, out: str) -> tuple[list[str], list[str], list[str]]:
     """Paths that must be there after a success, those of them that are depfiles, prefixes of all this unit's outputs."""
-    own = [parsed.absolute(path) for _, path in parsed.emit if path is not None]
+    own = [parsed.absolute(path) for _, path in parsed.emit if path not in (None, "-")]
+    if parsed.output == "-":
+        return [], [], own
     if parsed.output is not None:
         stem = os.path.splitext(parsed.absolute(parsed.output))[0]
         return [], [stem + ".d"], [*own, stem + ".", parsed.absolute(parsed.output)]
@@ -480,7 +486,7 @@ def _outputs(parsed: _Parsed, out: str) -> tuple[list[str], list[str], list[str]
     name = parsed.crate_name.replace("-", "_") + parsed.extra_filename
     library, plain = os.path.join(out, f"lib{name}."), os.path.join(out, f"{name}.")
     must = []
-    for kind, path in parsed.emit or [("link", None)]:
+    for kind, path in [e for e in parsed.emit if e[1] != "-"] if parsed.emit else [("link", None)]:
         if path is not None:
             must.append(parsed.absolute(path))
         elif kind == "dep-info":

@@ -125,7 +125,7 @@ def test_what_is_linked_is_refused_by_the_fallback(make_world, types):
         (("-Csave-temps",), "save-temps"),
         (("-Csave-temps=yes",), "save-temps"),
         (("-o", "-"), "output to stdout"),
-        (("--emit=asm=-",), "output to stdout"),
+        (("--emit=metadata=-",), "output to stdout"),
     ],
 )
 def test_what_cannot_be_cached_is_refused_by_sccaches_name(world, more, reason):
@@ -134,6 +134,17 @@ def test_what_cannot_be_cached_is_refused_by_sccaches_name(world, more, reason):
     world.cached(*LIB, *world.out, *more, "src/lib.rs")
     world.note_server()
     assert world.reasons() == {reason: 1}
+
+
+@pytest.mark.parametrize("words", [("--emit=asm", "-o", "-"), ("--emit=llvm-ir=-",), ("--emit=mir=-,dep-info,metadata",)])
+def test_text_on_standard_output_is_an_output(make_world, words):
+    """Build scripts and people ask for assembly so; what is no text rustc does not write to a terminal, and the server has none."""
+    world = make_world()
+    text = '#[no_mangle] pub extern "C" fn fun() -> u32 {{ {} }}\n'
+    world.write("src/lib.rs", text.format(1))
+    args = ("--crate-name", "x", "--crate-type", "lib", *words, *world.out, "src/lib.rs")
+    assert b"fun" in world.compile_twice(*args).stdout
+    world.changes_text("src/lib.rs", text.format(2), *args, "-Copt-level=1")
 
 
 @pytest.mark.parametrize("how", ["off", "packed", "unpacked"])

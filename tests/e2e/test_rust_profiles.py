@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+
+from sccache_py.server.files import coarse_ns
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +43,9 @@ class Covered:
         """Its process id and the profiles."""
         for path in self.profiles():
             path.unlink()
+        now = time.time_ns()
+        while coarse_ns() <= now:  # what is younger than that clock is not stored
+            os.sched_yield()
         words = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", "--edition=2021", *self.world.out)
         place = f"{self.place}/{name}" if name else ""
         process = subprocess.Popen(
@@ -85,6 +91,16 @@ def test_a_profile_that_several_processes_share_is_not_stored(make_world, name):
     for _ in range(2):
         assert covered.verdict(name)[0] == "miss"
     assert covered.world.reasons() == {"wrote outside its output directories": 2}
+
+
+def test_a_profile_is_the_same_for_who_verifies(make_world):
+    """It holds addresses of the run that left it."""
+    covered = Covered(make_world())
+    assert covered.verdict("%p")[0] == "miss"
+    covered.world.server_env["SCCACHE_VERIFY"] = "1"
+    assert covered.verdict("%p")[0] == "miss"
+    counts = covered.world.counts()
+    assert (counts["verified"], counts.get("verify_differences", 0)) == (1, 0)
 
 
 def test_a_profile_of_an_earlier_process_with_that_number_is_not_lost(make_world):
