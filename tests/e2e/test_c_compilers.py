@@ -150,6 +150,20 @@ def test_a_program_with_a_sanitizer_runs_as_it_does_without_us(c, tmp_path):
     c.compile_twice(*args, env={"LD_PRELOAD": str(library.resolve()), "ASAN_OPTIONS": "detect_leaks=0"})
 
 
+def test_a_program_of_another_c_library_runs_as_it_does_without_us(c, tmp_path):
+    """Our library for glibc is preloaded into all that a compiler starts, and musl's ld.so takes none that wants what musl lacks."""
+    only(c, "gcc")
+    if not has(c, "musl-gcc"):
+        pytest.skip("no musl-gcc")
+    (tmp_path / "other.c").write_text("int main(void) { return 0; }\n")
+    subprocess.run(["musl-gcc", "other.c", "-o", "other"], cwd=tmp_path, check=True)
+    script = c.write("cc.sh", f'#!/bin/sh\n{tmp_path}/other || exit 9\nexec gcc "$@"\n')
+    script.chmod(0o755)
+    c.write("x.c", ONE)
+    done = c.world.cached("-c", "x.c", "-o", c.object(), rustc=str(script))
+    assert (done.status, done.stderr) == (0, b"")
+
+
 def test_distcc_between_us_and_the_compiler_passes(c):
     """`sccache-py distcc gcc`: distcc runs its own compile, here or elsewhere."""
     if not has(c, "distcc"):
