@@ -180,7 +180,8 @@ class Keeper:
 
         def store_all() -> list[Variant]:
             nonlocal was_there
-            was_there = self.store.get(result_key(variant.result)) is not None
+            with contextlib.suppress(StoreError):  # a damaged row: it is replaced
+                was_there = self.store.get(result_key(variant.result)) is not None
             for digest in digests:
                 path, there = files.pop(digest, None), self._stored(digest)
                 if path is not None and there is None:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 RECORD_BYTES = 4 * 1024 * 1024
 
 _LIBRARY = "libsccache-observe.so"
+_ANY_ORDER = "verify_asan_link_order=0"
 
 
 def image_of(path: str) -> Image:
@@ -153,6 +154,9 @@ class Observer:
         theirs = env.get("LD_PRELOAD")
         child["LD_PRELOAD"] = f"{self.library}:{theirs}" if theirs else self.library
         child["SCCACHE_PY_OBSERVE"] = record.path
+        # A program made by gcc -fsanitize=address, or under a preloaded libasan.so, ends if another library comes first.
+        options = env.get("ASAN_OPTIONS")
+        child["ASAN_OPTIONS"] = f"{_ANY_ORDER}:{options}" if options else _ANY_ORDER
         return child
 
     def close(self) -> None:

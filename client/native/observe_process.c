@@ -225,13 +225,16 @@ has_tag(const struct link_map *m, ElfW(Sxword) tag)
 	return false;
 }
 
+/* musl has none: a program of musl's under a compiler of glibc's gets this library, too, and would not start */
+#pragma weak dladdr1
+
 static __attribute__((noinline)) bool
 depends_on_caller(const char *file, const void *caller)
 {
 	struct link_map *m;
 	Dl_info unused;
 
-	if (strchr(file, '$') || !dladdr1(caller, &unused, (void **)&m, RTLD_DL_LINKMAP))
+	if (strchr(file, '$') || !dladdr1 || !dladdr1(caller, &unused, (void **)&m, RTLD_DL_LINKMAP))
 		return true;
 	if (!strchr(file, '/') && has_tag(m, DT_RUNPATH))
 		return true;

@@ -17,6 +17,19 @@ pytestmark = pytest.mark.slow
 
 ONE = "int f(int x) { return x + 1; }\n"
 
+# Runs the compiler, and checks its own memory.
+WRAPPER = """
+#include <stdlib.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+	free(malloc(count));
+	words[0] = "gcc";
+	execvp("gcc", words);
+	return 1;
+}
+"""
+
 # Writes a note into every object: what it is told by its argument.
 PLUGIN = r"""
 #include <gcc-plugin.h>
@@ -121,6 +134,34 @@ int main(int argc, char **argv)
             c.expect("miss", *args, env={"WRAPPER_MORE": "-O3"}, **how)
     c.expect("pass", "-c", "x.c", rustc="echo")
     assert c.world.counts()["requests_unsupported_compiler"] == 1
+
+
+def test_a_program_with_a_sanitizer_runs_as_it_does_without_us(c, tmp_path):
+    """libasan ends a program in which another library comes before it, as ours does."""
+    only(c, "gcc")
+    (tmp_path / "wrapper.c").write_text(WRAPPER)
+    built = subprocess.run(["gcc", "-fsanitize=address", "wrapper.c", "-o", "my-gcc"], cwd=tmp_path, capture_output=True, check=False)
+    library = Path(answer_of("gcc", "-print-file-name=libasan.so"))
+    if built.returncode != 0 or not library.is_absolute():
+        pytest.skip("gcc without libasan")
+    c.write("x.c", ONE)
+    args = ("-c", "x.c", "-o", c.object())
+    c.compile_twice(*args, rustc=str(tmp_path / "my-gcc"))
+    c.compile_twice(*args, env={"LD_PRELOAD": str(library.resolve()), "ASAN_OPTIONS": "detect_leaks=0"})
+
+
+def test_a_program_of_another_c_library_runs_as_it_does_without_us(c, tmp_path):
+    """Our library for glibc is preloaded into all that a compiler starts, and musl's ld.so takes none that wants what musl lacks."""
+    only(c, "gcc")
+    if not has(c, "musl-gcc"):
+        pytest.skip("no musl-gcc")
+    (tmp_path / "other.c").write_text("int main(void) { return 0; }\n")
+    subprocess.run(["musl-gcc", "other.c", "-o", "other"], cwd=tmp_path, check=True)
+    script = c.write("cc.sh", f'#!/bin/sh\n{tmp_path}/other || exit 9\nexec gcc "$@"\n')
+    script.chmod(0o755)
+    c.write("x.c", ONE)
+    done = c.world.cached("-c", "x.c", "-o", c.object(), rustc=str(script))
+    assert (done.status, done.stderr) == (0, b"")
 
 
 def test_distcc_between_us_and_the_compiler_passes(c):
