@@ -31,9 +31,11 @@ _INCLUDES = re.compile(
     rb"env\s*!\s*[(\[{]\s*\"OUT_DIR\"\s*,?\s*[)\]}]\s*,"
 )
 _REDEFINES = re.compile(
-    rb"macro_rules!\s*(?:concat|env|include)|\bas\s+(?:concat|env|include)|env!\s*[(\[{]\s*concat"
+    rb"macro_rules!\s*(?:concat|env|include)|\bas\s+(?:concat|env|include)"
     rb"|\buse\s+(?!(?:::)?(?:std|core)\b)[^;]*\b(?:concat|env|include(?:_str|_bytes)?)\s*[;,}]"
 )
+# env! of what is put together: env!(concat!("OUT_", "DIR")).
+_PUT_TOGETHER = re.compile(rb"env\s*!\s*[(\[{]\s*[^\s\"]")
 
 # Precompiled headers name every macro there is, used or not.
 _PRECOMPILED = (b"gpch", b"CPCH")
@@ -74,15 +76,18 @@ class TimeMacros:
             if (digest, words) not in self._used:
                 passed = data.startswith(_PROGRAM) or (words is _TIMES and data.startswith(_PRECOMPILED))
                 wanted = (word for word in words if not passed or word == OUT_DIR)
-                found = tuple(word for word in wanted if word in data and not (word == OUT_DIR and _only_includes(data)))
+                found = tuple(word for word in wanted if (word in data if word != OUT_DIR else _says_out_dir(data)))
                 if words is _TIMES and not passed and _DEPENDENCY.search(data):
                     found += (DEPENDENCY,)
                 self._used[digest, words] = found
         return self._used[digest, _TIMES] + self._less(self._used[digest, others], digest)
 
 
-def _only_includes(data: bytes) -> bool:
-    return OUT_DIR not in _INCLUDES.sub(b"", data) and not _REDEFINES.search(data)
+def _says_out_dir(data: bytes) -> bool:
+    """Otherwise than to include a file."""
+    if data.startswith(_PROGRAM) or OUT_DIR not in data:
+        return OUT_DIR in data or _PUT_TOGETHER.search(data) is not None
+    return OUT_DIR in _INCLUDES.sub(b"", data) or any(p.search(data) for p in (_REDEFINES, _PUT_TOGETHER))
 
 
 def tells_names(used: Iterable[bytes], path: str) -> bool:

@@ -27,3 +27,8 @@ INCLUDES = b'include!(concat!(env!("OUT_DIR"), "/a.rs"));\n'
 def test_another_include_may_say_more_than_which_file(before, says_more):
     text = before + INCLUDES
     assert (OUT_DIR in TimeMacros().search(text, digest(text), (OUT_DIR,))) is says_more
+
+
+def test_a_name_that_is_put_together_may_be_that_one():
+    for text, says in ((b'env!(concat!("OUT_", "DIR")).len()', True), (b'env!( "X" )', False), (b"option_env!(name!())", True)):
+        assert (OUT_DIR in TimeMacros().search(text, digest(text), (OUT_DIR,))) is says
