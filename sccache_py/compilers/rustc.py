@@ -1,25 +1,21 @@
-"""rustc and clippy-driver: a table of options, and what a crate's outputs are called.
+"""rustc and clippy-driver: what a command line means for a compile, and what a crate's outputs are called.
 
-Options as of rustc 1.95 (`rustc --help -v`, `rustc_session/src/config.rs`).  An option that is not in the table is refused by name: it may
-mean that the next word is its value.  Everything that stays on the command line is in the key; paths that cargo
+As of rustc 1.95 (`rustc --help -v`, `rustc_session/src/config.rs`).  Everything that stays on the command line is in the key; paths that cargo
 moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for rustc writes none of them into a crate.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from sccache_py.compilers.driver import Look, Told
-from sccache_py.compilers.rustc_options import OPTIONS, Does, Option
+from sccache_py.compilers.rustc_arguments import Parsed, read
 from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
 from sccache_py.model import Plan, Reason
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
-
-_BY_NAME = {o.name: o for o in OPTIONS}
 
 # What each crate type is called in the output directory, for targets whose names are like Linux's.
 _FILE_NAMES = {
@@ -35,63 +31,15 @@ _FILE_NAMES = {
 # These are made by a linker or contain other units' objects: only observation knows of what.
 _LINKED_TYPES = ("bin", "cdylib", "dylib", "proc-macro", "staticlib")
 
-# `-C` options that leave files which are no output, or write more than they are asked to.
-_CODEGEN_REFUSED = {"save-temps": Reason.SAVE_TEMPS}
-# `-C` options under which an object names the directory that it was written to.
-_CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
-# `-Z` options that write profiles of this very run.
-_UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes")
-
 # `--emit` kinds whose files have one name each; the others are called after the code generation units.
 _LISTED_EMITS = {"dep-info", "link", "metadata"}
 
 # `--emit` kinds that are text: rustc writes no other to a terminal, and the server has none.
 _TEXT_EMITS = {"asm", "llvm-ir", "mir"}
 
-# `--print` kinds that a compile says in passing.
-_PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
-
-# What may stand before the `=` of a `-L`; any other `=` is part of the path (rustc_session/src/search_paths.rs).
-_SEARCH_KINDS = ("all", "crate", "dependency", "framework", "native")
-# Those in which rustc looks up names that it already knows whole: the hash of a crate is part of them, so a new file there decides
+# Kinds of `-L` in which rustc looks up names that it already knows whole: the hash of a crate is part of them, so a new file there decides
 # nothing unless it was asked for by name.  The others are searched by pattern; and who lists a native directory may be a macro.
 _EXACT_KINDS = ("dependency",)
-
-
-@dataclass(slots=True)
-class _Parsed:
-    """The command line, in order of reading."""
-
-    cwd: str
-    arguments: list[str] = field(default_factory=list)
-    roles: list[tuple[str, str, str]] = field(default_factory=list)
-    inputs: list[str] = field(default_factory=list)
-    externs: list[tuple[str, str | None]] = field(default_factory=list)
-    searches: list[tuple[str, str]] = field(default_factory=list)
-    emit: list[tuple[str, str | None]] = field(default_factory=list)
-    crate_types: list[str] = field(default_factory=list)
-    crate_name: str | None = None
-    extra_filename: str = ""
-    out_dir: str | None = None
-    output: str | None = None
-    color: str | None = None
-    width: str | None = None
-    error_format: str = "human"
-    remaps: list[tuple[str, str]] = field(default_factory=list)
-    remap_scope: str | None = None
-    literal: bool = False  # tell paths as they are spelled
-    native_cpu: bool = False
-    target: str | None = None
-    test: bool = False
-    incremental: str | None = None
-    asks: bool = False  # for information, not (only) for a crate
-    leaves_more: bool = False  # may write files that no rule here names
-    links: bool = False  # names a native library
-    refused: Reason | None = None
-
-    def absolute(self, path: str) -> str:
-        # Not normpath: behind a link `..` is another directory, and this is how observation tells a path.
-        return plain(os.path.join(self.cwd, path))
 
 
 class Rustc:
@@ -103,10 +51,10 @@ class Rustc:
     expands_response_files = False
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason:
-        parsed = _Parsed(cwd)
+        parsed = Parsed(cwd)
         if argv and os.path.basename(argv[0]) == "rustc":
             argv = argv[1:]  # a workspace wrapper (clippy-driver) is given rustc's name first
-        reason = _read(argv, parsed)
+        reason = read(argv, parsed)
         if reason is not None:
             return reason
         return _plan(parsed)
@@ -161,168 +109,7 @@ def _other_module_file(path: str) -> str | None:
     return None
 
 
-def _read(argv: Sequence[str], parsed: _Parsed) -> Reason | None:
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-") or word == "-":
-            parsed.inputs.append(word)
-            parsed.arguments.append(word)
-            continue
-        option, value = _split(word)
-        if option is None:
-            return Reason.UNKNOWN_OPTION
-        if option.takes_value and value is None:
-            value = next(words, None)
-            if value is None:
-                return Reason.BAD_ARGUMENTS
-        if not option.takes_value and value is not None:
-            return Reason.BAD_ARGUMENTS
-        _ACTIONS.get(option.does, _keep)(parsed, option.name, value or "")
-    return None
-
-
-def _split(word: str) -> tuple[Option | None, str | None]:
-    """`--name=value`, `-Cvalue`, `--name`, `-C` → the option and its value if it is in this word."""
-    option = _BY_NAME.get(word)
-    if option is not None:
-        return option, None
-    if word.startswith("--"):
-        name, equals, value = word.partition("=")
-        return _BY_NAME.get(name), value if equals else None
-    option = _BY_NAME.get(word[:2])
-    if option is None or not option.takes_value:
-        return None, None
-    return option, word[2:]
-
-
-def _keep(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.arguments += [name, value]
-
-
-def _keep_as(attribute: str) -> Callable[[_Parsed, str, str], None]:
-    """An option that stays in the key word for word, and whose value we need to know."""
-
-    def action(parsed: _Parsed, name: str, value: str) -> None:
-        setattr(parsed, attribute, value)
-        parsed.arguments += [name, value]
-
-    return action
-
-
-def _codegen(parsed: _Parsed, name: str, value: str) -> None:
-    key, _, setting = value.partition("=")
-    key = key.replace("_", "-")
-    if key in _CODEGEN_REFUSED:
-        parsed.refused = parsed.refused or _CODEGEN_REFUSED[key]
-    elif key == "incremental" and setting:
-        # What lies there speeds the compile up and leaves its result as it is: only that there is such a directory counts.
-        parsed.incremental = parsed.absolute(setting)
-        value = "incremental"
-    elif key == "extra-filename":
-        parsed.extra_filename = setting
-    elif key in ("target-cpu", "tune-cpu") and setting == "native":
-        parsed.native_cpu = True
-    elif key in ("llvm-args", "passes"):
-        parsed.leaves_more = True
-    elif key in _CODEGEN_NAMES_OUT_DIR and setting != "off":
-        parsed.literal = True
-    parsed.arguments += ["-C", value]
-
-
-def _unstable(parsed: _Parsed, name: str, value: str) -> None:
-    if value.replace("_", "-").startswith(_UNSTABLE_REFUSED):
-        parsed.refused = parsed.refused or Reason.SELF_PROFILE
-    # What an unstable option writes where is not ours to know: -Zbinary-dep-depinfo lists every path.
-    if value != "unstable-options":
-        parsed.literal = True
-    parsed.arguments += ["-Z", value]
-
-
-def _crate_type(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.crate_types += value.split(",")
-    parsed.arguments += [name, value]
-
-
-def _emit(parsed: _Parsed, name: str, value: str) -> None:
-    for item in value.split(","):
-        kind, equals, path = item.partition("=")
-        parsed.emit.append((kind, path if equals else None))
-    parsed.arguments += [name, value]
-
-
-def _extern(parsed: _Parsed, name: str, value: str) -> None:
-    crate, equals, path = value.partition("=")
-    parsed.externs.append((crate, path if equals else None))
-
-
-def _link(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.links = True
-    parsed.arguments += [name, value]
-
-
-def _search(parsed: _Parsed, name: str, value: str) -> None:
-    kind, equals, path = value.partition("=")
-    parsed.searches.append((kind, path) if equals and kind in _SEARCH_KINDS else ("all", value))
-
-
-def _out_dir(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.out_dir = value
-
-
-def _remap(parsed: _Parsed, name: str, value: str) -> None:
-    source, equals, target = value.rpartition("=")
-    if not equals:
-        parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
-    parsed.remaps.append((source, target))
-
-
-def _remap_scope(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.remap_scope = value
-    parsed.arguments += [name, value]
-
-
-def _sysroot(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.refused = parsed.refused or Reason.SYSROOT
-
-
-def _test(parsed: _Parsed, name: str, value: str) -> None:
-    # Whatever the crate is, its test harness is a program.
-    parsed.test = True
-    parsed.arguments.append(name)
-
-
-def _ask(parsed: _Parsed, name: str, value: str) -> None:
-    parsed.asks = True
-    # `--print native-static-libs` and `link-args` come with a whole compile, and KIND=FILE writes a file.
-    if (name == "--print" and (value.partition("=")[0] in _PRINTED_WHILE_COMPILING or "=" in value)) or name == "--unpretty":
-        parsed.refused = parsed.refused or Reason.NOT_COMPILING
-    parsed.arguments += [name, value]
-
-
-_ACTIONS = {
-    Does.CODEGEN: _codegen,
-    Does.COLOR: _keep_as("color"),
-    Does.CRATE_NAME: _keep_as("crate_name"),
-    Does.CRATE_TYPE: _crate_type,
-    Does.EMIT: _emit,
-    Does.ERROR_FORMAT: _keep_as("error_format"),
-    Does.EXTERN: _extern,
-    Does.LINK: _link,
-    Does.NOT_COMPILING: _ask,
-    Does.OUTPUT: _keep_as("output"),
-    Does.OUT_DIR: _out_dir,
-    Does.REMAP: _remap,
-    Does.REMAP_SCOPE: _remap_scope,
-    Does.SEARCH: _search,
-    Does.SYSROOT: _sysroot,
-    Does.TARGET: _keep_as("target"),
-    Does.TEST: _test,
-    Does.UNSTABLE: _unstable,
-    Does.WIDTH: _keep_as("width"),
-}
-
-
-def _refusal(parsed: _Parsed) -> Reason | None:
+def _refusal(parsed: Parsed) -> Reason | None:
     """Why not, in the order in which sccache would say it."""
     if parsed.refused is not None:
         return parsed.refused
@@ -337,7 +124,7 @@ def _refusal(parsed: _Parsed) -> Reason | None:
     return None
 
 
-def _plan(parsed: _Parsed) -> Plan | Reason:
+def _plan(parsed: Parsed) -> Plan | Reason:
     reason = _refusal(parsed)
     if reason is not None:
         return reason
@@ -420,12 +207,12 @@ def _plan(parsed: _Parsed) -> Plan | Reason:
     )
 
 
-def _droppable(parsed: _Parsed, must: list[str]) -> frozenset[str]:
+def _droppable(parsed: Parsed, must: list[str]) -> frozenset[str]:
     """Shared libraries beside other crate types: where the target has none, for musl say, that is only warned of."""
     return frozenset(path for path in must if path.endswith(".so")) if len(set(parsed.crate_types)) > 1 else frozenset()
 
 
-def _movable_maps(parsed: _Parsed, out: str, inputs: Sequence[str]) -> dict[str, str]:
+def _movable_maps(parsed: Parsed, out: str, inputs: Sequence[str]) -> dict[str, str]:
     """Directories that are mapped and told by a role: path → role.
 
     In RUSTFLAGS the map of a checkout is said to every crate, also to those of the registry, which have nothing there but their target
@@ -446,7 +233,7 @@ def _movable_maps(parsed: _Parsed, out: str, inputs: Sequence[str]) -> dict[str,
     return found
 
 
-def _maps_apart(parsed: _Parsed) -> bool:
+def _maps_apart(parsed: Parsed) -> bool:
     """Whether something below the cwd may be mapped otherwise than the cwd is."""
     return parsed.asks or parsed.literal or any(source != parsed.cwd and _is_below(source, parsed.cwd) for source, _ in parsed.remaps)
 
@@ -455,7 +242,7 @@ def _is_below(path: str, directory: str) -> bool:
     return f"{path}/".startswith(directory.rstrip("/") + "/")
 
 
-def _tell_cwd(parsed: _Parsed, movable: Mapping[str, str]) -> tuple[list[str], bool]:
+def _tell_cwd(parsed: Parsed, movable: Mapping[str, str]) -> tuple[list[str], bool]:
     """Words for the key, and whether the cwd is among them.
 
     rustc writes its cwd into metadata and debug info, as the last map that matches makes it (rustc_span/src/lib.rs, FilePathMapping).
@@ -472,7 +259,7 @@ def _tell_cwd(parsed: _Parsed, movable: Mapping[str, str]) -> tuple[list[str], b
     return told, not covered
 
 
-def _outputs(parsed: _Parsed, out: str) -> tuple[list[str], list[str], list[str]]:
+def _outputs(parsed: Parsed, out: str) -> tuple[list[str], list[str], list[str]]:
     """Paths that must be there after a success, those of them that are depfiles, prefixes of all this unit's outputs."""
     own = [parsed.absolute(path) for _, path in parsed.emit if path not in (None, "-")]
     if parsed.output == "-":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sccache_py.compilers.driver import Told
-from sccache_py.compilers.rustc import OPTIONS, Rustc
+from sccache_py.compilers.rustc import Rustc
+from sccache_py.compilers.rustc_options import OPTIONS
 from sccache_py.model import Plan, Reason
 
 CWD = "/project/p"
