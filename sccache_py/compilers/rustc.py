@@ -1,7 +1,7 @@
 """rustc and clippy-driver: what a command line means for a compile, and what a crate's outputs are called.
 
-As of rustc 1.95 (`rustc --help -v`, `rustc_session/src/config.rs`).  Everything that stays on the command line is in the key; paths that cargo
-moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for rustc writes none of them into a crate.
+As of rustc 1.95 (`rustc --help -v`, `rustc_session/src/config.rs`).  Everything that stays on the command line is in the key; paths that
+cargo moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for rustc writes none of them into a crate.
 """
 
 from __future__ import annotations
