@@ -161,8 +161,7 @@ class Check:
                 raise Broken(f"step {number + 1} ends with {ran.returncode}: {(ran.stdout + ran.stderr).decode(errors='replace')[-600:]}")
             for name, data in (("stdout", ran.stdout), ("stderr", ran.stderr), ("status", b"%d" % ran.returncode)):
                 said[f"<{name} of step {number + 1}>"] = snapshots.content_of(data)
-                if name != "status":
-                    WORK.joinpath(f"{title}.{number + 1}.{name}").write_bytes(data)
+                WORK.joinpath(f"{title}.{number + 1}.{name}").write_bytes(data)
             if cached:
                 machine.wait_for_rest(self.ours.servers())
                 counts.append(self._counts())

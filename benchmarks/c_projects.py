@@ -41,6 +41,7 @@ def _debian(name: str) -> Callable[[], Path]:
 
 
 SOURCES: dict[str, Callable[[], Path]] = {
+    "busybox": _debian("busybox"),
     "cjson": _debian("cjson"),
     "curl": _debian("curl"),
     "fmt": _debian("fmtlib"),
@@ -48,11 +49,14 @@ SOURCES: dict[str, Callable[[], Path]] = {
     "googletest": _debian("googletest"),
     "libffi": _debian("libffi"),
     "libpng": _debian("libpng1.6"),
+    "imgui": _debian("imgui"),
+    "libevent": _debian("libevent"),
     "lua": _debian("lua5.4"),
     "mbedtls": _debian("mbedtls"),
     "musl": _debian("musl"),
     "nghttp2": _debian("nghttp2"),
     "nginx": _debian("nginx"),
+    "openssl": _debian("openssl"),
     "pcre2": _debian("pcre2"),
     "re2": _debian("re2"),
     "redis": _debian("redis"),
@@ -100,6 +104,15 @@ _LUA = (
 )
 
 CELLS = (
+    # Built as Linux is: depfiles by -Wp,-MD that a program of its own reads and removes, -include, tries of options in $(shell).
+    Cell(
+        "busybox", "kbuild", LINKS,
+        (
+            "KCONFIG_NOTIMESTAMP=1 make defconfig",
+            "KCONFIG_NOTIMESTAMP=1 make -j{jobs} CC={cc} HOSTCC={cc} CONFIG_EXTRA_CFLAGS='{flags}' libbb/ archival/ coreutils/ shell/",
+        ),
+        ("make",), long=True,
+    ),
     _make("cjson", PREFIX, "all CFLAGS='-std=c89 -fPIC {flags}'"),
     _cmake("cjson", "-DENABLE_CUSTOM_COMPILER_FLAGS=ON -DBUILD_SHARED_AND_STATIC_LIBS=ON"),
     _autotools("curl", LINKS, "--with-openssl --disable-ldap --without-libpsl --without-zstd --without-brotli", long=True),
@@ -107,6 +120,11 @@ CELLS = (
     _cmake("fmt", "-DFMT_TEST=ON -DFMT_PEDANTIC=ON", target="chrono-test color-test os-test", generator="make", long=True),
     _make("git", PREFIX, "NO_OPENSSL=1 NO_CURL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1 NO_PYTHON=1 CFLAGS='{flags}' git", long=True),
     _cmake("googletest"),
+    Cell(
+        "imgui", "a loop of the shell", PREFIX,
+        ("mkdir o && for f in *.cpp; do {cxx} {flags} -MMD -MF o/$f.d -c $f -o o/$f.o || exit; done && ar rcs o/libimgui.a o/*.o",),
+    ),
+    _cmake("libevent", "-DEVENT__DISABLE_OPENSSL=ON -DEVENT__DISABLE_MBEDTLS=ON -DEVENT__DISABLE_TESTS=ON"),
     _autotools("libffi", PREFIX),
     dataclasses.replace(_autotools("libffi", LINKS), unique=1),  # config.guess asks `cc`, in a directory made by mktemp
     _autotools("libpng", PREFIX),
@@ -122,6 +140,15 @@ CELLS = (
     Cell(
         "nginx", "its own configure", LINKS,
         ("./configure --with-cc={cc} --with-cc-opt='{flags}' --without-http_rewrite_module --with-threads", "make -j{jobs}"), ("make",),
+    ),
+    # Perl makes its makefiles, headers and assembler sources; its date is in one header.
+    Cell(
+        "openssl", "perl's Configure", PREFIX,
+        (
+            "CC='{cc}' CFLAGS='{flags}' ./Configure linux-x86_64 no-shared no-tests",
+            "export SOURCE_DATE_EPOCH=1600000000; make -j{jobs} build_generated && make -j{jobs} libssl.a",
+        ),
+        ("make", "perl"), long=True,
     ),
     # Beside its sources: everything is called ../something.
     Cell(

@@ -84,7 +84,7 @@ class Shared:
             self._known = {}
         put = self._known.setdefault
         for v in variants:
-            lists: tuple[list[Any], ...] = (v.files, v.present, v.listed, v.env, v.pins, v.sought)
+            lists: tuple[list[Any], ...] = (v.files, v.present, v.listed, v.env, v.pins, v.sought, v.placed)
             for conditions in lists:
                 conditions[:] = [put(c, c) for c in conditions]
             v.absent[:] = [put((path, tuple(names)), (path, names)) for path, names in v.absent]

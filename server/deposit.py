@@ -53,6 +53,7 @@ class Opened:
     fd: int
     st: os.stat_result
     began_ns: int  # when the compile began
+    data: bytes | None = None  # of what the build tool is likely to change at once
 
 
 @dataclass(slots=True)
@@ -202,6 +203,9 @@ def examine(
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
+        # OpenSSL's makefile touches its depfiles, Linux's reads and removes them.
+        if path in plan.templates and opened[-1].st.st_size <= entry.INLINE_LIMIT_BYTES:
+            opened[-1].data = os.pread(fd, opened[-1].st.st_size, 0)
         # Where a table says what is written, this may be what an earlier compile left.
         if plan.question and opened[-1].st.st_ctime_ns < began_ns:
             examined.close()
@@ -293,8 +297,8 @@ class Depositor:
         folded = plan.roles.fold(opened.told)
         settled = opened.st.st_ctime_ns < coarse_ns()
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
-            data = os.pread(opened.fd, size + 1, 0)
-            if len(data) != size or not _unchanged(opened):
+            data = opened.data if opened.data is not None else os.pread(opened.fd, size + 1, 0)
+            if len(data) != size or (opened.data is None and not _unchanged(opened)):
                 return Reason.OUTPUT_CHANGED
             hasher = Hasher()
             hasher.update(data)

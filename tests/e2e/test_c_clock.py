@@ -130,3 +130,16 @@ def test_a_date_that_is_defined_on_the_command_line_is_no_date(c):
     """Bazel defines __DATE__ as "redacted"."""
     c.write("x.c", "const char *when = __DATE__;\n")
     c.compile_twice("-Wno-builtin-macro-redefined", '-D__DATE__="redacted"', "-c", "x.c", "-o", c.object())
+
+
+def test_a_depfile_that_is_changed_at_once_is_kept_as_it_was(c):
+    """OpenSSL's makefile touches it behind each compile: half of its objects were not stored."""
+    c.write("x.c", "int f(void) { return N; }\n")
+    depfile = c.object("x.d")
+    script = f'"$@" && touch {depfile} && echo more >> {depfile}'
+    for number in range(8):
+        words = ("-O2", f"-DN={number}", "-MD", "-MF", depfile, "-c", "x.c", "-o", c.object())
+        argv = ["sh", "-c", script, "sh", str(c.world.client), c.name, *words]
+        assert c.world.run(argv, c.p, c.world.server_env).returncode == 0
+        c.world.note_server()
+        c.expect("hit", *words)
