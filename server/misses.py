@@ -193,7 +193,7 @@ class Misses:
                 env = makeflags.with_jobserver(request.env, self.pool.size, *inherit)
             env[makeflags.LEASE_VARIABLE] = grant.lease
             if record is not None:
-                env = self.observer.environment(env, record)
+                env = self.observer.environment(env, record, job.compiler.covered)
             argv = [*request.argv, *job.extra_arguments]
             command = Command(job.compiler.program, argv, request.cwd, env, inherit, request, job.stdin)
             ran = await self.runner.run(command, client)

@@ -13,7 +13,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sccache_py import observation
 from sccache_py.elf import HEAD_BYTES, Image, read_image
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 RECORD_BYTES = 4 * 1024 * 1024
 
 _LIBRARY = "libsccache-observe.so"
+_SANITIZER = "libasan"
 _ANY_ORDER = "verify_asan_link_order=0"
 
 
@@ -147,16 +148,17 @@ class Observer:
             return
         self._free.append(record)
 
-    def environment(self, env: Mapping[str, str], record: Record) -> dict[str, str]:
-        """`env` for an observed compiler.  The caller's own LD_PRELOAD stays, behind ours."""
+    def environment(self, env: Mapping[str, str], record: Record, libraries: Iterable[str]) -> dict[str, str]:
+        """`env` for an observed compiler, which starts with these libraries.  The caller's own LD_PRELOAD stays, behind ours."""
         assert self.library is not None
         child = dict(env)
         theirs = env.get("LD_PRELOAD")
         child["LD_PRELOAD"] = f"{self.library}:{theirs}" if theirs else self.library
         child["SCCACHE_PY_OBSERVE"] = record.path
         # A program made by gcc -fsanitize=address, or under a preloaded libasan.so, ends if another library comes first.
-        options = env.get("ASAN_OPTIONS")
-        child["ASAN_OPTIONS"] = f"{_ANY_ORDER}:{options}" if options else _ANY_ORDER
+        if any(_SANITIZER in path for path in (*libraries, theirs or "")):
+            options = env.get("ASAN_OPTIONS")
+            child["ASAN_OPTIONS"] = f"{_ANY_ORDER}:{options}" if options else _ANY_ORDER
         return child
 
     def close(self) -> None:
