@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -41,6 +42,22 @@ def is_alive(pid: str) -> bool:
             return f.read().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def descriptors(pid: int) -> list[str]:
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+def wait_until_it_serves(pid: int) -> None:
+    """It has an event loop, and has said before that it is to die with its owner."""
+    give_up = time.monotonic() + PATIENCE_S
+    while "anon_inode:[eventpoll]" not in descriptors(pid):
+        assert time.monotonic() < give_up, f"{pid} does not begin"
+        time.sleep(0.01)
 
 
 def wait_for_end(pid: int) -> None:
@@ -101,6 +118,8 @@ def test_workers_that_stand_still_go_with_an_owner_that_does(crowd: Any) -> None
     args = (*LIB, *crowd.out, "x.rs")
     crowd.cached(*args)
     pid, helpers = owner(crowd), workers(crowd)
+    for helper in helpers:
+        wait_until_it_serves(helper)
     for process in (*helpers, pid):
         os.kill(process, signal.SIGSTOP)
     assert crowd.cached(*args).status == 0
