@@ -4,7 +4,8 @@ Two builds on two processors would leave it two thirds of one.  SIGSTOP needs no
 nothing of it: we reap them, and ask for no news of stopping (wait(2)).
 
 It never lasts: until another compile ends, for then the check has a token of its own, and a second at most, for the check might
-wait for something that the other holds.  If the server dies meanwhile, what it started is sent SIGTERM (`--child`), and a stopped
+wait for something that the other holds.  Behind it that compile is left alone as long as it stood still, so that a row of checks holds
+none up by more than its own time.  If the server dies meanwhile, what it started is sent SIGTERM (`--child`), and a stopped
 process group that nobody can continue SIGHUP and SIGCONT (_exit(2), "orphaned process group").
 """
 
@@ -23,12 +24,13 @@ class Room:
     """Lives on the event loop; process groups are known from their start until they are reaped."""
 
     def __init__(self) -> None:
-        self._groups: dict[int, None] = {}  # the one that began last is the last
+        self._groups: dict[int, float] = {}  # until when each is left alone; the one that began last is the last
         self._still: int | None = None
+        self._since = 0.0
         self._alarm: asyncio.TimerHandle | None = None
 
     def began(self, group: int) -> None:
-        self._groups[group] = None
+        self._groups[group] = 0.0
 
     def ended(self, group: int) -> None:
         """It is reaped: its number may become another's."""
@@ -40,10 +42,13 @@ class Room:
     @contextlib.contextmanager
     def made(self) -> Iterator[None]:
         """For who is about to start beside the others, and one at a time (tokens.py)."""
-        if self._still is None and self._groups:
-            self._still = next(reversed(self._groups))
-            _send(self._still, signal.SIGSTOP)
-            self._alarm = asyncio.get_running_loop().call_later(_LONGEST_S, self._go_on)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        free = (group for group, until in reversed(self._groups.items()) if until <= now)
+        if self._still is None and (group := next(free, None)) is not None:
+            self._still, self._since = group, now
+            _send(group, signal.SIGSTOP)
+            self._alarm = loop.call_later(_LONGEST_S, self._go_on)
         try:
             yield
         finally:
@@ -53,6 +58,8 @@ class Room:
         group, self._still = self._still, None
         if group is not None:
             _send(group, signal.SIGCONT)
+            now = asyncio.get_running_loop().time()
+            self._groups[group] = now + (now - self._since)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

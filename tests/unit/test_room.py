@@ -74,6 +74,21 @@ def test_it_goes_on_after_a_while(groups, monkeypatch):
     asyncio.run(run())
 
 
+def test_a_row_of_checks_takes_turns(groups):
+    async def run() -> None:
+        one = made(groups)
+        with one.made():
+            await becomes(groups, [False, True])
+            await asyncio.sleep(0.05)
+        with one.made():
+            await becomes(groups, [True, False])
+            await asyncio.sleep(0.5)
+        with one.made():
+            await becomes(groups, [False, True])
+
+    asyncio.run(run())
+
+
 def test_what_is_reaped_is_left_alone(groups):
     """Its number may be another's."""
 
