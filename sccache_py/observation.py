@@ -90,7 +90,6 @@ def observe(data: bytes, places: Sequence[tuple[str, str]] = ()) -> Observation 
 class _Reader:
     def __init__(self, places: Sequence[tuple[str, str]]) -> None:
         self.places = places
-        self.names: dict[str, str] = {}  # text in the record → plain path
         self.read: dict[str, None] = {}
         self.present: dict[str, None] = {}
         self.absent: dict[str, None] = {}
@@ -115,10 +114,10 @@ class _Reader:
 
     def run(self, data: bytes) -> Observation | Reason:
         used_bytes(data)
-        made, image_of, names = self.made, self.image_of, {} if self.places else self.names
+        made, image_of, name = self.made, self.image_of, self._name if self.places else plain
         for kind, error, pid, text1, text2 in records(data):
             if kind in "RSD":
-                path = names.get(text1) or self._name(text1)
+                path = name(text1)
                 if path in made:
                     continue
                 if kind == "S" and text2 == "reader":
@@ -187,9 +186,7 @@ class _Reader:
 
     def _name(self, text: str) -> str:
         """One name for what the tree made.  A directory is removed by descriptors, and these are told by their physical paths."""
-        path = self.names.get(text)
-        if path is None:
-            path = self.names[text] = plain(text)
+        path = plain(text)
         for physical, named in self.places:
             if path.startswith(physical + "/"):
                 again = named + path[len(physical) :]
