@@ -243,6 +243,16 @@ class FileMemo:
         self.digests[path] = Known(stamp, digest)
         self.news = self.news or stamp[2] >= _LARGE_BYTES
 
+    def hash(self, path: str) -> tuple[Stamp, bytes] | None:
+        """A file's stamp and digest, which is remembered if it lasts; None if there is no regular file, or it changed meanwhile."""
+        hashed = hash_path(path)
+        if hashed is None:
+            return None
+        stamp, digest, lasting = hashed
+        if lasting:
+            self.remember(path, stamp, digest)
+        return stamp, digest
+
     def names(self, path: str, stamp: Stamp) -> frozenset[str] | None:
         entry = self._names.get(path)
         return entry[1] if entry is not None and entry[0] == stamp else None

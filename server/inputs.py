@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
-from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, hash_path, open_regular
+from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, stamp_of
@@ -160,12 +160,10 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
             return Reason.INPUT_TOO_NEW
         digest = memo.known(path, stamp_of(st))
         if digest is None and st.st_size <= _AT_ONCE_BYTES:
-            hashed = hash_path(path)
+            hashed = memo.hash(path)
             if hashed is None or hashed[0] != stamp_of(st):
                 return Reason.INPUT_TOO_NEW
-            stamp, digest, lasting = hashed
-            if lasting:
-                memo.remember(path, stamp, digest)
+            digest = hashed[1]
         if digest is None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             inputs._late[len(files)] = _Late(path, fd, stamp_of(st), st.st_ctime_ns < now)
@@ -215,11 +213,13 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
                 return Reason.INPUT_VANISHED
             if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
                 variant.present.append((fold(path), modified))
-    holding = dict.fromkeys(path[: path.rfind("/")] or "/" for path in draft.read)
-    # Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
-    # A directory that becomes a link after this is not noticed, unless what is read through it differs.
-    behind = [d for d in holding if sight.place_of(d) != os.path.normpath(d)] + inputs.links if plan.resolves_names else []
-    directories = {*holding, *(path[: path.rfind("/")] or "/" for path in draft.present)}
+    behind, directories = [], {}
+    if plan.resolves_names:
+        # Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
+        # A directory that becomes a link after this is not noticed, unless what is read through it differs.
+        directories = _parents(draft.read)
+        behind = [d for d in directories if sight.physical(d) != os.path.normpath(d)] + inputs.links
+        directories |= _parents(draft.present)
     for path in (*draft.present, *behind):
         state = sight.state(path, plan.place)
         if state is None:
@@ -227,7 +227,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
             return Reason.INPUT_VANISHED
         variant.present.append((fold(path), state))
         if state.startswith(DIRECTORY):
-            directories.add(path)
+            directories[path] = None
     if plan.resolves_names and _is_named_twice(plan, directories, behind):
         variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
     for path in draft.dated:
@@ -358,6 +358,10 @@ def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> by
     if state is None or not state.startswith(TO_NOTHING) or os.lstat(path).st_ctime_ns >= began_ns:
         return None
     return state
+
+
+def _parents(paths: Iterable[str]) -> dict[str, None]:
+    return dict.fromkeys(path[: path.rfind("/")] or "/" for path in paths)
 
 
 def _is_named_twice(plan: Plan, directories: Iterable[str], behind: list[str]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from sccache_py.keys import names_digest
 from sccache_py.model import Variant
-from sccache_py.server.files import NEVER, FileMemo, Place, State, Steady, Watched, coarse_ns, hash_path
+from sccache_py.server.files import NEVER, FileMemo, Place, State, Steady, Watched, coarse_ns
 from sccache_py.server.stamps import Stamp, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
@@ -137,15 +137,9 @@ class Sight:
         if known is not None:
             self._seen[path] = known
             return known
-        hashed = hash_path(path)
-        if hashed is None:
-            self._seen[path] = None
-            return None
-        stamp, digest, lasting = hashed
-        if lasting:
-            self.memo.remember(path, stamp, digest)
-        self._seen[path] = digest
-        return digest
+        hashed = self.memo.hash(path)
+        self._seen[path] = hashed[1] if hashed is not None else None
+        return self._seen[path]
 
     def hash_all(self) -> None:
         """Compute what was named in `unhashed`: for threads."""
@@ -284,9 +278,9 @@ class Sight:
         directory, _, name = path.rpartition("/")
         if is_link or name in ("", ".", ".."):
             return _physical(path)
-        return f"{self.place_of(directory).rstrip('/')}/{name}"
+        return f"{self.physical(directory).rstrip('/')}/{name}"
 
-    def place_of(self, directory: str) -> str:
+    def physical(self, directory: str) -> str:
         """Without links and dots."""
         place = self._places.get(directory)
         if place is None:
@@ -325,17 +319,14 @@ class Sight:
 
     def lacks(self, directory: str, names: list[str], lasting: bool = False) -> bool:
         """Whether none of `names` is in `directory`: one stat where nothing changed."""
-        there = self.names(directory, len(names) <= _FEW_NAMES, lasting)
-        if there is not None:
-            return there.isdisjoint(names)
-        # No such directory, or one that may be searched but not listed.
-        return not any(os.path.lexists(f"{directory}/{name}") for name in names)
+        return not self.present(directory, names, lasting)
 
-    def present(self, directory: str, names: list[str]) -> list[str]:
+    def present(self, directory: str, names: list[str], lasting: bool = False) -> list[str]:
         """Those of `names` that are there after all."""
-        there = self.names(directory, len(names) <= _FEW_NAMES)
+        there = self.names(directory, len(names) <= _FEW_NAMES, lasting)
         if there is not None and ".." not in names:
-            return [name for name in names if name in there] if not there.isdisjoint(names) else []
+            return [] if there.isdisjoint(names) else [name for name in names if name in there]
+        # No such directory, or one that may be searched but not listed.
         return [name for name in names if os.path.lexists(os.path.join(directory, name))]
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
