@@ -180,8 +180,7 @@ class Keeper:
 
         def store_all() -> list[Variant]:
             nonlocal was_there
-            with contextlib.suppress(StoreError):  # a damaged row: it is replaced
-                was_there = self.store.get(result_key(variant.result)) is not None
+            was_there = self.store.has(result_key(variant.result))
             for digest in digests:
                 path, there = files.pop(digest, None), self._stored(digest)
                 if path is not None and there is None:
