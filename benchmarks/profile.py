@@ -45,8 +45,7 @@ _WORDS = {
     "clock": "inputs as young as the clock's tick",
     "token": "waiting for a job token",
     "run": "spawn, compiler, reap",
-    "record": "reading what was observed",
-    "examine": "judging it, opening outputs",
+    "examine": "reading and judging what was observed, opening outputs",
     "copy and hash": "outputs into the store",
 }
 

@@ -127,7 +127,7 @@ class Misses:
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Stored | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
-        await self._let_inputs_age((plan.source or "/", *plan.known_inputs, *job.response_files))
+        await self._let_inputs_age((plan.source, *plan.known_inputs, *job.response_files))
         before = await self._look_before(job)
         trace.mark("clock")
         began = time.perf_counter()
@@ -223,10 +223,10 @@ class Misses:
         trace.mark("list")
         return Asked(draft, began_ns)
 
-    async def _let_inputs_age(self, paths: Iterable[str]) -> None:
+    async def _let_inputs_age(self, paths: Iterable[str | None]) -> None:
         """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
         newest = 0
-        for path in paths:
+        for path in filter(None, paths):
             with contextlib.suppress(OSError):
                 newest = max(newest, os.stat(path).st_ctime_ns)
         for _ in range(25):
