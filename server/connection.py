@@ -28,8 +28,8 @@ from sccache_py.request import OtherVersion, decode_request
 from sccache_py.server import trace
 from sccache_py.server.answers import Answer, Finished, MakeWay, Pass, Replay
 from sccache_py.server.builds import Build, build_of
+from sccache_py.server.groups import send_signal
 from sccache_py.server.planning import Job
-from sccache_py.server.runner import send_signal
 from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
 
 log = logging.getLogger(__name__)

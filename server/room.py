@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Iterator
+
+from sccache_py.server.groups import send_signal
 
 _LONGEST_S = 1.0
 
@@ -47,7 +48,7 @@ class Room:
         free = (group for group, until in reversed(self._groups.items()) if until <= now)
         if self._still is None and (group := next(free, None)) is not None:
             self._still, self._since = group, now
-            _send(group, signal.SIGSTOP)
+            send_signal(group, signal.SIGSTOP)
             self._alarm = loop.call_later(_LONGEST_S, self._go_on)
         try:
             yield
@@ -57,14 +58,9 @@ class Room:
     def _go_on(self) -> None:
         group, self._still = self._still, None
         if group is not None:
-            _send(group, signal.SIGCONT)
+            send_signal(group, signal.SIGCONT)
             now = asyncio.get_running_loop().time()
             self._groups[group] = now + (now - self._since)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-
-
-def _send(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(group, number)

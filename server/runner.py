@@ -25,6 +25,7 @@ from typing import Protocol
 
 from sccache_py.model import Request
 from sccache_py.server.files import coarse_ns, write_all
+from sccache_py.server.groups import group_lives, send_signal
 from sccache_py.server.room import Room
 
 log = logging.getLogger(__name__)
@@ -232,30 +233,10 @@ async def _hear_out(relays: Sequence[asyncio.Task[None]], streams: Sequence[_Str
             return bool(still_open)
 
 
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return any(_is_alive_in(group, entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
-
-
-def _is_alive_in(group: int, pid: str) -> bool:
-    """Zombies count for killpg, and an init that does not reap (a container's, say) keeps them for ever.  proc(5), stat."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
-            state, _, process_group = f.read().rpartition(")")[2].split()[:3]
-    except (OSError, ValueError):
-        return False
-    return process_group == str(group) and state not in "ZX"
-
-
 async def _lingers(group: int) -> bool:
     """Whether something of the group goes on running.  A moment is granted: mold exits while a child of its own still frees memory."""
     for _ in range(_LINGER_STEPS):
-        if not _group_lives(group):
+        if not group_lives(group):
             return False
         await asyncio.sleep(_LINGER_S / 10)
     return True
@@ -270,11 +251,6 @@ async def stop_group(group: int, reaped: _Reaped) -> None:
     send_signal(group, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.shield(reaped.wait()), _KILL_TO_REAPED_S)
-
-
-def send_signal(group: int, number: int) -> None:
-    with contextlib.suppress(OSError):  # it is gone, or there is no such signal
-        os.killpg(group, number)
 
 
 class _Reaped:
