@@ -269,6 +269,7 @@ class DiskStore:
 
     def has(self, key: bytes) -> bool:
         with self._translated():
+            self._return_if_removed()  # each compile is stored by asking this first
             return key in self._cache
 
     def keys(self, prefix: bytes) -> list[bytes]:
