@@ -13,6 +13,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from sccache_py.environment import of_all_variables
+
 DEFAULT_SIZE_BYTES = 10 * 1024**3
 DEFAULT_ZSTD_LEVEL = 3
 MAX_ZSTD_LEVEL = 22
@@ -161,6 +163,7 @@ def settings_from_json(text: str) -> Settings:
     return Settings(**{**fields, "basedirs": tuple(fields["basedirs"])})
 
 
+@of_all_variables
 def wishes(env: Mapping[str, str]) -> Wishes:
     """What this caller wants.  A malformed number counts as not set: a build never fails by a wish."""
     if not any(name.startswith("SCCACHE_") for name in env):

@@ -7,12 +7,14 @@ of all that one compile read.  xxh3-128, over named and length-prefixed fields: 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import xxhash
 
+from sccache_py.environment import of_all_variables
 from sccache_py.model import Plan, Variant
 
 # Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
@@ -37,8 +39,15 @@ _FALLBACK_LEFT_OUT = (
 EXTRA_ENV_DEFAULT = "DATABASE_URL,SQLX_*"
 
 
+# Lists of fields that are kept as they go into keys.
+_REMEMBERED = 1000
+
+
 class Sink(Protocol):
     def field(self, name: str, value: bytes) -> None: ...
+
+    def fields(self, name: str, values: tuple[str, ...]) -> None:
+        """One for each value, all of the same name."""
 
 
 class KeyHash:
@@ -50,9 +59,24 @@ class KeyHash:
     def field(self, name: str, value: bytes) -> None:
         self._parts.append(b"%s:%d:%s" % (name.encode(), len(value), value))
 
+    def fields(self, name: str, values: tuple[str, ...]) -> None:
+        self._parts.append(_framed(name, values))
+
     def key(self) -> bytes:
         # One call for all: a recipe has some dozens of short fields.
-        return xxhash.xxh3_128_digest(b"".join(self._parts))
+        return xxhash.xxh3_128_digest(self.joined())
+
+    def joined(self) -> bytes:
+        return b"".join(self._parts)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _framed(name: str, values: tuple[str, ...]) -> bytes:
+    """The arguments of one plan, the variables of one crate: the same in each build."""
+    fields = KeyHash()
+    for value in values:
+        fields.field(name, os.fsencode(value))
+    return fields.joined()
 
 
 class KeyExplanation:
@@ -64,6 +88,10 @@ class KeyExplanation:
     def field(self, name: str, value: bytes) -> None:
         shown = value.hex() if name in ("compiler", "source") else os.fsdecode(value)
         self.lines.append(f"{name}: {shown}")
+
+    def fields(self, name: str, values: tuple[str, ...]) -> None:
+        for value in values:
+            self.field(name, os.fsencode(value))
 
 
 class Hasher:
@@ -87,6 +115,16 @@ def fallback_environment(env: Mapping[str, str], extra: str) -> list[str]:
     return sorted(n for n in env if n in exact or (n.startswith(prefixes) and not n.startswith(_FALLBACK_LEFT_OUT)))
 
 
+@of_all_variables
+def _asked_by_questions(env: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={env[name]}" for name in sorted(env) if name.startswith(_ALWAYS))
+
+
+@of_all_variables
+def _asked_by_macros(env: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={env[name]}" for name in sorted(env) if name.startswith((*_ALWAYS, _ALWAYS_PREFIX)))
+
+
 def describe_recipe(
     plan: Plan, compiler: bytes, source: bytes, env: Mapping[str, str], more: Iterable[tuple[str, bytes]], sink: Sink
 ) -> None:
@@ -94,12 +132,9 @@ def describe_recipe(
     sink.field("format", KEY_FORMAT)
     sink.field("language", plan.dialect.encode())
     sink.field("compiler", compiler)
-    for argument in plan.arguments:
-        sink.field("arg", os.fsencode(argument))
+    sink.fields("arg", plan.arguments)
     sink.field("source", source)
-    always = _ALWAYS if plan.asks else (*_ALWAYS, _ALWAYS_PREFIX)
-    for name in sorted(n for n in env if n.startswith(always)):
-        sink.field("env", os.fsencode(f"{name}={env[name]}"))
+    sink.fields("env", _asked_by_questions(env) if plan.asks else _asked_by_macros(env))
     for name, value in more:
         sink.field(name, value)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sccache_py import __version__
 from sccache_py.codec import unpack
+from sccache_py.environment import environment_of
 from sccache_py.errors import FormatError
 from sccache_py.model import Request
 from sccache_py.wire import PROTOCOL
@@ -44,18 +45,11 @@ def decode_request(payload: bytes) -> Request | OtherVersion:
             return OtherVersion(protocol, version)
         if len(fields) != _FIELDS:
             raise FormatError(f"{len(fields)} fields in a request")
-        env: dict[str, str] = {}
-        # All decoded at once: a NUL is in none of them.
-        for item in b"\0".join(fields[5]).decode("utf-8", "surrogateescape").split("\0"):
-            name, equals, value = item.partition("=")
-            # The first of two equal names is what getenv finds.
-            if equals and name not in env:
-                env[name] = value
         request = Request(
             argv=[_text(a) for a in fields[2]],
             program=_text(fields[3]),
             cwd=_text(fields[4]),
-            env=env,
+            env=environment_of(b"\0".join(fields[5])),
             umask=int(fields[6]) & 0o777,
             nice=int(fields[7]),
             limits=[(int(r), int(s), int(h)) for r, s, h in fields[8]],

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sccache_py import __version__
 from sccache_py.codec import pack
+from sccache_py.environment import of_all_variables
 from sccache_py.errors import FormatError
 from sccache_py.request import OtherVersion, decode_request
 from sccache_py.wire import PROTOCOL
@@ -64,3 +65,21 @@ def test_garbage_is_a_format_error_and_nothing_else(data):
         decode_request(data)
     except FormatError:
         pass
+
+
+def test_equal_variables_are_read_once():
+    """And what follows from all of them is worked out once."""
+    first, again, other = decode(), decode(), decode((5, [b"A=1"]))
+    assert again.env is first.env
+    assert other.env is not first.env
+    seen = []
+
+    @of_all_variables
+    def work(env):
+        seen.append(env)
+        return len(env)
+
+    assert [work(r.env) for r in (first, again, other)] == [3, 3, 1]
+    assert len(seen) == 2
+    assert work({"A": "2"}) == 1  # of a plain mapping nothing is remembered
+    assert work({"A": "2", "B": ""}) == 2
