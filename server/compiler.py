@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sccache_py.compilers.driver import Driver
 from sccache_py.elf import Image
@@ -33,6 +34,15 @@ Stamps = list[tuple[str, Stamp | None]]
 Absent = list[tuple[str, list[str]]]  # directory, names that are not in it
 
 
+class Steady(NamedTuple):
+    """All was as it should be; what lies in watched places is as long as none of them changes."""
+
+    dropped: int  # Watcher.dropped and Watcher.added at that time
+    added: int
+    stamps: Stamps  # of what is not watched
+    absent: Absent
+
+
 @dataclass(slots=True)
 class Compiler:
     program: str  # what is executed
@@ -47,11 +57,12 @@ class Compiler:
     absent: Absent = field(default_factory=list)  # programs that would be found first
     choosing: int = 1  # so many of the stamps, the first, say which toolchain is meant
     checked_at: float = 0.0
-    _steady: tuple[int, Stamps, Absent] | None = None  # how often a watched path had changed, and what is not watched
+    _steady: Steady | None = None
 
     def still_is(self, sight: Sight) -> bool:
-        if self._steady is not None and self._steady[0] == sight.dropped != NEVER:
-            return _are(*self._steady[1:], sight)
+        steady = self._steady
+        if steady is not None and steady.dropped == sight.dropped != NEVER and (steady.added == sight.added or not steady.stamps):
+            return _are(steady.stamps, steady.absent, sight)
         now = time.monotonic()
         if now - self.checked_at < _RECHECK_S:
             return _are(self.stamps[: self.choosing], [], sight)
@@ -61,7 +72,7 @@ class Compiler:
         if sight.can_note():
             stamps = [(path, then) for path, then in self.stamps if not sight.is_watched(path)]
             absent = [(directory, names) for directory, names in self.absent if not sight.is_watched(directory)]
-            self._steady = sight.dropped, stamps, absent
+            self._steady = Steady(sight.dropped, sight.added, stamps, absent)
         return True
 
     def is_unchanged(self) -> bool:

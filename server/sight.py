@@ -41,7 +41,7 @@ class Sight:
         """watched: take the kernel's word for what is watched; a compile's conditions are taken down from the files themselves."""
         self.memo = memo
         self._since = memo.watched() if watched else Watched({}, NEVER, 0)
-        self._watched, self.dropped = self._since.stamps, self._since.dropped
+        self._watched, self.dropped, self.added = self._since.stamps, self._since.dropped, self._since.added
         self._seen: dict[str, bytes | None] = {}
         self._budget = _INLINE_FILES
         self._places: dict[str, str] = {}
@@ -65,9 +65,9 @@ class Sight:
 
     def note_that_it_holds(self, variant: Variant) -> None:
         """All its conditions were looked at just now."""
-        if not self.can_note():
-            return
         watched = self._watched
+        if not any(path in watched for path, _ in variant.files) or not self.can_note():
+            return
         rest = dataclasses.replace(
             variant,
             files=[(path, digest) for path, digest in variant.files if path not in watched],
@@ -75,8 +75,7 @@ class Sight:
             present=[(path, state) for path, state in variant.present if path not in watched or b">" in state],
             absent=[(path, names) for path, names in variant.absent if path not in watched],
         )
-        if len(rest.files) < len(variant.files):
-            self.memo.remember_steady(Steady(variant, self.dropped, rest))
+        self.memo.remember_steady(Steady(variant, self.dropped, rest))
 
     # -- stats ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +108,9 @@ class Sight:
         digest = self.memo.known(path, stamp) if stamp is not None else None
         if digest is None:
             try:
-                st = os.stat(path)
+                st = self.look(path)
+                if stat.S_ISLNK(st.st_mode):
+                    st = os.stat(path)
             except (OSError, ValueError):
                 self._seen[path] = None
                 return None
@@ -326,7 +327,9 @@ class Sight:
         there = self.names(directory, len(names) <= _FEW_NAMES, lasting)
         if there is not None and ".." not in names:
             return [] if there.isdisjoint(names) else [name for name in names if name in there]
-        # No such directory, or one that may be searched but not listed.
+        if not os.access(directory, os.F_OK):
+            return []
+        # It may be searched but not listed.
         return [name for name in names if os.path.lexists(os.path.join(directory, name))]
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
