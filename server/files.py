@@ -268,6 +268,10 @@ class FileMemo:
         self._names[path] = (stamp, names)
 
 
+# Where an output goes, behind links, and what is there.
+Target = tuple[str, os.stat_result | None]
+
+
 class FileShrank(OSError):
     """What is copied has become shorter meanwhile."""
 
@@ -319,21 +323,23 @@ def _copy_mapped(source: int, target: int, size: int) -> int:
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+    written = os.write(fd, data)
+    while written < len(data):  # bytes of all, in memoryviews of bytes, too
+        written += os.write(fd, memoryview(data)[written:])
 
 
-def publish(path: str, mode: int, fill: Callable[[int], None], size: int, in_place: bool = False) -> os.stat_result | None:
+def publish(
+    path: str, mode: int, fill: Callable[[int], None], size: int, in_place: bool = False, found: Target | None = None
+) -> os.stat_result | None:
     """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all; a small one, which a
     compiler would write there, too, in the moment that it is written.
 
     mode: permission bits, exactly (the server's own umask is 0).  size: in bytes, about.  in_place: a file that is there is written over,
-    and keeps its mode and its other names.  A device of that name is written through.  Returns what fstat said before the file got its
-    name; None for what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or wait for), and whatever `fill`
-    raises.
+    and keeps its mode and its other names.  A device of that name is written through.  found: what find_target said.  Returns what fstat
+    said before the file got its name; None for what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or
+    wait for), and whatever `fill` raises.
     """
-    path, there = find_target(path)
+    path, there = find_target(path) if found is None else found
     if there is not None:
         if not stat.S_ISREG(there.st_mode):
             _write_into(path, os.O_NOCTTY | os.O_NONBLOCK, fill)
@@ -406,7 +412,7 @@ def _await_last_writer(path: str) -> None:
             os.close(fd)
 
 
-def find_target(path: str) -> tuple[str, os.stat_result | None]:
+def find_target(path: str) -> Target:
     """Where an output goes, behind links, and what is there; None: nothing.  Raises OSError where it is not ours to write over."""
     try:
         st = os.lstat(path)

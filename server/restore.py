@@ -18,7 +18,7 @@ from sccache_py.model import Output, Plan, Request, Result
 from sccache_py.profiles import for_process, is_profile
 from sccache_py.server import permits
 from sccache_py.server.compression import CompressionError, Unpacking
-from sccache_py.server.files import FileMemo, copy_descriptor, find_target, hash_descriptor, publish, write_all
+from sccache_py.server.files import FileMemo, Target, copy_descriptor, find_target, hash_descriptor, publish, write_all
 from sccache_py.server.keeper import StoredFiles
 from sccache_py.server.stamps import stamp_of
 
@@ -42,11 +42,12 @@ class Restorer:
         """
         if not permits.may_write(caller, result):
             raise OSError(errno.EFBIG, "larger than the caller may write")
+        found: dict[str, Target] = {}
         if len(result.outputs) > 1 or not plan.follows_links:
             for output in result.outputs:
                 target = _target(plan, output, caller) or ""
-                where, _ = find_target(target)
-                if where != target and not plan.follows_links:
+                found[output.path] = where = find_target(target)
+                if where[0] != target and not plan.follows_links:
                     raise OSError(errno.ELOOP, "a link is where an output goes", target)
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
@@ -71,7 +72,7 @@ class Restorer:
             written: list[str] = []
             try:
                 for output in result.outputs:
-                    written.append(self._write(plan, output, fill, caller))
+                    written.append(self._write(plan, output, fill, caller, found.get(output.path)))
                 if pack is not None:
                     pack.end()
             except (Damaged, CompressionError, OSError) as e:
@@ -90,7 +91,7 @@ class Restorer:
         except OSError as e:
             raise Damaged(path) from e
 
-    def _write(self, plan: Plan, output: Output, fill: Callable[[Output, int], None], caller: Request) -> str:
+    def _write(self, plan: Plan, output: Output, fill: Callable[[Output, int], None], caller: Request, found: Target | None) -> str:
         target, umask = _target(plan, output, caller), caller.umask
         if target is None:
             raise Damaged(output.path)
@@ -108,6 +109,7 @@ class Restorer:
             lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd),
             output.size,
             in_place=target in plan.in_place or (target not in plan.must_write and target.endswith(plan.overwrites)),
+            found=found,
         )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
