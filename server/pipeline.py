@@ -10,6 +10,7 @@ A `Pass` means: the client runs the compiler itself, in place.  Until the compil
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import functools
 import logging
@@ -42,6 +43,11 @@ _INLINE_RESTORE_BYTES = 2 * 1024 * 1024
 def _restores_at_once(result: Result) -> bool:
     """Not what can be executed, either: that may have to wait (files.publish)."""
     return sum(o.size for o in result.outputs) <= _INLINE_RESTORE_BYTES and not any(o.mode & 0o111 for o in result.outputs)
+
+
+def _replay(job: Job, result: Result) -> Replay:
+    roles = job.plan.roles
+    return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)
 
 
 @dataclass(slots=True)
@@ -87,7 +93,9 @@ class Pipeline:
         except (Damaged, OSError):
             return job
         trace.mark("write")
-        return self._count_hit(job, variant, result)
+        # The caller need not wait for our books.
+        asyncio.get_running_loop().call_soon(self._count_hit, job, variant, result)
+        return _replay(job, result)
 
     # -- the long way --------------------------------------------------------------------------------------------
 
@@ -185,7 +193,8 @@ class Pipeline:
                     return None
                 else:
                     trace.mark("write")
-                    return self._count_hit(job, variant, result)
+                    self._count_hit(job, variant, result)
+                    return _replay(job, result)
             result = await self.keeper.result(variant.result) or result
         if damaged is not None:
             self.stats.count("cache_read_errors")
@@ -200,8 +209,7 @@ class Pipeline:
                 return found
             await self.threads.run(job.sight.hash_all)
 
-    def _count_hit(self, job: Job, variant: Variant, result: Result) -> Replay:
-        roles = job.plan.roles
+    def _count_hit(self, job: Job, variant: Variant, result: Result) -> None:
         self._count_request(executed=not job.plan.asks)
         if job.plan.asks:
             self.stats.count("requests_not_compile")
@@ -215,7 +223,6 @@ class Pipeline:
             self.memo.time_macros.note_that_they_only_include(output.digest for output in result.outputs)
         self.keeper.put_first(job.recipe, variant)
         self.keeper.mark_used(job.recipe, variant.result, result)
-        return Replay(roles.fill_template(result.stdout), roles.fill_template(result.stderr), result.status)
 
     async def _compile(self, job: Job, client: Client, flight: Flights.Flight | None = None, verify: Stored | None = None) -> Answer:
         if not permits.allows(job.request):
