@@ -101,13 +101,15 @@ class LowNumbers:
 
 
 class Pair:
-    """Two pipes for one process tree, which gets `child_r` and `child_w`.  Raises OSError where descriptors are short."""
+    """Two pipes for one process tree, which gets `child_r` and `child_w`.  Raises OSError where descriptors are short.
 
-    def __init__(self, news: News, low: LowNumbers | None = None) -> None:
+    It can be made before it is known for whom: `serve` begins.
+    """
+
+    def __init__(self, low: LowNumbers | None = None) -> None:
         """low: give the child's ends numbers that every tool can use; None: whoever gets them moves them himself."""
-        self._news = news
+        self._news: News | None = None
         self._low = low
-        self._loop = asyncio.get_running_loop()
         self._watching = False
         opened: list[int] = []  # no ExitStack: every compile comes this way
         try:
@@ -124,6 +126,10 @@ class Pair:
             raise
         if low is not None:
             self._lower(low)
+
+    def serve(self, news: News) -> None:
+        self._news = news
+        self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.far_r, self._returned)
 
     def _lower(self, low: LowNumbers) -> None:
@@ -159,6 +165,7 @@ class Pair:
         if self.unread():
             return
         self._rest()
+        assert self._news is not None
         self._news(0)
 
     def _rest(self) -> None:
@@ -193,11 +200,13 @@ class Pair:
         if came == 0:
             self._loop.remove_reader(self.far_r)  # all its writers are gone: nothing will come
             return
+        assert self._news is not None
         self._news(came)
 
     def close(self) -> None:
-        self._loop.remove_reader(self.far_r)
-        self._rest()
+        if self._news is not None:
+            self._loop.remove_reader(self.far_r)
+            self._rest()
         for fd in (self.far_w, self.far_r, self._own):
             os.close(fd)
         for fd in (self.child_r, self.child_w):

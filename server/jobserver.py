@@ -135,8 +135,10 @@ class TokenPool:
         self._mark = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._turns: dict[int, asyncio.Future[None]] = {}
         self._channels: dict[int, Channel] = {}
-        self._low = LowNumbers(2 + 2 * min(2 * size, _MOST_PAIRS))
+        self._low = LowNumbers(4 + 2 * min(2 * size, _MOST_PAIRS))  # for compilers, the empty one, the spare one
         self._empty = self._make_empty()
+        self._spare: Pair | None = None
+        self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
         self._beside = 0
         self.waits = 0
@@ -265,13 +267,21 @@ class TokenPool:
 
     def open_private(self, id: int) -> Private:
         try:
-            pair = Pair(self._news_of(id), self._low)
+            pair, self._spare = self._spare or Pair(self._low), None
         except OSError as e:
             log.warning("no private jobserver (%s): a compiler runs without extra tokens", e)
             return self._empty
+        asyncio.get_running_loop().call_soon(self._make_spare)
+        pair.serve(self._news_of(id))
         self._channels[id] = pair
         self._do(self.policy.joined(time.monotonic(), id))
         return Private(pair.child_r, pair.child_w, lambda: self._close_channel(id))
+
+    def _make_spare(self) -> None:
+        """For the next compiler, while this one starts."""
+        if self._spare is None and not self._closed:
+            with contextlib.suppress(OSError):
+                self._spare = Pair(self._low)
 
     def _make_empty(self) -> Private:
         """A jobserver that never has a token, for many at once."""
@@ -347,6 +357,9 @@ class TokenPool:
         """For tests: nothing may run any more."""
         if self._alarm is not None:
             self._alarm.cancel()
+        self._closed = True
+        if self._spare is not None:
+            self._spare.close()
         for fd in (self._r, self._w, self._silent, self._unheard):
             os.close(fd)
         for number in (self._empty.child_r, self._empty.child_w):

