@@ -37,6 +37,7 @@ class Reason(enum.Enum):
     REFUSED_VARIABLE = "variable"
     BAD_ARGUMENTS = "argument parse"
     OUTPUT_IS_STDOUT = "output to stdout"
+    OUTPUT_TWICE = "output is the source or another output"
     OUTPUT_OPTION = "-o"
     SAVE_TEMPS = "save-temps"
     SELF_PROFILE = "self-profile"
@@ -183,6 +184,10 @@ class Plan:
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
     tells_twins: Twins = Twins.NOWHERE
+
+    def overwrites_itself(self) -> bool:
+        """Whether an output is the source or another output, by name: in the key, where names are roles, that does not show."""
+        return len({self.source, *self.must_write}) != 1 + len(self.must_write)
 
     def place(self, path: str, resolved: str, is_directory: bool) -> str:
         """Where a path that was looked at leads, told by role; "" where its own name says that, less its dots.
