@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -422,3 +423,12 @@ def test_what_the_driver_says_begins_with_its_name(c):
     assert said[0] != said[1]
     for name in names:
         c.expect("hit", *args, "-x", "c++", rustc=name)
+
+
+def test_what_a_wrapper_leaves_when_it_is_asked_has_the_callers_mode(c):
+    """A log that the whole world may write to: the server's own umask is 0."""
+    c.write("x.c", ONE)
+    script = c.write("cc.sh", f'#!/bin/sh\necho "$@" >> {c.p}/asked\nexec {c.name} "$@"\n')
+    script.chmod(0o755)
+    c.world.cached("-c", "x.c", "-o", c.object(), rustc=str(script), umask=0o027)
+    assert stat.S_IMODE((c.p / "asked").stat().st_mode) == 0o640
