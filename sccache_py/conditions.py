@@ -222,11 +222,14 @@ def judge(
         return not (path in skip or path.startswith(toolchain) or is_ignored(path))
 
     # lld opens what lies where its output goes, and removes it, so that the kernel frees it while it links.
-    replaced = set(plan.must_write).intersection(seen.removed)
+    replaced = set(plan.must_write).intersection(seen.removed) if not plan.tells_time else set()
     shining = [p for p in seen.shining if p in left]
     read = [p for p in (*seen.read, *shining) if decides(p) and p not in replaced]
     if any(is_special(p) for p in read):
         return Reason.SPECIAL_FILE
+    # `__has_include("x.o")`: the next compile would find what this one made.
+    if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
+        return Reason.OUTPUT_READ
 
     outputs = [p for p in left if decides(p)]
     allowed = () if plan.exact_outputs else tuple(d + "/" for d in plan.may_write)

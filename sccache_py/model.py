@@ -72,6 +72,7 @@ class Reason(enum.Enum):
     WROTE_ELSEWHERE = "wrote outside its output directories"
     INPUT_TOO_NEW = "input changed during the compile"
     INPUT_VANISHED = "input gone after the compile"
+    OUTPUT_READ = "an output is an input, too"
     OUTPUT_SHARED = "two compiles wrote the same file"
     OUTPUT_CHANGED = "output changed while it was stored"
     OUTPUT_MISSING = "expected output missing"
@@ -220,6 +221,7 @@ class Observation:
     present: list[str] = field(default_factory=list)  # asked for and found
     absent: list[str] = field(default_factory=list)  # looked for in vain
     listed: list[str] = field(default_factory=list)  # directories
+    wanted: list[str] = field(default_factory=list)  # would have been read, was not there, and was made by the tree itself later
     asked: list[str] = field(default_factory=list)  # environment variables, sorted
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
     linked: set[str] = field(default_factory=set)  # libraries that its images were started with

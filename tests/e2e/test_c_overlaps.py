@@ -54,3 +54,17 @@ def test_an_object_and_its_depfile_in_one_file_behind_a_link_are_no_hit(c):
     c.compile_twice("-MD", "-c", "x.c", "-o", c.object())
     c.expect("miss", "-MD", "-MF", str(c.p / "there" / "x.o"), "-c", "x.c", "-o", c.object())
     c.expect("hit", "-MD", "-c", "x.c", "-o", c.object())
+
+
+@pytest.mark.parametrize("name", ["x.o", "x.d"])
+def test_what_was_found_out_of_an_own_output_is_not_kept(c, name):
+    """The next compile finds what this one made; and for one with another output it is a file like any other."""
+    c.write("x.c", f'#if __has_include("{name}")\nint there;\n#else\nint missing;\n#endif\n')
+    args = ("-MD", "-c", "x.c", f"-I{c.o}", "-o")
+    c.expect("miss", *args, c.object())
+    cached = c.world.run([str(c.world.client), c.name, *args, c.object()], None, c.world.server_env)
+    assert (cached.returncode, cached.stderr) == (0, b"")
+    assert b"there" in (c.o / "x.o").read_bytes()
+    (c.p / name).write_bytes(b"")
+    other = c.expect("miss", "-MD", "-c", "x.c", "-o", c.object("y.o"))
+    assert b"there" in other.file("y.o")
