@@ -351,3 +351,20 @@ def test_a_directory_that_is_called_as_a_header_counts(c, text):
         (c.p / "first" / "a.h").mkdir()
 
     c.changes(put_a_header, put_the_directory, *args)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+@pytest.mark.parametrize("text", ['#include "{}"\nint f(void) {{ return A; }}\n', '__asm__(".section .rodata\\n.incbin \\"{}\\"");\n'])
+def test_a_source_that_includes_what_is_on_stdin_is_left_to_the_compiler(c, text, name):
+    """The server's is empty: the object would be another one, or none."""
+    c.write("x.c", text.format(name))
+    given = c.write("given", "#define A 7\n")
+    args = [c.name, "-c", "x.c", "-o", c.object()]
+    found = []
+    for command in ([str(c.world.client), *args], args):
+        env = {**c.world.env, **c.world.server_env}
+        with given.open("rb") as stdin:
+            done = subprocess.run(command, cwd=c.p, env=env, stdin=stdin, capture_output=True, timeout=60, check=False)
+        found.append((done.returncode, done.stderr, Path(c.object()).read_bytes()))
+    assert found[0] == found[1]
+    assert found[0][0] == 0
