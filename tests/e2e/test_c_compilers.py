@@ -432,3 +432,30 @@ def test_what_a_wrapper_leaves_when_it_is_asked_has_the_callers_mode(c):
     script.chmod(0o755)
     c.world.cached("-c", "x.c", "-o", c.object(), rustc=str(script), umask=0o027)
     assert stat.S_IMODE((c.p / "asked").stat().st_mode) == 0o640
+
+
+_REDIRECTS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+int open(const char *path, int flags, int mode)
+{
+    int (*next)(const char *, int, int) = (int (*)(const char *, int, int))dlsym(RTLD_NEXT, "open");
+    return next(strstr(path, "asked.h") ? "given.h" : path, flags, mode);
+}
+"""
+
+
+def test_what_is_preloaded_to_open_other_files_is_left_to_the_compiler(c):
+    """fakechroot: the record would tell of files that nobody read."""
+    c.write("redirects.c", _REDIRECTS)
+    subprocess.run(["gcc", "-shared", "-fPIC", "redirects.c", "-o", "redirects.so"], cwd=c.p, check=True, timeout=60)
+    c.write("asked.h", "int asked;\n")
+    c.write("given.h", "int given;\n")
+    c.write("x.c", '#include "asked.h"\n')
+    args = ("-c", "x.c", "-o", c.object())
+    c.compile_twice(*args)
+    c.world.control("zero")
+    for env in ({"LD_PRELOAD": f"{c.p}/redirects.so"}, {"LD_PRELOAD": "redirects.so", "LD_LIBRARY_PATH": str(c.p)}):
+        c.world.control("zero")
+        c.refused("variable LD_PRELOAD", *args, env=env)
