@@ -53,6 +53,7 @@ _SPECIAL_BELOW = ("/proc/", "/sys/", "/dev/")
 IGNORED_VARIABLES = {
     "CARGO_MAKEFLAGS": "the jobserver; the compiler is given ours",
     "COLUMNS": "the terminal's width reaches the compiler as an argument, which is in the key",
+    "FAKEROOTKEY": "where fakeroot keeps the owners that it pretends; each session has another",
     "GNUMAKEFLAGS": "the jobserver",
     "LD_LIBRARY_PATH": "where libraries are; which ones were loaded is recorded",
     "LD_PRELOAD": "ours; the caller's own is in the key",
@@ -83,7 +84,7 @@ IGNORED_VARIABLES = {
 }
 
 # Of these the reason does not hold for a proc-macro or a plugin: what it asks for may go into the output.
-_FOR_THE_COMPILER_ALONE = {"COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
+_FOR_THE_COMPILER_ALONE = {"COLUMNS", "FAKEROOTKEY", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
     name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")
 )
 

@@ -459,3 +459,16 @@ def test_what_is_preloaded_to_open_other_files_is_left_to_the_compiler(c):
     for env in ({"LD_PRELOAD": f"{c.p}/redirects.so"}, {"LD_PRELOAD": "redirects.so", "LD_LIBRARY_PATH": str(c.p)}):
         c.world.control("zero")
         c.refused("variable LD_PRELOAD", *args, env=env)
+
+
+def test_another_session_of_fakeroot_hits(c):
+    """Each asks for its own number; Debian's packages are built in such sessions."""
+    if shutil.which("fakeroot") is None:
+        pytest.skip("no fakeroot")
+    c.write("x.c", ONE)
+    for verdict in ("miss", "hit"):
+        before = c.world.counts() if c.world.pids else {}
+        command = ["fakeroot", str(c.world.client), c.name, "-c", "x.c", "-o", c.object()]
+        done = c.world.run(command, None, c.world.server_env)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert c.world.verdict_since(before) == verdict
