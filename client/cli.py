@@ -8,6 +8,7 @@ command line.  Talks to a server by CONTROL frames (docs/protocol.md, section 2)
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -106,6 +107,12 @@ class Control:
                 return None
             name = os.fsdecode(self.place.name)
             raise ControlError(f"cannot connect to the server at {name}: {e.strerror}") from e
+
+    def forget_failure(self) -> None:
+        """Whoever asks for a start, perhaps with another setting, is not told of the last one."""
+        with contextlib.suppress(OSError):
+            if self.place.is_safe():
+                os.unlink(self.place.beside(b".failed"))
 
     def start(self) -> socket.socket:
         """A connection to a server that was started just now.  Raises ControlError."""
@@ -234,6 +241,7 @@ def start_server(control: Control) -> None:
         connection.close()
         raise ControlError("the server runs already")
     print("sccache-py: Starting the server...", flush=True)
+    control.forget_failure()
     control.start().close()
 
 
@@ -328,6 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ourselves = Ourselves(executed_program())
     if words and not words[0].startswith("-"):
         fallback.wrap_command(words, ourselves, environ)
+    if words[:1] == ["--"] and len(words) > 1:  # as sccache reads it: no options of ours
+        fallback.wrap_command(words[1:], ourselves, environ)
     if words and words[0].partition("=")[0] == "--jobserver":
         return wrap_build(words, environ, ourselves)
     options = parser().parse_args(words)

@@ -20,5 +20,5 @@ def unpack(data: bytes) -> Any:
     """The inverse.  Raises FormatError for whatever is not exactly one msgpack value."""
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
-    except (ValueError, msgpack.UnpackException, RecursionError) as e:
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as e:  # TypeError: a map as a map's key
         raise FormatError(f"not msgpack: {e}") from e

@@ -53,6 +53,7 @@ _SPECIAL_BELOW = ("/proc/", "/sys/", "/dev/")
 IGNORED_VARIABLES = {
     "CARGO_MAKEFLAGS": "the jobserver; the compiler is given ours",
     "COLUMNS": "the terminal's width reaches the compiler as an argument, which is in the key",
+    "FAKEROOTKEY": "where fakeroot keeps the owners that it pretends; each session has another",
     "GNUMAKEFLAGS": "the jobserver",
     "LD_LIBRARY_PATH": "where libraries are; which ones were loaded is recorded",
     "LD_PRELOAD": "ours; the caller's own is in the key",
@@ -83,7 +84,7 @@ IGNORED_VARIABLES = {
 }
 
 # Of these the reason does not hold for a proc-macro or a plugin: what it asks for may go into the output.
-_FOR_THE_COMPILER_ALONE = {"COLUMNS", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
+_FOR_THE_COMPILER_ALONE = {"COLUMNS", "FAKEROOTKEY", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
     name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")
 )
 
@@ -222,11 +223,14 @@ def judge(
         return not (path in skip or path.startswith(toolchain) or is_ignored(path))
 
     # lld opens what lies where its output goes, and removes it, so that the kernel frees it while it links.
-    replaced = set(plan.must_write).intersection(seen.removed)
+    replaced = set(plan.must_write).intersection(seen.removed) if not plan.tells_time else set()
     shining = [p for p in seen.shining if p in left]
     read = [p for p in (*seen.read, *shining) if decides(p) and p not in replaced]
     if any(is_special(p) for p in read):
         return Reason.SPECIAL_FILE
+    # `__has_include("x.o")`: the next compile would find what this one made.
+    if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
+        return Reason.OUTPUT_READ
 
     outputs = [p for p in left if decides(p)]
     allowed = () if plan.exact_outputs else tuple(d + "/" for d in plan.may_write)

@@ -132,6 +132,14 @@ def tells_age(library: memoryview) -> bool:
         return True
 
 
+def exports_any(library: memoryview, names: frozenset[bytes]) -> bool:
+    """Whether a shared library defines one of these symbols for the loader; True for what cannot be read."""
+    try:
+        return any(name in names for name in _Sections(library).exports())
+    except (struct.error, OverflowError, IndexError):
+        return True
+
+
 class _Sections:
     """The section headers of a 64-bit ELF file; of others there are none.  Everything raises what struct and indexing raise."""
 
@@ -150,15 +158,21 @@ class _Sections:
 
     def imports(self) -> Iterator[tuple[bytes, bool]]:
         """(beginning of a name, whether the symbol is weak): undefined symbols that the loader looks for."""
+        return ((name, weak) for name, weak, is_defined in self._dynamic() if not is_defined)
+
+    def exports(self) -> Iterator[bytes]:
+        """Beginnings of the names that it defines for others."""
+        return (name for name, _, is_defined in self._dynamic() if is_defined)
+
+    def _dynamic(self) -> Iterator[tuple[bytes, bool, bool]]:
         for section in self._all:
             if section[1] != _SHT_DYNSYM:
                 continue
             strings = self._all[section[6]][4]
             for at in range(section[4], section[4] + section[5], _SYMBOL_BYTES):
                 name, kind, _, defined_in = struct.unpack_from(self._order + "IBBH", self._file, at)
-                if defined_in == 0:
-                    text = bytes(self._file[strings + name : strings + name + 16])
-                    yield text.partition(b"\0")[0], kind >> 4 == _STB_WEAK
+                text = bytes(self._file[strings + name : strings + name + 16])
+                yield text.partition(b"\0")[0], kind >> 4 == _STB_WEAK, defined_in != 0
 
     def symbol_names(self) -> bytes:
         """All names of the symbol table for debuggers, which `strip` removes."""

@@ -37,6 +37,7 @@ class Reason(enum.Enum):
     REFUSED_VARIABLE = "variable"
     BAD_ARGUMENTS = "argument parse"
     OUTPUT_IS_STDOUT = "output to stdout"
+    OUTPUT_TWICE = "output is the source or another output"
     OUTPUT_OPTION = "-o"
     SAVE_TEMPS = "save-temps"
     SELF_PROFILE = "self-profile"
@@ -71,6 +72,7 @@ class Reason(enum.Enum):
     WROTE_ELSEWHERE = "wrote outside its output directories"
     INPUT_TOO_NEW = "input changed during the compile"
     INPUT_VANISHED = "input gone after the compile"
+    OUTPUT_READ = "an output is an input, too"
     OUTPUT_SHARED = "two compiles wrote the same file"
     OUTPUT_CHANGED = "output changed while it was stored"
     OUTPUT_MISSING = "expected output missing"
@@ -184,6 +186,10 @@ class Plan:
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
     tells_twins: Twins = Twins.NOWHERE
 
+    def overwrites_itself(self) -> bool:
+        """Whether an output is the source or another output, by name: in the key, where names are roles, that does not show."""
+        return len({self.source, *self.must_write}) != 1 + len(self.must_write)
+
     def place(self, path: str, resolved: str, is_directory: bool) -> str:
         """Where a path that was looked at leads, told by role; "" where its own name says that, less its dots.
 
@@ -215,6 +221,7 @@ class Observation:
     present: list[str] = field(default_factory=list)  # asked for and found
     absent: list[str] = field(default_factory=list)  # looked for in vain
     listed: list[str] = field(default_factory=list)  # directories
+    wanted: list[str] = field(default_factory=list)  # would have been read, was not there, and was made by the tree itself later
     asked: list[str] = field(default_factory=list)  # environment variables, sorted
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
     linked: set[str] = field(default_factory=set)  # libraries that its images were started with

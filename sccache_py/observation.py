@@ -94,6 +94,7 @@ class _Reader:
         self.present: dict[str, None] = {}
         self.absent: dict[str, None] = {}
         self.listed: dict[str, None] = {}
+        self.wanted: dict[str, None] = {}
         self.asked: set[str] = set()
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
@@ -201,6 +202,8 @@ class _Reader:
     def _looked(self, kind: str, error: int, path: str) -> None:
         if error in _GONE:
             self.absent[path] = None
+            if kind == "R":
+                self.wanted[path] = None
         elif error or kind == "S":
             self.present[path] = None
         elif kind == "R":
@@ -269,6 +272,7 @@ class _Reader:
             present=outside(self.present),
             absent=outside(self.absent),
             listed=outside(self.listed),
+            wanted=[p for p in self.wanted if p in self.made],
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,

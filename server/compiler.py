@@ -110,6 +110,7 @@ def ask(request: Request, program: str, words: list[str], env: Mapping[str, str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=_PROBE_TIMEOUT_S,
+        umask=request.umask,  # a wrapper may keep a log; ours is 0
         check=False,
     )
     return os.fsdecode(answer.stdout).strip() if answer.returncode == 0 else ""

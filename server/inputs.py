@@ -59,6 +59,7 @@ class Inputs:
     variant: Variant
     _late: dict[int, _Late] = field(default_factory=dict)  # by position in variant.files
     links: list[str] = field(default_factory=list)  # files that were reached through one that bears their name
+    directories: list[str] = field(default_factory=list)  # that were opened as if they were files
     said: set[bytes] = field(default_factory=set)  # __DATE__ and kin and paths of roles, where the plan says that they count
     tells_names: bool = False  # __FILE__ and kin
     placed: list[tuple[str, str]] = field(default_factory=list)  # variables that may be told by a role, and their folded values
@@ -151,6 +152,12 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
         if stat.S_ISDIR(st.st_mode):
+            # Who opened it as a file (gcc a header of that name) went on without: as long as it is a directory.
+            if path not in plan.may_write:
+                if st.st_ctime_ns >= began_ns:
+                    log.info("input too new: %s", path)
+                    return Reason.INPUT_TOO_NEW
+                inputs.directories.append(path)
             continue
         if not stat.S_ISREG(st.st_mode):
             return Reason.SPECIAL_FILE
@@ -220,7 +227,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
         directories = _parents(draft.read)
         behind = [d for d in directories if sight.physical(d) != os.path.normpath(d)] + inputs.links
         directories |= _parents(draft.present)
-    for path in (*draft.present, *behind):
+    for path in (*draft.present, *inputs.directories, *behind):
         state = sight.state(path, plan.place)
         if state is None:
             log.info("input gone: %s", path)

@@ -25,7 +25,7 @@ from sccache_py.observation import plain
 from sccache_py.profiles import ProfileNames, is_profile, profile_names
 from sccache_py.server import deposit, trace
 from sccache_py.server.answers import Client, Finished
-from sccache_py.server.files import coarse_ns
+from sccache_py.server.files import coarse_ns, open_regular
 from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import COMPILING, FINISHING
 from sccache_py.server.jobserver import Grant, Need, TokenPool
@@ -78,6 +78,14 @@ class Asked:
     began_ns: int
 
 
+# A source that has the compiler read what its caller gives it by a descriptor, where ours is empty.  Names in other strings are no
+# files of the compiler's.
+_INCLUDES_DESCRIPTOR = re.compile(
+    rb'(?:include|include_next|import|embed|incbin|include_str|include_bytes)\b[^\n"<]{0,40}["<]'
+    rb"(?:/dev/(?:fd/|std(?:in|out|err)\b)|/proc/(?:self|thread-self|\d+)/fd/)"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Before:
     """What was seen just before a compile: inputs made a moment ago, and how profiles of its macros will be called."""
@@ -127,6 +135,8 @@ class Misses:
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Stored | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
+        if await self.threads.run(lambda: _includes_descriptor(plan.source)):
+            return Reason.DESCRIPTOR
         await self._let_inputs_age((plan.source, *plan.known_inputs, *job.response_files))
         before = await self._look_before(job)
         trace.mark("clock")
@@ -407,3 +417,13 @@ def _may_fail(job: Job) -> bool:
     place = job.request.env.get("OUT_DIR")
     plan = job.plan
     return plan.asks or plan.reads_stdin or (place is not None and any(f"{d}/".startswith(f"{place}/") for d in plan.may_write))
+
+
+def _includes_descriptor(source: str | None) -> bool:
+    try:
+        if source is None:
+            return False
+        with open_regular(source) as f:
+            return _INCLUDES_DESCRIPTOR.search(f.read()) is not None
+    except OSError:
+        return False

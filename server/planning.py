@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from sccache_py import config, keys
 from sccache_py.compilers import basedirs, response_files
 from sccache_py.model import Plan, Reason, Refusal, Request, Variant
-from sccache_py.server import trace
+from sccache_py.server import preloads, trace
 from sccache_py.server.answers import Client
 from sccache_py.server.compiler import Compiler
 from sccache_py.server.files import FileMemo, open_regular
@@ -114,6 +114,8 @@ class Planner:
         refused = compiler.driver.refused_variable(request.env)
         if refused is not None:
             return refused
+        if "LD_PRELOAD" in request.env and preloads.redirects(request.env):
+            return Refusal(Reason.REFUSED_VARIABLE, "LD_PRELOAD")
         if plan.incremental is not None and not wishes.incremental:
             return Reason.INCREMENTAL
         observed = self.settings.observe and self.observer.can_preload(compiler.image)

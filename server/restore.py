@@ -43,12 +43,13 @@ class Restorer:
         if not permits.may_write(caller, result):
             raise OSError(errno.EFBIG, "larger than the caller may write")
         found: dict[str, Target] = {}
-        if len(result.outputs) > 1 or not plan.follows_links:
-            for output in result.outputs:
-                target = _target(plan, output, caller) or ""
-                found[output.path] = where = find_target(target)
-                if where[0] != target and not plan.follows_links:
-                    raise OSError(errno.ELOOP, "a link is where an output goes", target)
+        for output in result.outputs:
+            target = _target(plan, output, caller) or ""
+            found[output.path] = where = find_target(target)
+            if where[0] != target and not plan.follows_links:
+                raise OSError(errno.ELOOP, "a link is where an output goes", target)
+        if _overlap(plan.source, list(found.values())):
+            raise OSError(errno.EEXIST, "an output is the source or another output", plan.source)
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
             pack = None
@@ -120,6 +121,27 @@ class Restorer:
                 if (st.st_ino, st.st_size, st.st_mtime_ns) == (written.st_ino, written.st_size, written.st_mtime_ns):
                     self.memo.remember(target, stamp_of(st), output.digest)
         return target
+
+
+def _overlap(source: str | None, targets: list[Target]) -> bool:
+    """Whether an output is the source or another output, by another name: a linked directory, a hard link.  gcc refuses the former."""
+    seen = set()
+    if source is not None and any(there is not None for _, there in targets):
+        with contextlib.suppress(OSError):  # a question has no file
+            st = os.stat(source)
+            seen.add((st.st_dev, st.st_ino))
+    names: dict[str, str] = {}
+    for path, there in targets:
+        directory, name = os.path.split(path)
+        other = names.setdefault(name, directory)
+        if there is None:
+            if other is not directory and os.path.samefile(other, directory):
+                return True
+        elif stat.S_ISREG(there.st_mode):
+            if (there.st_dev, there.st_ino) in seen:
+                return True
+            seen.add((there.st_dev, there.st_ino))
+    return False
 
 
 def _target(plan: Plan, output: Output, caller: Request) -> str | None:

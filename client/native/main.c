@@ -1,10 +1,10 @@
 /* The client: what the words of the command line mean.
  *
- *   sccache-py COMPILER ARGS…     ask the server; relay its answer or become the compiler
- *   gcc ARGS…                     the same, through a link named like a compiler
- *   sc COMPILER ARGS…             the same, through a link named like no program
- *   sccache-py --child SPEC …     become a compiler on the server's behalf (child.c)
- *   sccache-py --show-stats …     everything else is sccache-py-ctl's
+ *   sccache-py [--] COMPILER ARGS…  ask the server; relay its answer or become the compiler
+ *   gcc ARGS…                       the same, through a link named like a compiler
+ *   sc COMPILER ARGS…               the same, through a link named like no program
+ *   sccache-py --child SPEC …       become a compiler on the server's behalf (child.c)
+ *   sccache-py --show-stats …       everything else is sccache-py-ctl's
  *
  * Until the server has said "started", any trouble ends in becoming the
  * compiler.  A cache must never be the reason a build fails. */
@@ -172,7 +172,9 @@ main(int argc, char **argv)
 	const char *start = getenv("SCCACHE_START_SERVER");
 	if (argc == 1 && start && strcmp(start, "1") == 0)
 		run_server();
-	if (argc == 1 || argv[1][0] == '-')
+	if (argc > 2 && strcmp(argv[1], "--") == 0)
+		argv++; /* as sccache reads it: no options of ours */
+	else if (argc == 1 || argv[1][0] == '-')
 		run_control(argv);
 	wrap_command(argv + 1, &self);
 }

@@ -100,7 +100,10 @@ class C:
             objects = [name for name, _ in parsed.inputs]
             output = parsed.output or "a.out"
             return c_link.plan(self.dialect, self._called, parsed.arguments, objects, output, cwd, pwd, parsed.native_cpu)
-        return refusal if refusal is not None else self._plan(parsed, cwd, pwd)
+        if refusal is not None:
+            return refusal
+        plan = self._plan(parsed, cwd, pwd)
+        return Reason.OUTPUT_TWICE if plan.overwrites_itself() else plan
 
     def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:
         name = next((n for n in c_options.REFUSED_VARIABLES if env.get(n)), None)

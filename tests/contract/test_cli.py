@@ -173,6 +173,15 @@ def test_a_server_that_does_not_start_is_explained(ctl: Scene) -> None:
     assert done.returncode == 2
 
 
+def test_whoever_asks_for_a_server_is_not_told_of_the_last_failure(ctl: Scene) -> None:
+    """A setting was wrong, a compile noticed, the user mended it and asks at once."""
+    ctl.startable_server()
+    (ctl.directory / "s.failed").touch()
+    done = ctl.run("--start-server")
+    assert (done.stdout, done.stderr, done.returncode) == (b"sccache-py: Starting the server...\n", b"", 0)
+    assert ctl.run("--stop-server").returncode == 0
+
+
 def test_tcp_is_refused_with_a_reason(ctl: Scene) -> None:
     """sccache's variable; any user of the machine could compile in our name there."""
     ctl.env["SCCACHE_SERVER_PORT"] = "4226"

@@ -111,6 +111,13 @@ def test_our_own_name_as_the_compiler_is_dropped(scene: Scene) -> None:
     assert done.stdout == b"real -c\n"
 
 
+def test_two_dashes_before_the_compiler_are_none_of_its_words(scene: Scene) -> None:
+    """sccache reads them so."""
+    scene.tool("cc1x", 'echo "$@"')
+    done = scene.run("--", "cc1x", "--", "-c")
+    assert (done.stdout, done.stderr, done.returncode) == (b"-- -c\n", b"", 0)
+
+
 def test_a_link_named_like_no_program_is_the_wrapper(scene: Scene) -> None:
     """RUSTC_WRAPPER=/opt/bin/sc, a link to us: that name is no compiler's, and the build would end with exit code 127."""
     tool = scene.tool("cc1x", 'echo "real $*"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -422,3 +423,52 @@ def test_what_the_driver_says_begins_with_its_name(c):
     assert said[0] != said[1]
     for name in names:
         c.expect("hit", *args, "-x", "c++", rustc=name)
+
+
+def test_what_a_wrapper_leaves_when_it_is_asked_has_the_callers_mode(c):
+    """A log that the whole world may write to: the server's own umask is 0."""
+    c.write("x.c", ONE)
+    script = c.write("cc.sh", f'#!/bin/sh\necho "$@" >> {c.p}/asked\nexec {c.name} "$@"\n')
+    script.chmod(0o755)
+    c.world.cached("-c", "x.c", "-o", c.object(), rustc=str(script), umask=0o027)
+    assert stat.S_IMODE((c.p / "asked").stat().st_mode) == 0o640
+
+
+_REDIRECTS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <string.h>
+int open(const char *path, int flags, int mode)
+{
+    int (*next)(const char *, int, int) = (int (*)(const char *, int, int))dlsym(RTLD_NEXT, "open");
+    return next(strstr(path, "asked.h") ? "given.h" : path, flags, mode);
+}
+"""
+
+
+def test_what_is_preloaded_to_open_other_files_is_left_to_the_compiler(c):
+    """fakechroot: the record would tell of files that nobody read."""
+    c.write("redirects.c", _REDIRECTS)
+    subprocess.run(["gcc", "-shared", "-fPIC", "redirects.c", "-o", "redirects.so"], cwd=c.p, check=True, timeout=60)
+    c.write("asked.h", "int asked;\n")
+    c.write("given.h", "int given;\n")
+    c.write("x.c", '#include "asked.h"\n')
+    args = ("-c", "x.c", "-o", c.object())
+    c.compile_twice(*args)
+    c.world.control("zero")
+    for env in ({"LD_PRELOAD": f"{c.p}/redirects.so"}, {"LD_PRELOAD": "redirects.so", "LD_LIBRARY_PATH": str(c.p)}):
+        c.world.control("zero")
+        c.refused("variable LD_PRELOAD", *args, env=env)
+
+
+def test_another_session_of_fakeroot_hits(c):
+    """Each asks for its own number; Debian's packages are built in such sessions."""
+    if shutil.which("fakeroot") is None:
+        pytest.skip("no fakeroot")
+    c.write("x.c", ONE)
+    for verdict in ("miss", "hit"):
+        before = c.world.counts() if c.world.pids else {}
+        command = ["fakeroot", str(c.world.client), c.name, "-c", "x.c", "-o", c.object()]
+        done = c.world.run(command, None, c.world.server_env)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert c.world.verdict_since(before) == verdict

@@ -330,3 +330,41 @@ def test_one_header_by_two_names_is_no_twin(c):
     os.utime(c.p / "there/one/h.h", (1_000_000_000, 1_000_000_000))
     c.expect("miss", "-c", "x.c", "-o", c.object(), cwd=c.p / "here")
     c.expect("hit", "-c", "x.c", "-o", c.object(), cwd=c.p / "there")
+
+
+@pytest.mark.parametrize(
+    "text", ['#include "a.h"\n' + "int f(void) { return A; }\n", '#if __has_include("a.h")\nint yes;\n#else\nint no;\n#endif\n']
+)
+def test_a_directory_that_is_called_as_a_header_counts(c, text):
+    """It is opened and passed over, but a header in its place is not."""
+    c.write("x.c", text)
+    c.write("second/a.h", "#define A 1\n")
+    (c.p / "first" / "a.h").mkdir(parents=True)
+    args = ("-Ifirst", "-Isecond" if "#include" in text else "-Ithird", "-c", "x.c", "-o", c.object())
+
+    def put_a_header() -> None:
+        (c.p / "first" / "a.h").rmdir()
+        c.write("first/a.h", "#define A 2\n")
+
+    def put_the_directory() -> None:
+        (c.p / "first" / "a.h").unlink()
+        (c.p / "first" / "a.h").mkdir()
+
+    c.changes(put_a_header, put_the_directory, *args)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+@pytest.mark.parametrize("text", ['#include "{}"\nint f(void) {{ return A; }}\n', '__asm__(".section .rodata\\n.incbin \\"{}\\"");\n'])
+def test_a_source_that_includes_what_is_on_stdin_is_left_to_the_compiler(c, text, name):
+    """The server's is empty: the object would be another one, or none."""
+    c.write("x.c", text.format(name))
+    given = c.write("given", "#define A 7\n")
+    args = [c.name, "-c", "x.c", "-o", c.object()]
+    found = []
+    for command in ([str(c.world.client), *args], args):
+        env = {**c.world.env, **c.world.server_env}
+        with given.open("rb") as stdin:
+            done = subprocess.run(command, cwd=c.p, env=env, stdin=stdin, capture_output=True, timeout=60, check=False)
+        found.append((done.returncode, done.stderr, Path(c.object()).read_bytes()))
+    assert found[0] == found[1]
+    assert found[0][0] == 0

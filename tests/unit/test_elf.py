@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.elf import HEAD_BYTES, Image, hides_text, read_image, takes_environment, tells_age, walk_shows
+from sccache_py.elf import HEAD_BYTES, Image, exports_any, hides_text, read_image, takes_environment, tells_age, walk_shows
 
 
 def head(path: str | Path) -> Image:
@@ -141,3 +141,12 @@ def test_what_is_no_elf_file_hides_nothing():
     """Depfiles, assembly, Rust's metadata."""
     assert not hides_text(memoryview(b""))
     assert not hides_text(memoryview(b"x.o: x.c\n" * 10))
+
+
+def test_a_library_tells_what_it_defines_for_others(tmp_path):
+    """What it only calls, or keeps to itself, is not among that."""
+    (tmp_path / "x.c").write_text("#include <unistd.h>\nstatic int own(void) { return close(3); }\nint open(void) { return own(); }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", tmp_path / "x.c", "-o", tmp_path / "x.so"], check=True)
+    library = memoryview((tmp_path / "x.so").read_bytes())
+    assert exports_any(library, frozenset((b"open",)))
+    assert not exports_any(library, frozenset((b"close", b"own", b"openat")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sccache_py import __version__
@@ -59,6 +59,7 @@ def test_another_version_is_told_apart_before_anything_else_is_read():
 
 
 @given(st.binary(max_size=80))
+@example(b"\x83\x00\x00\x00\x00\x80\x00")  # a map as a key
 def test_garbage_is_a_format_error_and_nothing_else(data):
     """Whatever somebody writes to the socket."""
     try:
