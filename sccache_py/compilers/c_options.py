@@ -50,6 +50,7 @@ class Does(enum.Enum):
     SHOWS_CWD = enum.auto()  # the output names the cwd
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
     SPLITS_DEBUG = enum.auto()  # debug information in a file beside the output, whose name is in the output
+    TARGETS = enum.auto()  # for what machine: programs of another name are looked for along PATH
     SYNTAX_ONLY = enum.auto()
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
     WRITES = enum.auto()  # its value names a further output; which may name anything
@@ -283,7 +284,7 @@ CLANG_OPTIONS = (
     Option("--serialize-diagnostics", _NEXT, Does.WRITES),
     Option("--start-no-unused-arguments", _NO),
     Option("--system-header-prefix=", _JOINED),
-    Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("--target=", _JOINED, Does.TARGETS),
     Option("--unwindlib=", _JOINED),
     Option("-MJ", _EITHER, Does.REFUSE),  # a piece of a compilation database
     Option("-MV", _NO, Does.SHOWS_NAMES),  # a depfile in NMake's syntax
@@ -357,7 +358,7 @@ CLANG_OPTIONS = (
     Option("-static-openmp", _NO),
     Option("-stdlib++-isystem", _EITHER),
     Option("-stdlib=", _JOINED),
-    Option("-target", _NEXT, Does.SEARCHES_PROGRAMS),
+    Option("-target", _NEXT, Does.TARGETS),
     Option("-unwindlib=", _JOINED),
     Option("-working-directory", _JOINED, Does.REFUSE),  # every relative path means something else
 )

@@ -36,9 +36,6 @@ _GCC_WITH_URLS = 10
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
 
-# Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
-_TOLD = ("PWD", "PATH")
-
 
 @dataclass(slots=True)
 class _Parsed:
@@ -66,7 +63,7 @@ class _Parsed:
     shows_output: bool = False  # less than that: the cwd counts only as with other debug information
     records: bool = False
     native_cpu: bool = False
-    other_programs: bool = False
+    told_variables: tuple[str, ...] = ("PWD", "PATH")  # asked by all; the cwd is a role, what PATH finds is in the compiler's identity
     implicit_modules: bool = False
     refused: Reason | Refusal | None = None
 
@@ -221,7 +218,9 @@ class C:
         elif does is Does.IMPLICIT_MODULES:
             parsed.implicit_modules = True
         elif does is Does.SEARCHES_PROGRAMS:
-            parsed.other_programs = True
+            parsed.told_variables = ()
+        elif does is Does.TARGETS:
+            parsed.told_variables = tuple(name for name in parsed.told_variables if name != "PATH")
         elif does is Does.MACHINE:
             parsed.native_cpu = parsed.native_cpu or value == "native"
         elif does is Does.COLOR:
@@ -336,7 +335,7 @@ class C:
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
             follows_links=False,
             moves_text=False,
-            told_variables=() if self._opaque or parsed.other_programs else _TOLD,
+            told_variables=() if self._opaque else parsed.told_variables,
             mapped_prefixes=mapped,
             resolves_names=True,
             tells_time=True,
@@ -470,6 +469,7 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
 _UNLISTED = (
     Does.APPENDS,
+    Does.TARGETS,
     Does.IMPLICIT_MODULES,
     Does.RECORDS,
     Does.SEARCHES_PROGRAMS,
