@@ -185,6 +185,8 @@ class C:
         if does in _SILENT:
             _SILENT[does](parsed, option, value)
             return
+        if does is Does.REFUSE or re.match(option.refused, value):
+            parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
         parsed.arguments += told
         if does not in _NOT_ASKED and option.name not in _PRINTS:
@@ -209,12 +211,6 @@ class C:
             parsed.files.append(value)
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
-        elif does is Does.APPENDS:
-            parsed.shows_names = True
-            if value.partition("=")[2] not in ("", "stderr", "stdout"):
-                parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
-        elif does is Does.REFUSE:
-            parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         elif does is Does.IMPLICIT_MODULES:
             parsed.implicit_modules = True
         elif does is Does.SEARCHES_PROGRAMS:
@@ -468,13 +464,12 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
 _UNLISTED = (
-    Does.APPENDS,
-    Does.TARGETS,
     Does.IMPLICIT_MODULES,
     Does.RECORDS,
     Does.SEARCHES_PROGRAMS,
     Does.SHOWS_NAMES,
     Does.SPLITS_DEBUG,
+    Does.TARGETS,
     Does.UNLISTED,
     Does.WRITES,
 )
