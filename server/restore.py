@@ -108,6 +108,7 @@ class Restorer:
             lambda fd: _write_inline(plan, output, fd) if output.inline is not None else fill(output, fd),
             output.size,
             in_place=target in plan.in_place or (target not in plan.must_write and target.endswith(plan.overwrites)),
+            fills_empty=target in plan.fills_empty,
         )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:

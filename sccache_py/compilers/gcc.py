@@ -300,8 +300,12 @@ class C:
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
         in_place = [*templates]
-        if any(role == "o" for role, _, _ in roles) and not self.dialect.renames and (makes_header or parsed.mode == "-S"):
-            in_place.append(must[0])
+        fills_empty: tuple[str, ...] = ()
+        if any(role == "o" for role, _, _ in roles) and not self.dialect.renames:
+            if makes_header or parsed.mode == "-S":
+                in_place.append(must[0])
+            else:  # as and objcopy take what is there away first, unless it is empty (bfd/cache.c, bfd_open_file), like a file of mktemp's
+                fills_empty = (must[0], os.path.splitext(must[0])[0] + ".dwo")
         return Plan(
             language=counted,
             dialect=f"{named} [{self.dialect.name}]",
@@ -315,6 +319,7 @@ class C:
             may_write=tuple(directories if exact else directories | {cwd}),
             templates=tuple(templates),
             in_place=tuple(in_place),
+            fills_empty=fills_empty,
             overwrites=self.dialect.overwrites,
             own_output_prefixes=(),
             list_free=(),
