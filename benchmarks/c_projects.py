@@ -42,9 +42,11 @@ def _debian(name: str) -> Callable[[], Path]:
 
 SOURCES: dict[str, Callable[[], Path]] = {
     "busybox": _debian("busybox"),
+    "c-ares": _debian("c-ares"),
     "cjson": _debian("cjson"),
     "curl": _debian("curl"),
     "fmt": _debian("fmtlib"),
+    "freetype": _debian("freetype"),
     "git": _debian("git"),
     "googletest": _debian("googletest"),
     "libffi": _debian("libffi"),
@@ -60,7 +62,9 @@ SOURCES: dict[str, Callable[[], Path]] = {
     "pcre2": _debian("pcre2"),
     "re2": _debian("re2"),
     "redis": _debian("redis"),
+    "spdlog": _debian("spdlog"),
     "sqlite": _debian("sqlite3"),
+    "tmux": _debian("tmux"),
     "zlib": _debian("zlib"),
     "zstd": _debian("libzstd"),
 }
@@ -113,11 +117,13 @@ CELLS = (
         ),
         ("make",), long=True,
     ),
+    _cmake("c-ares", "-DCARES_STATIC=ON -DCARES_STATIC_PIC=ON", long=True),
     _make("cjson", PREFIX, "all CFLAGS='-std=c89 -fPIC {flags}'"),
     _cmake("cjson", "-DENABLE_CUSTOM_COMPILER_FLAGS=ON -DBUILD_SHARED_AND_STATIC_LIBS=ON"),
     _autotools("curl", LINKS, "--with-openssl --disable-ldap --without-libpsl --without-zstd --without-brotli", long=True),
     _cmake("fmt", "-DFMT_TEST=OFF"),
     _cmake("fmt", "-DFMT_TEST=ON -DFMT_PEDANTIC=ON", target="chrono-test color-test os-test", generator="make", long=True),
+    _cmake("freetype", "-DBUILD_SHARED_LIBS=ON", long=True),
     _make("git", PREFIX, "NO_OPENSSL=1 NO_CURL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1 NO_PYTHON=1 CFLAGS='{flags}' git", long=True),
     _cmake("googletest"),
     Cell(
@@ -165,9 +171,12 @@ CELLS = (
         ("SOURCE_DATE_EPOCH=1600000000 make -j{jobs} -C src CC='{cc}' OPT='{flags}' DEBUG= MALLOC=libc redis-server redis-cli",), ("make",),
         long=True,
     ),
+    # A precompiled header of CMake's.  Wants libfmt installed, as Debian's spdlog does.
+    _cmake("spdlog", "-DSPDLOG_FMT_EXTERNAL=ON -DSPDLOG_ENABLE_PCH=ON -DSPDLOG_BUILD_EXAMPLE=ON -DSPDLOG_BUILD_TESTS=OFF", long=True),
     _autotools("sqlite", PREFIX, "--disable-amalgamation --disable-shared --disable-tcl --disable-readline", "libsqlite3.la", "tclsh"),
     # The amalgamation: one source of eight megabytes.
     _autotools("sqlite", LINKS, "--disable-shared --disable-tcl --disable-readline", "libsqlite3.la", "tclsh", long=True),
+    _autotools("tmux", PREFIX, long=True),  # wants libevent and ncurses installed
     Cell("zlib", "its own configure", PREFIX, ("CC='{cc}' CFLAGS='{flags}' ./configure", "make -j{jobs}"), ("make",)),
     _make("zstd", LINKS, "-C lib CFLAGS='{flags}' libzstd.a libzstd"),
     _make("zstd", PREFIX, "-C programs CFLAGS='{flags}' zstd", long=True),

@@ -151,6 +151,7 @@ class Plan:
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
     in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
+    fills_empty: tuple[str, ...] = ()  # the same, where the file that is there is empty
     overwrites: tuple[str, ...] = ()  # the same, of outputs that are not in must_write, by how their names end
     lists_own: bool = False  # directories in which it makes files are listed for these alone (by the make of gcc's -flto)
     wants_jobserver: bool = False

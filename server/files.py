@@ -329,22 +329,28 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 
 def publish(
-    path: str, mode: int, fill: Callable[[int], None], size: int, in_place: bool = False, found: Target | None = None
+    path: str,
+    mode: int,
+    fill: Callable[[int], None],
+    size: int,
+    in_place: bool = False,
+    fills_empty: bool = False,
+    found: Target | None = None,
 ) -> os.stat_result | None:
     """Write a file by `fill(descriptor)`, so that it appears under its name when all is written, or not at all; a small one, which a
     compiler would write there, too, in the moment that it is written.
 
     mode: permission bits, exactly (the server's own umask is 0).  size: in bytes, about.  in_place: a file that is there is written over,
-    and keeps its mode and its other names.  A device of that name is written through.  found: what find_target said.  Returns what fstat
-    said before the file got its name; None for what was there.  Raises OSError (also for what a compiler would refuse to overwrite, or
-    wait for), and whatever `fill` raises.
+    and keeps its mode and its other names; fills_empty: so is an empty one.  A device of that name is written through.  found: what
+    find_target said.  Returns what fstat said before the file got its name; None for what was there.  Raises OSError (also for what a
+    compiler would refuse to overwrite, or wait for), and whatever `fill` raises.
     """
     path, there = find_target(path) if found is None else found
     if there is not None:
         if not stat.S_ISREG(there.st_mode):
             _write_into(path, os.O_NOCTTY | os.O_NONBLOCK, fill)
             return None
-        if in_place:
+        if in_place or (fills_empty and there.st_size == 0):
             _write_into(path, os.O_TRUNC | os.O_NOFOLLOW, fill)
             return None
     if not mode & 0o222:

@@ -111,6 +111,7 @@ class Restorer:
             output.size,
             in_place=target in plan.in_place or (target not in plan.must_write and target.endswith(plan.overwrites)),
             found=found,
+            fills_empty=target in plan.fills_empty,
         )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:

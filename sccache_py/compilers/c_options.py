@@ -27,7 +27,6 @@ class Does(enum.Enum):
     """What an option does to us, not what it does to the compiler."""
 
     KEEP = enum.auto()
-    APPENDS = enum.auto()  # with a file's name behind "=" it appends to that file, as others do
     COLOR = enum.auto()
     COMPILE = enum.auto()
     DEBUG = enum.auto()  # debug information, which names the cwd
@@ -51,6 +50,7 @@ class Does(enum.Enum):
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
     SPLITS_DEBUG = enum.auto()  # debug information in a file beside the output, whose name is in the output
     SYNTAX_ONLY = enum.auto()
+    TARGETS = enum.auto()  # for what machine: programs of another name are looked for along PATH
     UNLISTED = enum.auto()  # reads or writes what only observation knows, or makes a text mean another thing
     WRITES = enum.auto()  # its value names a further output; which may name anything
 
@@ -60,6 +60,7 @@ class Option:
     name: str
     takes: Takes
     does: Does = Does.KEEP
+    refused: str = "(?!)"  # an expression for the values with which it is refused all the same
 
 
 _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EITHER
@@ -255,9 +256,9 @@ GCC_OPTIONS = (
     Option("-fdiagnostics-urls", _JOINED, Does.KEEP),
     Option("-fdump", _JOINED, Does.SHOWS_NAMES),
     Option("-fmem-report", _JOINED, Does.REFUSE),
-    Option("-fmodule-mapper=", _JOINED, Does.REFUSE),  # another program says where modules are, over a socket or a pipe
+    Option("-fmodule-mapper=", _JOINED, Does.SHOWS_NAMES, "[<=|]|[^:]*:"),  # a file; else a program, over a socket or a pipe
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
-    Option("-fopt-info", _JOINED, Does.APPENDS),
+    Option("-fopt-info", _JOINED, Does.SHOWS_NAMES, "[^=]*=(?!(stderr|stdout)?\\Z)"),  # it appends to that file, as others do
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),
@@ -283,7 +284,7 @@ CLANG_OPTIONS = (
     Option("--serialize-diagnostics", _NEXT, Does.WRITES),
     Option("--start-no-unused-arguments", _NO),
     Option("--system-header-prefix=", _JOINED),
-    Option("--target=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("--target=", _JOINED, Does.TARGETS),
     Option("--unwindlib=", _JOINED),
     Option("-MJ", _EITHER, Does.REFUSE),  # a piece of a compilation database
     Option("-MV", _NO, Does.SHOWS_NAMES),  # a depfile in NMake's syntax
@@ -315,7 +316,8 @@ CLANG_OPTIONS = (
     Option("-fimplicit-module", _JOINED, Does.UNLISTED),
     Option("-fmemory-profile", _JOINED, Does.SHOWS_NAMES),
     Option("-fmodule-map-file=", _JOINED),
-    Option("-fmodule-output", _JOINED, Does.REFUSE),
+    Option("-fmodule-output", _NO, Does.SHOWS_NAMES),
+    Option("-fmodule-output=", _JOINED, Does.WRITES),
     Option("-fmodules", _NO, Does.IMPLICIT_MODULES),
     Option("-fno-color-diagnostics", _NO, Does.COLOR),
     Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
@@ -357,7 +359,7 @@ CLANG_OPTIONS = (
     Option("-static-openmp", _NO),
     Option("-stdlib++-isystem", _EITHER),
     Option("-stdlib=", _JOINED),
-    Option("-target", _NEXT, Does.SEARCHES_PROGRAMS),
+    Option("-target", _NEXT, Does.TARGETS),
     Option("-unwindlib=", _JOINED),
     Option("-working-directory", _JOINED, Does.REFUSE),  # every relative path means something else
 )

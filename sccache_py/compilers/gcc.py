@@ -36,9 +36,6 @@ _GCC_WITH_URLS = 10
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
 
-# Asked by every compile and told in another way: the cwd is a role; what is found by PATH is in the compiler's identity.
-_TOLD = ("PWD", "PATH")
-
 
 @dataclass(slots=True)
 class _Parsed:
@@ -66,7 +63,7 @@ class _Parsed:
     shows_output: bool = False  # less than that: the cwd counts only as with other debug information
     records: bool = False
     native_cpu: bool = False
-    other_programs: bool = False
+    told_variables: tuple[str, ...] = ("PWD", "PATH")  # asked by all; the cwd is a role, what PATH finds is in the compiler's identity
     implicit_modules: bool = False
     refused: Reason | Refusal | None = None
 
@@ -191,6 +188,8 @@ class C:
         if does in _SILENT:
             _SILENT[does](parsed, option, value)
             return
+        if does is Does.REFUSE or re.match(option.refused, value):
+            parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
         parsed.arguments += told
         if does not in _NOT_ASKED and option.name not in _PRINTS:
@@ -215,16 +214,12 @@ class C:
             parsed.files.append(value)
         elif does is Does.RECORDS:
             parsed.shows_names = parsed.records = True
-        elif does is Does.APPENDS:
-            parsed.shows_names = True
-            if value.partition("=")[2] not in ("", "stderr", "stdout"):
-                parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
-        elif does is Does.REFUSE:
-            parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         elif does is Does.IMPLICIT_MODULES:
             parsed.implicit_modules = True
         elif does is Does.SEARCHES_PROGRAMS:
-            parsed.other_programs = True
+            parsed.told_variables = ()
+        elif does is Does.TARGETS:
+            parsed.told_variables = tuple(name for name in parsed.told_variables if name != "PATH")
         elif does is Does.MACHINE:
             parsed.native_cpu = parsed.native_cpu or value == "native"
         elif does is Does.COLOR:
@@ -308,8 +303,12 @@ class C:
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
         in_place = [*templates]
-        if any(role == "o" for role, _, _ in roles) and not self.dialect.renames and (makes_header or parsed.mode == "-S"):
-            in_place.append(must[0])
+        fills_empty: tuple[str, ...] = ()
+        if any(role == "o" for role, _, _ in roles) and not self.dialect.renames:
+            if makes_header or parsed.mode == "-S":
+                in_place.append(must[0])
+            else:  # as and objcopy take what is there away first, unless it is empty (bfd/cache.c, bfd_open_file), like a file of mktemp's
+                fills_empty = (must[0], os.path.splitext(must[0])[0] + ".dwo")
         return Plan(
             language=counted,
             dialect=f"{named} [{self.dialect.name}]",
@@ -323,6 +322,7 @@ class C:
             may_write=tuple(directories if exact else directories | {cwd}),
             templates=tuple(templates),
             in_place=tuple(in_place),
+            fills_empty=fills_empty,
             overwrites=self.dialect.overwrites,
             own_output_prefixes=(),
             list_free=(),
@@ -339,7 +339,7 @@ class C:
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
             follows_links=False,
             moves_text=False,
-            told_variables=() if self._opaque or parsed.other_programs else _TOLD,
+            told_variables=() if self._opaque else parsed.told_variables,
             mapped_prefixes=mapped,
             resolves_names=True,
             tells_time=True,
@@ -472,12 +472,12 @@ def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
 _UNLISTED = (
-    Does.APPENDS,
     Does.IMPLICIT_MODULES,
     Does.RECORDS,
     Does.SEARCHES_PROGRAMS,
     Does.SHOWS_NAMES,
     Does.SPLITS_DEBUG,
+    Does.TARGETS,
     Does.UNLISTED,
     Does.WRITES,
 )

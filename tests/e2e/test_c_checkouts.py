@@ -5,6 +5,7 @@ Where checkouts say absolute paths of their own, see test_c_basedirs.py.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -83,3 +84,22 @@ def test_a_directory_that_a_word_names_whole_is_that_very_directory(c, word):
         c.write(f"{place}/a.h", "#define A 1\n")
     args = (word.format(p=c.p), "-c", "src/x.c", "-o", c.object())
     both_read_the_header_of_the_first(c, *args)
+
+
+@pytest.mark.parametrize("target", [("--target=aarch64-linux-gnu",), ("-target", "x86_64-w64-mingw32")])
+def test_a_compile_for_another_machine_is_the_same_in_another_checkout(c, target):
+    """clang's way to compile across.  Which programs it finds along PATH counts; where it was called does not."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", "#include \"a.h\"\nint f(void) { return A; }\n")
+        c.write(f"{place}/a.h", "#define A 1\n")
+    args = (*target, "-O2", "-MD", "-c", "x.c", "-o", c.object())
+    if c.left_out("C without observation: " + re.match("[-a-z]*=?", target[0])[0], *args, cwd=c.p / "one"):
+        return
+    first = c.expect("miss", *args, cwd=c.p / "one")
+    assert c.expect("hit", *args, cwd=c.p / "two") == first
+    c.write("two/a.h", "#define A 2\n")
+    c.expect("miss", *args, cwd=c.p / "two")
+    c.expect("miss", *args, "-g", cwd=c.p / "one")
+    c.expect("miss", *args, "-g", cwd=c.p / "two")

@@ -283,6 +283,24 @@ def test_a_module_that_appears_earlier_on_the_path_misses(c):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("word", ["-fmodule-output={o}/foo.pcm", "-fmodule-output"])
+@of("clang")
+def test_a_module_that_is_made_beside_its_object_comes_back_with_it(c, word):
+    """clang 16's way, which CMake takes: one call makes both."""
+    clang = next((name for name in (f"clang++-{version}" for version in range(16, 30)) if shutil.which(name)), None)
+    if clang is None:
+        pytest.skip("no clang of 16 or later")
+    c.write("foo.cppm", "export module foo;\nexport inline int f() { return 1; }\n")
+    c.write("x.cc", "import foo;\nint g() { return f(); }\n")
+    make = ("-std=c++20", word.format(o=c.o), "-MD", "-c", "foo.cppm", "-o", c.object("foo.o"))
+    c.changes_text("foo.cppm", "export module foo;\nexport inline int f() { return 2; }\n", *make, rustc=clang)
+    os.utime(c.p / "foo.cppm")
+    assert c.expect("hit", *make, rustc=clang).names() == {"foo.d", "foo.o", "foo.pcm"}
+    shutil.copy(c.o / "foo.pcm", c.p / "foo.pcm")
+    use = ("-std=c++20", "-fmodule-file=foo=foo.pcm", "-c", "x.cc", "-o", c.object())
+    c.compile_twice(*use, rustc=clang)
+
+
 # -- gcc's modules -----------------------------------------------------------------------------------------------------
 
 
@@ -350,9 +368,32 @@ def test_modules_that_another_program_maps_are_left_to_gcc(c):
     """By option or variable: it is asked over a pipe or a socket."""
     c.write("x.cc", "int f() { return 1; }\n")
     words = ("-std=c++20", "-fmodules-ts", "-c", "x.cc", "-o", c.object())
-    c.refused("-fmodule-mapper=", "-fmodule-mapper=map", *words, rustc=c.plus)
+    for mapper in ("|map", "=map", "<map", "localhost:1"):
+        c.refused("-fmodule-mapper=", f"-fmodule-mapper={mapper}", *words, rustc=c.plus)
+        c.world.control("zero")
     c.expect("pass", *words, env={"CXX_MODULE_MAPPER": "map"}, rustc=c.plus)
     assert c.world.reasons()["variable CXX_MODULE_MAPPER"] == 1
+
+
+@of("gcc")
+def test_modules_that_a_file_maps_are_where_it_says(c):
+    """So CMake and ninja build them, and so every source of C++20 is called whether it imports anything or not."""
+    c.write("foo.cc", "export module foo;\nexport int f() { return 1; }\n")
+    c.write("x.cc", "import foo;\nint g() { return f(); }\n")
+    c.write("y.cc", "int h() { return 1; }\n")
+    c.write("map", f"$root .\nfoo {c.o}/foo.gcm\n")
+    std = ("-std=c++20", "-fmodules-ts", "-fmodule-mapper=map", "-MD")
+    how = {"env": {"SOURCE_DATE_EPOCH": "1000000000"}, "rustc": c.plus}
+    c.compile_twice(*std, "-c", "y.cc", "-o", c.object("y.o"), rustc=c.plus)
+    make = (*std, "-c", "foo.cc", "-o", c.object("foo.o"))
+    assert c.compile_twice(*make, **how).names() == {"foo.d", "foo.gcm", "foo.o"}
+    for place in ("one", "two"):
+        shutil.copy(c.o / "foo.gcm", c.p / f"{place}.gcm")
+    c.write("map", "$root .\nfoo one.gcm\n")
+    use = (*std, "-c", "x.cc", "-o", c.object())
+    c.changes_text("map", "$root .\nfoo two.gcm\n", *use, visible=False, **how)
+    os.unlink(c.p / "one.gcm")
+    c.expect("fail", *use, **how)
 
 
 @pytest.mark.parametrize("c", ["gcc-fallback", "clang-fallback"], indirect=True)

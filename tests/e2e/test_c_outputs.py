@@ -95,9 +95,12 @@ def test_of_two_names_for_a_depfile_the_compilers_choice_counts(c, words):
         c.expect(verdict, *words.split(), "-c", "../x.c", "-o", name, cwd=c.p / "build")
 
 
+@pytest.mark.parametrize("there", ["of an earlier compile", ""], ids=["built", "empty"])
 @pytest.mark.parametrize("words", ["-MD -c", "-S -MMD", "-x c-header -MD", "--coverage -c", "-fstack-usage -c", "-g -gsplit-dwarf -c"])
-def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_have_it(c, words):
-    """It writes some outputs over what is there, and puts others in its place: a build tree copied by hard links shows it."""
+def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_have_it(c, words, there):
+    """It writes some outputs over what is there, and puts others in its place: a build tree copied by hard links shows it.
+
+    as does the one to an empty file, which mktemp made for its owner alone, and the other to an object."""
     write_headers(c)
     args = (*words.split(), "-frandom-seed=1", "x.c", "-o", "x.out", *(("-MF", "x.d") if "D" in words else ()))
     left_out = [name for name in ("c-header", "--coverage", "-fstack-usage", "-gsplit-dwarf") if name in words]
@@ -109,7 +112,7 @@ def test_a_file_that_is_there_keeps_its_mode_and_links_as_the_compiler_would_hav
         for name in names:
             for path in (c.p / name, c.p / f"{name}.link"):
                 path.unlink(missing_ok=True)
-            c.write(name, "of an earlier compile").chmod(0o640)
+            c.write(name, there).chmod(0o640)
             (c.p / f"{name}.link").hardlink_to(c.p / name)
         assert c.world.run([*command, c.name, *args], c.p, c.world.server_env).returncode == 0
         return [(oct((c.p / name).stat().st_mode), (c.p / name).samefile(c.p / f"{name}.link")) for name in names]
