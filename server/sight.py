@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from sccache_py.keys import names_digest
 from sccache_py.model import Variant
-from sccache_py.server.files import NEVER, FileMemo, Place, State, Steady, Watched, coarse_ns
+from sccache_py.server.files import NEVER, FileMemo, Names, Place, State, Steady, Watched, coarse_ns
 from sccache_py.server.stamps import Stamp, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
@@ -289,7 +289,7 @@ class Sight:
 
     # -- directories ---------------------------------------------------------------------------------------------
 
-    def names(self, directory: str, few: bool = False, lasting: bool = False) -> frozenset[str] | None:
+    def names(self, directory: str, few: bool = False, lasting: bool = False) -> Names | None:
         """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion.
 
         lasting: worth watching.
@@ -310,7 +310,7 @@ class Sight:
             if not stat.S_ISDIR(st.st_mode):
                 return None
             began = coarse_ns()
-            names = None if few and not self.memo.seen_so(directory, stamp) else frozenset(os.listdir(directory))
+            names = None if few and not self.memo.seen_so(directory, stamp) else Names.of(directory)
             if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
                 self.memo.remember_names(directory, stamp, names)
         except (OSError, ValueError):
@@ -325,16 +325,16 @@ class Sight:
         """Those of `names` that are there after all."""
         there = self.names(directory, len(names) <= _FEW_NAMES, lasting)
         if there is not None and ".." not in names:
-            return [] if there.isdisjoint(names) else [name for name in names if name in there]
+            return [] if there.all.isdisjoint(names) else [name for name in names if name in there.all]
         # No such directory, or one that may be searched but not listed.
         return [name for name in names if os.path.lexists(os.path.join(directory, name))]
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
-        """Digest of a directory's names, less those whose path begins with one of `without`."""
+        """Digest of a directory's names and what kind each is of, less those whose path begins with one of `without`."""
         names = self.names(directory)
         if names is None:
             return None
-        return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
+        return names_digest((name, kind) for name, kind in names.with_kinds() if not f"{directory}/{name}".startswith(without))
 
 
 def _to_nothing(path: str, why: OSError) -> bytes | None:

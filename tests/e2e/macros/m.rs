@@ -32,6 +32,13 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
     names.sort();
     literal(names.join(","))
 }
+/// As fluent-templates does: which of the names are files, which directories, without a look at any.
+#[proc_macro] pub fn kinds(t: TokenStream) -> TokenStream {
+    let entries = fs::read_dir(text(t)).unwrap().map(|e| e.unwrap());
+    let mut kinds: Vec<_> = entries.map(|e| format!("{:?} {:?}", e.file_name(), e.file_type().unwrap())).collect();
+    kinds.sort();
+    literal(kinds.join(","))
+}
 #[proc_macro] pub fn variable(t: TokenStream) -> TokenStream { literal(std::env::var(text(t)).unwrap_or("unset".into())) }
 /// The content of the file that a variable names.
 #[proc_macro] pub fn named(t: TokenStream) -> TokenStream { literal(fs::read_to_string(std::env::var(text(t)).unwrap()).unwrap()) }
