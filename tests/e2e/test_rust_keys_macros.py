@@ -8,8 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
 from rust_macros import LIB, NO_MACRO_READS, using
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
 from rust_macros import NO_MACRO_READS, using
 
 pytestmark = pytest.mark.slow
@@ -48,6 +53,64 @@ def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world
     os.utime(path, (1_600_000_000, 1_600_000_000))
     later, sooner = (lambda s=s: os.utime(path, (s, s)) for s in (1_700_000_000, 1_600_000_000))
     world.changes(later, sooner, *using(world, macros, f'{macro}!("asset")'))
+
+
+def test_when_a_file_was_created_is_a_condition_where_a_macro_asks(world, macros):
+    """A file that was replaced may keep the old one's time of change: rsync, tar, a backup."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "one\n")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    args = using(world, macros, 'w::created!("asset")')
+    first = world.compile_twice(*args)
+    copy = world.write("copy", "one\n")
+    os.utime(copy, (1_600_000_000, 1_600_000_000))
+    copy.replace(path)
+    assert world.expect("miss", *args) != first
+
+
+def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macros):
+    """include_dir puts it into the program, if it is told to."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "one\n")
+
+    def read(at: int) -> None:
+        os.utime(path, (at, 1_600_000_000))
+
+    read(1_600_000_000)
+    world.changes(lambda: read(1_700_000_000), lambda: read(1_600_000_000), *using(world, macros, 'w::accessed!("asset")'))
+
+
+def test_what_may_be_done_with_a_file_is_a_condition_where_a_macro_asks(world, macros):
+    """An archive that a macro makes has it."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "one\n")
+    world.changes(lambda: path.chmod(0o600), lambda: path.chmod(0o644), *using(world, macros, 'm::permissions!("asset")'))
+
+
+def test_when_a_link_was_made_is_a_condition_where_a_macro_asks(world, macros):
+    """walkdir tells of a link, not of what it leads to."""
+    world.needs_observation(NO_MACRO_READS)
+    os.utime(world.write("asset", "one\n"), (1_600_000_000, 1_600_000_000))
+    link = world.p / "link"
+    link.symlink_to("asset")
+
+    def touch(seconds: int) -> None:
+        os.utime(link, (seconds, seconds), follow_symlinks=False)
+
+    touch(1_600_000_000)
+    args = using(world, macros, 'm::modified_of_link!("link")')
+    world.changes(lambda: touch(1_700_000_000), lambda: touch(1_600_000_000), *args)
+
+
+def test_a_macro_that_sees_its_arguments_sees_every_directory(world, macros):
+    """It need not show in an output which one it was."""
+    world.needs_observation("dep-info does not tell who asks for arguments")
+    args = using(world, macros, "w::arguments!()")
+    first = world.compile_twice(*args)
+    other = world.root / "other"
+    other.mkdir()
+    world.outs.append(other)
+    assert world.expect("miss", *(str(other) if word == str(world.o) else word for word in args)) != first
 
 
 def test_a_file_that_a_macro_only_reads_may_have_been_touched(world, macros):

@@ -17,6 +17,12 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
 #[proc_macro] pub fn modified(t: TokenStream) -> TokenStream {
     literal(format!("{:?}", fs::metadata(text(t)).unwrap().modified().unwrap()))
 }
+#[proc_macro] pub fn modified_of_link(t: TokenStream) -> TokenStream {
+    literal(format!("{:?}", fs::symlink_metadata(text(t)).unwrap().modified().unwrap()))
+}
+#[proc_macro] pub fn permissions(t: TokenStream) -> TokenStream {
+    literal(format!("{:?}", fs::metadata(text(t)).unwrap().permissions()))
+}
 /// The same of a file that is open, past Rust's library: stat(3type), seconds.
 #[proc_macro] pub fn modified_by_fstat(t: TokenStream) -> TokenStream {
     extern "C" { fn fstat64(fd: i32, to: *mut i64) -> i32; }
