@@ -242,6 +242,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
     for path in draft.listed:
         try:
             if path not in plan.may_write and os.stat(path).st_ctime_ns >= began_ns:
+                log.info("names came or went: %s", path)
                 return Reason.INPUT_TOO_NEW
         except OSError:
             return Reason.INPUT_VANISHED
