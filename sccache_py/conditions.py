@@ -138,6 +138,8 @@ class Draft:
     outputs: list[str]
     dated: list[str] = field(default_factory=list)  # of which also counts when they were changed last
     sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
+    birth_counts: bool = False  # of those that are dated also when they were created,
+    reading_counts: bool = False  # and when they were read last
     pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
     placed: list[str] = field(default_factory=list)  # of `asked`: only the source itself asked, which may have named files by it

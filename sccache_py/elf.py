@@ -140,6 +140,21 @@ def exports_any(library: memoryview, names: frozenset[bytes]) -> bool:
         return True
 
 
+# Functions of std, as both of rustc's manglings have them.
+CREATED, ACCESSED = b"8Metadata7created", b"8Metadata8accessed"
+ARGUMENTS = (b"3env4args", b"3env7args_os")
+
+
+def links_in(library: memoryview, *functions: bytes) -> bool | None:
+    """Whether a crate that is a shared library has one of these functions linked in; None: it has no symbols, and does not say."""
+    try:
+        sections = _Sections(library)
+        names = sections.symbol_names() if sections.is_crate else b"-"
+        return any(function in names for function in functions) if names else None
+    except (struct.error, OverflowError, IndexError):
+        return None
+
+
 class _Sections:
     """The section headers of a 64-bit ELF file; of others there are none.  Everything raises what struct and indexing raise."""
 

@@ -160,9 +160,9 @@ def result_key(recipe: bytes, variant: Variant) -> bytes:
     return hash_.key()
 
 
-def names_digest(names: Iterable[str]) -> bytes:
-    """The digest of a directory's names, whatever their order on disk."""
+def names_digest(names: Iterable[tuple[str, str]]) -> bytes:
+    """The digest of a directory's (name, kind), whatever their order on disk."""
     hash_ = KeyHash()
-    for name in sorted(names):
-        hash_.field("name", os.fsencode(name))
+    for name, kind in sorted(names):
+        hash_.field(kind, os.fsencode(name))
     return hash_.key()

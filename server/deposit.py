@@ -21,7 +21,7 @@ from sccache_py.coff import HEAD_BYTES, made_at
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import WHICH_VARIABLES, Draft, asked_by_macros, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import OWN_CALLS, hides_text, takes_environment, tells_age, walk_shows
+from sccache_py.elf import ACCESSED, ARGUMENTS, CREATED, OWN_CALLS, hides_text, links_in, takes_environment, tells_age, walk_shows
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
@@ -99,6 +99,10 @@ def draft_observed(
             return Reason.PLUGIN_UNSEEN
         if any(m.tells_age for m in macros):
             draft.dated += draft.sized
+        draft.birth_counts = any(m.tells_birth for m in macros)
+        draft.reading_counts = any(m.tells_reading for m in macros)
+        if any(m.sees_arguments for m in macros):  # in which every directory stands
+            draft.pins = [role for role, _ in plan.roles.spellings()]
         takers = [m for m in macros if m.takes_environment]
         if takers or WHICH_VARIABLES in seen.plugins_asked:
             draft.asked = asked_by_macros(seen, draft.asked, env, all(m.walk_shows for m in takers))
@@ -133,6 +137,9 @@ class _Macro(NamedTuple):
     makes_own_calls: bool
     tells_age: bool
     walk_shows: bool = False
+    tells_birth: bool = False
+    tells_reading: bool = False
+    sees_arguments: bool = False
 
 
 def _macro(path: str) -> _Macro:
@@ -152,7 +159,17 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
             return _Macro(False, False, False)
         with library, memoryview(library) as view:
             takes = takes_environment(view)
-            return _Macro(takes, shows_any(f.fileno(), OWN_CALLS), tells_age(view), takes and walk_shows(view))
+            return _Macro(
+                takes,
+                shows_any(f.fileno(), OWN_CALLS),
+                tells_age(view),
+                takes and walk_shows(view),
+                links_in(view, CREATED) is not False,
+                # Where there are no symbols this is taken for unlikely: builds with `strip` would lose each day's first hit, or all in
+                # another target directory.
+                links_in(view, ACCESSED) is True,
+                links_in(view, *ARGUMENTS) is True,
+            )
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:

@@ -17,7 +17,7 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from sccache_py.keys import Hasher
@@ -162,6 +162,34 @@ class Steady(NamedTuple):
     rest: Variant
 
 
+class Names(NamedTuple):
+    """What a directory says of what is in it, without a look at any of that (readdir(3), d_type)."""
+
+    all: frozenset[str]
+    kinds: dict[str, str]  # of those that are no plain files
+
+    @classmethod
+    def of(cls, directory: str) -> Names:
+        """Raises OSError."""
+        with os.scandir(directory) as found:
+            kinds = {entry.name: _kind(entry) for entry in found}
+        return cls(frozenset(kinds), {name: kind for name, kind in kinds.items() if kind != PLAIN})
+
+    def with_kinds(self) -> Iterator[tuple[str, str]]:
+        return ((name, self.kinds.get(name, PLAIN)) for name in self.all)
+
+
+PLAIN = "file"
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.is_file(follow_symlinks=False):
+        return PLAIN
+    if entry.is_dir(follow_symlinks=False):
+        return "directory"
+    return "link" if entry.is_symlink() else "special"
+
+
 class FileMemo:
     """path → digest and directory → names, for all requests of this process."""
 
@@ -173,7 +201,7 @@ class FileMemo:
         self.states: dict[str, State] = {}
         self._steady: dict[bytes, Steady] = {}
         self.news = False  # something that export() gives was learned since the last one
-        self._names: dict[str, tuple[Stamp, frozenset[str] | None]] = {}
+        self._names: dict[str, tuple[Stamp, Names | None]] = {}
 
     def watched(self) -> Watched:
         if self._watcher is None:
@@ -253,7 +281,7 @@ class FileMemo:
             self.remember(path, stamp, digest)
         return stamp, digest
 
-    def names(self, path: str, stamp: Stamp) -> frozenset[str] | None:
+    def names(self, path: str, stamp: Stamp) -> Names | None:
         entry = self._names.get(path)
         return entry[1] if entry is not None and entry[0] == stamp else None
 
@@ -262,7 +290,7 @@ class FileMemo:
         entry = self._names.get(path)
         return entry is not None and entry[0] == stamp
 
-    def remember_names(self, path: str, stamp: Stamp, names: frozenset[str] | None) -> None:
+    def remember_names(self, path: str, stamp: Stamp, names: Names | None) -> None:
         if len(self._names) >= _MEMO_LIMIT // 10:
             self._names.clear()
         self._names[path] = (stamp, names)

@@ -238,7 +238,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
     if plan.resolves_names and _is_named_twice(plan, directories, behind):
         variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
     for path in draft.dated:
-        reason = _take_date(path, sight, fold, began_ns, variant)
+        reason = _take_date(path, draft, sight, fold, began_ns, variant)
         if reason is not None:
             return reason
 
@@ -249,6 +249,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
     for path in draft.listed:
         try:
             if path not in plan.may_write and os.stat(path).st_ctime_ns >= began_ns:
+                log.info("names came or went: %s", path)
                 return Reason.INPUT_TOO_NEW
         except OSError:
             return Reason.INPUT_VANISHED
@@ -333,8 +334,11 @@ def _text(path: str) -> bytes:
         return f.read()
 
 
-def _take_date(path: str, sight: Sight, fold: Callable[[str], str], began_ns: int, variant: Variant) -> Reason | None:
-    """When a file was changed last.  A directory changes with every name in it: those that count are conditions of their own."""
+def _take_date(path: str, draft: Draft, sight: Sight, fold: Callable[[str], str], began_ns: int, variant: Variant) -> Reason | None:
+    """When a file was changed last, and what stat says beside.
+
+    A directory changes with every name in it: those that count are conditions of their own.
+    """
     try:
         st = os.stat(path)
     except OSError:
@@ -344,7 +348,13 @@ def _take_date(path: str, sight: Sight, fold: Callable[[str], str], began_ns: in
     if st.st_ctime_ns >= began_ns:
         log.info("input too new: %s", path)
         return Reason.INPUT_TOO_NEW
-    variant.present.append((fold(path), sight.modified(path) or b""))
+    if draft.reading_counts and st.st_atime_ns >= began_ns:  # perhaps after the macro asked
+        log.info("input was read just now: %s", path)
+        return Reason.INPUT_TOO_NEW
+    states = [sight.dated(path)]
+    states += [sight.born(path)] if draft.birth_counts else []
+    states += [sight.read_last(path)] if draft.reading_counts else []
+    variant.present += [(fold(path), state or b"") for state in states]
     return None
 
 

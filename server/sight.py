@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 from sccache_py.keys import names_digest
 from sccache_py.model import Variant
-from sccache_py.server.files import NEVER, FileMemo, Place, State, Steady, Watched, coarse_ns
-from sccache_py.server.stamps import Stamp, stamp_of
+from sccache_py.server.files import NEVER, FileMemo, Names, Place, State, Steady, Watched, coarse_ns
+from sccache_py.server.stamps import Stamp, born_ns, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
 _INLINE_FILE_BYTES = 64 * 1024
@@ -26,6 +26,13 @@ _FEW_NAMES = 8
 # How a state begins that says when a file was changed last, or which inode it is.
 _MODIFIED = b"m"
 _INODE = b"i"
+
+# The same of all that a macro which looks at a file may tell of it.
+_DATED = b"t"
+_BORN = b"b"
+_READ = b"r"
+
+_LOOKED_AT_EACH_TIME = (_MODIFIED, _INODE, _DATED, _BORN, _READ)
 
 # How the state of a link to nothing begins, and that of a directory.
 TO_NOTHING = b"l"
@@ -71,8 +78,8 @@ class Sight:
         rest = dataclasses.replace(
             variant,
             files=[(path, digest) for path, digest in variant.files if path not in watched],
-            # Where a link leads is told by the caller's roles.
-            present=[(path, state) for path, state in variant.present if path not in watched or b">" in state],
+            # Where a link leads is told by the caller's roles; that a file was read nobody is told.
+            present=[(path, state) for path, state in variant.present if path not in watched or b">" in state or state.startswith(_READ)],
             absent=[(path, names) for path, names in variant.absent if path not in watched],
         )
         self.memo.remember_steady(Steady(variant, self.dropped, rest))
@@ -204,7 +211,7 @@ class Sight:
                     entry is not None
                     and entry.stamp == stamp
                     and self._leads_there(path, entry)
-                    and not state.startswith((_MODIFIED, _INODE))
+                    and not state.startswith(_LOOKED_AT_EACH_TIME)
                 ):
                     if (entry.kind if entry.resolved is None else entry.told(path, place)) != state:
                         return False
@@ -268,11 +275,41 @@ class Sight:
             return None
         return _INODE + b"%d %d" % (st.st_dev, st.st_ino)
 
+    def dated(self, path: str) -> bytes | None:
+        """When a file was changed last, as a state, with whose it is and what may be done with it; and of a link the same of both."""
+        try:
+            link, st = os.lstat(path), os.stat(path)
+        except (OSError, ValueError):
+            return None
+        both = (link, st) if stat.S_ISLNK(link.st_mode) else (st,)
+        return _DATED + b" ".join(b"%d %o %d %d" % (of.st_mtime_ns, of.st_mode, of.st_uid, of.st_gid) for of in both)
+
+    def born(self, path: str) -> bytes | None:
+        """When a file was created, as a state."""
+        try:
+            return _BORN + b"%d" % born_ns(path)
+        except (OSError, ValueError):
+            return None
+
+    def read_last(self, path: str) -> bytes | None:
+        """When a file was read last, as a state."""
+        try:
+            return _READ + b"%d" % os.stat(path).st_atime_ns
+        except (OSError, ValueError):
+            return None
+
     def is_so(self, path: str, state: bytes, place: Place, lasting: bool = False) -> bool:
-        """Whether what is there still has a state that `state`, `modified` or `inode` told."""
-        if state.startswith(_MODIFIED):
-            return state == self.modified(path)
-        return state == (self.inode(path) if state.startswith(_INODE) else self.state(path, place, lasting))
+        """Whether what is there still has a state that `state` or one of the functions above told."""
+        for kind, look in (
+            (_MODIFIED, self.modified),
+            (_INODE, self.inode),
+            (_DATED, self.dated),
+            (_BORN, self.born),
+            (_READ, self.read_last),
+        ):
+            if state.startswith(kind):
+                return state == look(path)
+        return state == self.state(path, place, lasting)
 
     def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
@@ -290,7 +327,7 @@ class Sight:
 
     # -- directories ---------------------------------------------------------------------------------------------
 
-    def names(self, directory: str, few: bool = False, lasting: bool = False) -> frozenset[str] | None:
+    def names(self, directory: str, few: bool = False, lasting: bool = False) -> Names | None:
         """Names in a directory; None if there is none, or if only a few are of interest and it may be in motion.
 
         lasting: worth watching.
@@ -311,7 +348,7 @@ class Sight:
             if not stat.S_ISDIR(st.st_mode):
                 return None
             began = coarse_ns()
-            names = None if few and not self.memo.seen_so(directory, stamp) else frozenset(os.listdir(directory))
+            names = None if few and not self.memo.seen_so(directory, stamp) else Names.of(directory)
             if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
                 self.memo.remember_names(directory, stamp, names)
         except (OSError, ValueError):
@@ -326,18 +363,18 @@ class Sight:
         """Those of `names` that are there after all."""
         there = self.names(directory, len(names) <= _FEW_NAMES, lasting)
         if there is not None and ".." not in names:
-            return [] if there.isdisjoint(names) else [name for name in names if name in there]
+            return [] if there.all.isdisjoint(names) else [name for name in names if name in there.all]
         if not os.access(directory, os.F_OK):
             return []
         # It may be searched but not listed.
         return [name for name in names if os.path.lexists(os.path.join(directory, name))]
 
     def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
-        """Digest of a directory's names, less those whose path begins with one of `without`."""
+        """Digest of a directory's names and what kind each is of, less those whose path begins with one of `without`."""
         names = self.names(directory)
         if names is None:
             return None
-        return names_digest(n for n in names if not f"{directory}/{n}".startswith(without))
+        return names_digest((name, kind) for name, kind in names.with_kinds() if not f"{directory}/{name}".startswith(without))
 
 
 def _to_nothing(path: str, why: OSError) -> bytes | None:

@@ -1,11 +1,37 @@
-"""What os.stat says of a file, as far as a change shows in it."""
+"""What the kernel says of a file, as far as a change shows in it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import struct
 
 Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime (both in ns)
+
+# linux/fcntl.h, linux/stat.h: what statx is asked for, and where in its 256 bytes the answer stands.
+_AT_FDCWD = -100
+_STATX_BTIME = 0x800
+_STATX_BYTES = 256
+_BORN_AT = 80
+_TIME = struct.Struct("=qI")
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def stamp_of(st: os.stat_result) -> Stamp:
     return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def born_ns(path: str) -> int:
+    """When a file was created, which os.stat does not say; 0 where the file system does not know.  Raises OSError, ValueError."""
+    name, answer = os.fsencode(path), ctypes.create_string_buffer(_STATX_BYTES)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    try:
+        failed = _libc.statx(_AT_FDCWD, name, 0, _STATX_BTIME, answer)
+    except AttributeError as e:
+        raise OSError("no statx in this C library") from e
+    if failed:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    seconds, ns = _TIME.unpack_from(answer, _BORN_AT)
+    return int(seconds) * 1_000_000_000 + int(ns)

@@ -8,22 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
+
+from rust_macros import LIB, NO_MACRO_READS, using
+
 pytestmark = pytest.mark.slow
 
-LIB = ("--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata,link", "--edition=2021")
-
-NO_MACRO_READS = "dep-info names nothing that a macro opens"
 NO_MACRO_VARIABLES = "dep-info names no variable that a macro asks for by itself"
-
-
-def using(world, macros, expression: str, *more: str) -> tuple[str, ...]:
-    """A crate whose constant is what a macro says; the words to compile it."""
-    world.write("src/lib.rs", f"pub const S: &str = {expression};\n")
-    crate = expression.partition("::")[0]
-    return (*LIB, *world.out, "--extern", f"{crate}={macros}/lib{crate}.so", *more, "src/lib.rs")
 
 
 def test_a_file_that_a_macro_reads_is_a_condition(world, macros):
@@ -133,108 +129,6 @@ def test_a_linked_directory_that_a_macro_resolves_before_it_reads_is_a_condition
         link.symlink_to(name)
 
     world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, 'm::canonical_content!("sql/query.sql")'))
-
-
-@pytest.mark.parametrize("macro", ["canonical", "target"])
-def test_where_a_link_points_is_a_condition(world, macros, macro):
-    """Two links to files of the same content are two paths."""
-    world.needs_observation(NO_MACRO_READS)
-    world.write("one", "same\n")
-    world.write("two", "same\n")
-    link = world.p / "q"
-    link.symlink_to("one")
-
-    def point(name: str) -> None:
-        link.unlink()
-        link.symlink_to(name)
-
-    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, f'm::{macro}!("q")'))
-
-
-def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
-    """It was looked at, not read; that it is still there is not enough."""
-    world.needs_observation(NO_MACRO_READS)
-    path = world.write("asset", "one\n")
-
-    def leave(text: str) -> None:
-        path.write_text(text)
-        os.utime(path, (1_600_000_000, 1_600_000_000))
-
-    leave("one\n")
-    world.changes(lambda: leave("three\n"), lambda: leave("one\n"), *using(world, macros, 'm::size!("asset")'))
-
-
-@pytest.mark.parametrize("macro", ["m::modified", "m::modified_by_fstat", "o::modified"])
-def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world, macros, macro):
-    """rust-embed makes a constant of it, which a server sends as Last-Modified; the file may be open by then."""
-    world.needs_observation(NO_MACRO_READS)
-    path = world.write("asset", "x")
-    os.utime(path, (1_600_000_000, 1_600_000_000))
-    later, sooner = (lambda s=s: os.utime(path, (s, s)) for s in (1_700_000_000, 1_600_000_000))
-    world.changes(later, sooner, *using(world, macros, f'{macro}!("asset")'))
-
-
-def test_a_file_that_a_macro_only_reads_may_have_been_touched(world, macros):
-    """Else no clone would ever find what another one has stored."""
-    world.needs_observation(NO_MACRO_READS)
-    path = world.write("query.sql", "select 1\n")
-    args = using(world, macros, 'm::content!("query.sql")')
-    world.compile_twice(*args)
-    os.utime(path, (1_600_000_000, 1_600_000_000))
-    world.expect("hit", *args)
-
-
-def test_a_program_under_a_macro_sees_when_a_file_was_changed(world, macros):
-    """git-version asks `git describe --dirty`, which takes a file for unchanged by its size and time, and reads it otherwise."""
-    world.needs_observation(NO_MACRO_READS)
-    path = world.write("tracked/file.txt", "one\n")
-    os.utime(path, (1_600_000_000, 1_600_000_000))
-    git = ("git", "-C", str(path.parent), "-c", "user.name=x", "-c", "user.email=x@localhost")
-    for words in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=first")):
-        subprocess.run([*git, *words], env=world.env, check=True)
-
-    def leave(text: str, seconds: int) -> None:
-        path.write_text(text)
-        os.utime(path, (seconds, seconds))
-
-    args = using(world, macros, 's::says!("git|-C|tracked|--no-optional-locks|describe|--always|--dirty")')
-    world.changes(lambda: leave("two\n", 1_700_000_000), lambda: leave("one\n", 1_600_000_000), *args)
-
-
-def test_whether_a_name_is_a_file_or_a_directory_is_a_condition(world, macros):
-    """Both exist."""
-    world.needs_observation(NO_MACRO_READS)
-    path = world.write("asset", "one\n")
-    os.utime(path, (1_600_000_000, 1_600_000_000))
-
-    def directory() -> None:
-        path.unlink()
-        path.mkdir()
-
-    def file() -> None:
-        path.rmdir()
-        path.write_text("one\n")
-        os.utime(path, (1_600_000_000, 1_600_000_000))
-
-    world.changes(directory, file, *using(world, macros, 'm::kind!("asset")'))
-
-
-@pytest.mark.parametrize("name", ["new", ".hidden"])
-def test_a_new_file_in_a_directory_that_a_macro_lists_is_a_condition(world, macros, name):
-    """rust-embed takes all that lies in a directory."""
-    world.needs_observation(NO_MACRO_READS)
-    world.write("assets/a", "a\n")
-    new = world.p / "assets" / name
-    world.changes(lambda: new.write_text("b\n"), new.unlink, *using(world, macros, 'm::names!("assets")'))
-
-
-def test_a_new_file_in_a_listed_directory_that_is_also_a_search_path_is_a_condition(world, macros):
-    """A build script may name OUT_DIR as -L native, and include_dir! the same OUT_DIR."""
-    world.needs_observation(NO_MACRO_READS)
-    world.write("assets/a", "a\n")
-    new = world.p / "assets/b"
-    args = using(world, macros, 'm::names!("assets")', "-L", f"native={world.p}/assets")
-    world.changes(lambda: new.write_text("b\n"), new.unlink, *args)
 
 
 def test_an_unrelated_file_beside_the_outputs_still_hits(world, macros):

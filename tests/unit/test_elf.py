@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.elf import HEAD_BYTES, Image, exports_any, hides_text, read_image, takes_environment, tells_age, walk_shows
+from sccache_py.elf import (
+    ACCESSED,
+    ARGUMENTS,
+    CREATED,
+    HEAD_BYTES,
+    Image,
+    exports_any,
+    hides_text,
+    links_in,
+    read_image,
+    takes_environment,
+    tells_age,
+    walk_shows,
+)
 
 
 def head(path: str | Path) -> Image:
@@ -104,6 +117,31 @@ def test_a_macro_library_tells_whether_it_can_know_the_age_of_an_open_file(tmp_p
     subprocess.run([rustc, "--crate-type=proc-macro", f"-Copt-level={level}", f"-Cstrip={strip}", "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
         assert tells_age(library) == tells
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("body", "function"),
+    [
+        ('std::fs::metadata("A").unwrap().created().is_ok()', CREATED),
+        ('std::fs::metadata("A").unwrap().accessed().is_ok()', ACCESSED),
+        ("std::env::args().count()", ARGUMENTS[0]),
+        ("std::env::args_os().count()", ARGUMENTS[1]),
+    ],
+)
+def test_a_macro_library_tells_which_of_stds_functions_it_has(tmp_path, body, function):
+    """That it may call them; without symbols nobody knows."""
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        pytest.skip("no rustc")
+    code = "extern crate proc_macro;\n#[proc_macro] pub fn a(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n"
+    told = {}
+    for text, strip in ((body, "debuginfo"), (body, "symbols"), ("1", "debuginfo")):
+        (tmp_path / "m.rs").write_text(code + f'format!("{{}}", {text}).parse().unwrap() }}\n')
+        subprocess.run([rustc, "--crate-type=proc-macro", "-Copt-level=3", f"-Cstrip={strip}", "m.rs"], cwd=tmp_path, check=True)
+        with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
+            told[text, strip] = links_in(memoryview(library), function)
+    assert told == {(body, "debuginfo"): True, (body, "symbols"): None, ("1", "debuginfo"): False}
 
 
 def test_a_library_that_is_no_crate_does_not_count():

@@ -11,7 +11,7 @@ import pytest
 
 from sccache_py.keys import digest
 from sccache_py.server import files
-from sccache_py.server.files import FileMemo, coarse_ns, copy_descriptor, hash_path, publish, write_all
+from sccache_py.server.files import FileMemo, Names, coarse_ns, copy_descriptor, hash_path, publish, write_all
 from sccache_py.server.sight import Sight
 from sccache_py.server.stamps import stamp_of
 
@@ -187,9 +187,10 @@ def test_names_that_appear_within_one_tick_are_all_seen(tmp_path):
     memo = FileMemo()
     for number in range(300):
         name = f"n{number}"
-        assert Sight(memo).names(str(tmp_path)) == frozenset(os.listdir(tmp_path))
+        assert Sight(memo).names(str(tmp_path)) == Names.of(str(tmp_path))
         put(tmp_path / name, b"")
-        assert name in (Sight(memo).names(str(tmp_path)) or ())
+        assert Sight(memo).names(str(tmp_path)) == Names.of(str(tmp_path))
+        assert name in Names.of(str(tmp_path)).all
 
 
 def test_a_listing_leaves_out_this_units_own_outputs(tmp_path):

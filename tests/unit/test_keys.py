@@ -88,8 +88,10 @@ def test_every_condition_is_in_the_key_of_the_result():
 
 def test_names_of_a_directory_have_one_digest_in_any_order():
     """readdir gives them as it likes."""
-    assert keys.names_digest(["a", "b"]) == keys.names_digest(["b", "a"])
-    assert keys.names_digest(["ab"]) != keys.names_digest(["a", "b"])
+    a, b, ab = (("a", "file"), ("b", "file"), ("ab", "file"))
+    assert keys.names_digest([a, b]) == keys.names_digest([b, a])
+    assert keys.names_digest([ab]) != keys.names_digest([a, b])
+    assert keys.names_digest([a]) != keys.names_digest([("a", "link")])
 
 
 def test_the_fallback_takes_cargos_variables_and_those_of_macros():

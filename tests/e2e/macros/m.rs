@@ -17,6 +17,12 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
 #[proc_macro] pub fn modified(t: TokenStream) -> TokenStream {
     literal(format!("{:?}", fs::metadata(text(t)).unwrap().modified().unwrap()))
 }
+#[proc_macro] pub fn modified_of_link(t: TokenStream) -> TokenStream {
+    literal(format!("{:?}", fs::symlink_metadata(text(t)).unwrap().modified().unwrap()))
+}
+#[proc_macro] pub fn permissions(t: TokenStream) -> TokenStream {
+    literal(format!("{:?}", fs::metadata(text(t)).unwrap().permissions()))
+}
 /// The same of a file that is open, past Rust's library: stat(3type), seconds.
 #[proc_macro] pub fn modified_by_fstat(t: TokenStream) -> TokenStream {
     extern "C" { fn fstat64(fd: i32, to: *mut i64) -> i32; }
@@ -31,6 +37,13 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
     let mut names: Vec<_> = fs::read_dir(text(t)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     literal(names.join(","))
+}
+/// As fluent-templates does: which of the names are files, which directories, without a look at any.
+#[proc_macro] pub fn kinds(t: TokenStream) -> TokenStream {
+    let entries = fs::read_dir(text(t)).unwrap().map(|e| e.unwrap());
+    let mut kinds: Vec<_> = entries.map(|e| format!("{:?} {:?}", e.file_name(), e.file_type().unwrap())).collect();
+    kinds.sort();
+    literal(kinds.join(","))
 }
 #[proc_macro] pub fn variable(t: TokenStream) -> TokenStream { literal(std::env::var(text(t)).unwrap_or("unset".into())) }
 /// The content of the file that a variable names.
