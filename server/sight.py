@@ -32,8 +32,6 @@ _DATED = b"t"
 _BORN = b"b"
 _READ = b"r"
 
-_LOOKED_AT_EACH_TIME = (_MODIFIED, _INODE, _DATED, _BORN, _READ)
-
 # How the state of a link to nothing begins, and that of a directory.
 TO_NOTHING = b"l"
 DIRECTORY = b"d"
@@ -207,12 +205,7 @@ class Sight:
             if path is folded:
                 stamp = watched.get(path) or (stamps.get(path) if lasting else None)
                 entry = known.get(path)
-                if (
-                    entry is not None
-                    and entry.stamp == stamp
-                    and self._leads_there(path, entry)
-                    and not state.startswith(_LOOKED_AT_EACH_TIME)
-                ):
+                if entry is not None and entry.stamp == stamp and self._leads_there(path, entry) and state[:1] not in _LOOKS:
                     if (entry.kind if entry.resolved is None else entry.told(path, place)) != state:
                         return False
                     continue
@@ -300,16 +293,8 @@ class Sight:
 
     def is_so(self, path: str, state: bytes, place: Place, lasting: bool = False) -> bool:
         """Whether what is there still has a state that `state` or one of the functions above told."""
-        for kind, look in (
-            (_MODIFIED, self.modified),
-            (_INODE, self.inode),
-            (_DATED, self.dated),
-            (_BORN, self.born),
-            (_READ, self.read_last),
-        ):
-            if state.startswith(kind):
-                return state == look(path)
-        return state == self.state(path, place, lasting)
+        look = _LOOKS.get(state[:1])
+        return state == (look(self, path) if look is not None else self.state(path, place, lasting))
 
     def _resolve(self, path: str, is_link: bool) -> str:
         """Without links and dots.  Directories are resolved once a request: many files lie in few of them."""
@@ -375,6 +360,16 @@ class Sight:
         if names is None:
             return None
         return names_digest((name, kind) for name, kind in names.with_kinds() if not f"{directory}/{name}".startswith(without))
+
+
+# What is looked at each time, by how the state begins.
+_LOOKS: dict[bytes, Callable[[Sight, str], bytes | None]] = {
+    _MODIFIED: Sight.modified,
+    _INODE: Sight.inode,
+    _DATED: Sight.dated,
+    _BORN: Sight.born,
+    _READ: Sight.read_last,
+}
 
 
 def _to_nothing(path: str, why: OSError) -> bytes | None:
