@@ -44,6 +44,7 @@ from sccache_py.server.second_chance import SecondChance
 from sccache_py.server.store.base import Store
 from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
+from sccache_py.server.store.reading import ReadingStore
 from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
 from sccache_py.server.watch import Watcher
@@ -66,6 +67,9 @@ _PACKING_PATIENCE_S = 60.0
 
 # Two callers each of whom may do what the other may not get a new server this often at most.
 _STAYS_S = 10.0
+
+# Where the cache directory cannot be written, so much is kept in memory.
+_IN_MEMORY_BYTES = 1 << 30
 
 # A thread that computes gives way to the event loop within this time.
 _SWITCH_S = 0.0005
@@ -327,11 +331,24 @@ def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool:
 
 def _open_store(settings: config.Settings) -> Store:
     try:
-        return DiskStore(settings.directory, settings.size_bytes)
+        return _open_directory(settings)
     except StoreError as e:
         # The build goes on, and hits within this server's life are still hits.
         log.error("the cache directory cannot be used: %s", e)
-        return MemoryStore(min(settings.size_bytes, 1 << 30))
+        return MemoryStore(min(settings.size_bytes, _IN_MEMORY_BYTES))
+
+
+def _open_directory(settings: config.Settings) -> Store:
+    """Raises StoreError where it cannot be read, either."""
+    try:
+        return DiskStore(settings.directory, settings.size_bytes)
+    except StoreError as e:
+        try:
+            store = ReadingStore(settings.directory, min(settings.size_bytes, _IN_MEMORY_BYTES))
+        except StoreError:
+            raise e from None
+        log.error("the cache directory can only be read: %s", e)
+        return store
 
 
 def _working_directory() -> str:
@@ -368,7 +385,7 @@ def print_stats(settings: config.Settings) -> int:
     """What is stored, for --show-stats with no server running; a directory that is not there is not made."""
     size, total = 0, Stats()
     if os.path.exists(os.path.join(settings.directory, "cache.db")):
-        store = DiskStore(settings.directory, settings.size_bytes)
+        store = _open_directory(settings)
         from sccache_py.server.keeper import STATS_KEY, stored_stats
 
         total, size = stored_stats(store.get(STATS_KEY)), store.size_bytes()

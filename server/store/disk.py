@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import diskcache
-from diskcache.core import MODE_BINARY, MODE_RAW
+from diskcache.core import MODE_BINARY as MODE_BINARY
+from diskcache.core import MODE_RAW as MODE_RAW
 
 from sccache_py.errors import StoreError
 from sccache_py.keys import digest
@@ -42,7 +43,7 @@ _OPENING_S = 3.0
 # Culling goes this far below the limit, so that it is not due again at the next store.
 _CULL_TO = 0.9
 
-_VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
+VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
 _SCRATCH = "scratch"
 
 # An abandoned file of another server may be younger than this: it is about to be adopted.
@@ -52,6 +53,13 @@ _ORPHAN_AGE_S = 3600.0
 _NETWORK_FILE_SYSTEMS = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "afs", "lustre", "glusterfs", "fuse.glusterfs")
 )
+
+
+def unsealed(value: object) -> bytes:
+    """Without the digest that stands before it.  Raises StoreError."""
+    if not isinstance(value, bytes) or digest(value[16:]) != value[:16]:
+        raise StoreError("a value that does not match its digest")
+    return value[16:]
 
 
 class _Scratch:
@@ -97,7 +105,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
 
     @staticmethod
     def _is_ours(filename: Any) -> bool:
-        return isinstance(filename, str) and _VALUE_FILE.fullmatch(filename) is not None
+        return isinstance(filename, str) and VALUE_FILE.fullmatch(filename) is not None
 
 
 def _open_file(path: str, flags: int) -> int:
@@ -226,9 +234,7 @@ class DiskStore:
             value = self._cache.get(key)
         if value is None:
             return None
-        if not isinstance(value, bytes) or digest(value[16:]) != value[:16]:
-            raise StoreError("a value that does not match its digest")
-        return value[16:]
+        return unsealed(value)
 
     def put(self, key: bytes, value: bytes) -> None:
         with self._translated():

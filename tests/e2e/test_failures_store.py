@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -136,6 +137,29 @@ def test_a_cache_directory_that_becomes_read_only_costs_hits_and_nothing_else(wo
     compile_as_without(world, world.crate("after", BIG), times=2)
     assert "Traceback" not in world.log()
     assert world.run("--stop-server").returncode == 0
+
+
+@as_root
+def test_what_is_in_a_read_only_cache_directory_hits(world: World) -> None:
+    """A cache that was filled elsewhere, mounted into a container; new results are kept for the server's life."""
+    before = world.crate("before", BIG)
+    compile_as_without(world, before, times=2)
+    hits = world.counts().total("cache_hits")
+    world.run("--stop-server")
+    subprocess.run(["mount", "--bind", world.cache, world.cache], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", world.cache], check=True)
+        compile_as_without(world, before, times=2)
+        compile_as_without(world, world.crate("after", BIG), times=2)
+        assert world.counts().total("cache_hits") == hits + 3
+        assert "can only be read" in world.log()
+        assert "Traceback" not in world.log()
+        assert world.run("--stop-server").returncode == 0
+        shown = world.run("--show-stats")  # what is stored, with no server
+        assert shown.returncode == 0
+        assert re.search(rf"^Cache hits +{hits}$".encode(), shown.stdout, re.MULTILINE)
+    finally:
+        subprocess.run(["umount", world.cache], check=True)
 
 
 def test_a_cache_directory_that_cannot_be_made_costs_hits_and_nothing_else(world: World) -> None:

@@ -14,6 +14,7 @@ from sccache_py.errors import StoreError
 from sccache_py.server.store.base import Store
 from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
+from sccache_py.server.store.reading import ReadingStore
 
 LIMIT = 1 << 20
 
@@ -32,7 +33,15 @@ def memory() -> Iterator[MemoryStore]:
     store.close()
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture
+def reading(tmp_path) -> Iterator[ReadingStore]:
+    DiskStore(str(tmp_path / "read"), LIMIT).close()
+    store = ReadingStore(str(tmp_path / "read"), LIMIT)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["disk", "memory", "reading"])
 def store(request) -> Store:
     found: Store = request.getfixturevalue(request.param)
     return found
@@ -296,3 +305,69 @@ def test_only_bytes_are_stored(disk):
             disk.put(b"k", value)
         with pytest.raises((StoreError, TypeError)):
             disk.put(value, b"v")
+
+
+# -- a directory that may only be read --------------------------------------------------------------------------------
+
+
+def test_what_can_be_read_is_found_and_what_is_new_stays_in_memory(tmp_path, disk):
+    disk.put(b"k", b"value")
+    put_file(disk, b"f", b"file")
+    disk.close()
+    before = (tmp_path / "cache" / "cache.db").read_bytes()
+    store = ReadingStore(str(tmp_path / "cache"), LIMIT)
+    assert (store.get(b"k"), file(store, b"f"), store.has(b"f"), store.get(b"no")) == (b"value", b"file", True, None)
+    store.update(b"k", lambda old: (old or b"") + b" more")
+    put_file(store, b"g", b"new file")
+    assert (store.get(b"k"), file(store, b"g")) == (b"value more", b"new file")
+    store.delete(b"k")
+    store.delete(b"f")
+    assert (store.get(b"k"), store.has(b"k"), store.file_path(b"f")) == (None, False, None)
+    store.put(b"k", b"again")
+    assert store.get(b"k") == b"again"
+    store.close()
+    assert (tmp_path / "cache" / "cache.db").read_bytes() == before
+
+
+def test_a_directory_that_another_writes_to_is_not_read(tmp_path, disk):
+    """SQLite is told that nothing changes; it would believe anything."""
+    disk.put(b"k", b"value")
+    with pytest.raises(StoreError, match="in use"):
+        ReadingStore(str(tmp_path / "cache"), LIMIT)
+    disk.close()
+    store = ReadingStore(str(tmp_path / "cache"), LIMIT)
+    assert store.get(b"k") == b"value"
+    other = DiskStore(str(tmp_path / "cache"), LIMIT)
+    other.put(b"k", b"other")
+    assert store.get(b"k") is None
+    other.close()
+    assert store.get(b"k") == b"other"
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 1000, b"SQLite format 3\0" + bytes(5000)])
+def test_nothing_is_read_where_there_is_no_database(tmp_path, content):
+    (tmp_path / "cache.db").write_bytes(content)
+    with pytest.raises(StoreError):
+        ReadingStore(str(tmp_path), LIMIT)
+
+
+def test_a_row_that_is_not_ours_or_torn_is_not_taken(tmp_path, disk):
+    for key in (b"torn", b"kind", b"place"):
+        disk.put(key, b"value")
+    disk.close()
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("UPDATE Cache SET value = ? WHERE key = ?", (b"x" * 40, b"torn"))
+        database.execute("UPDATE Cache SET mode = 4 WHERE key = ?", (b"kind",))
+        database.execute("UPDATE Cache SET mode = 2, filename = '../../etc/passwd' WHERE key = ?", (b"place",))
+    database.close()
+    with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    store = ReadingStore(str(tmp_path / "cache"), LIMIT)
+    for key in (b"torn", b"kind"):
+        with pytest.raises(StoreError):
+            store.get(key)
+    with pytest.raises(StoreError):
+        store.file_path(b"place")
+    store.close()
