@@ -5,7 +5,7 @@ A value that does not decode is a FormatError, which its reader takes as a miss.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError
@@ -89,6 +89,25 @@ class Shared:
                 conditions[:] = [put(c, c) for c in conditions]
             v.absent[:] = [put((path, tuple(names)), (path, names)) for path, names in v.absent]
         return variants
+
+
+class Kin(NamedTuple):
+    """A recipe with which another shares what decides, perhaps: it differs in macros only (compilers/c_defines.py)."""
+
+    recipe: bytes
+    defines: tuple[tuple[str, str], ...]
+
+
+def pack_kin(kin: list[Kin]) -> bytes:
+    return pack([[k.recipe, [list(define) for define in k.defines]] for k in kin])
+
+
+def unpack_kin(data: bytes) -> list[Kin]:
+    """Raises FormatError."""
+    try:
+        return [Kin(bytes(recipe), tuple((str(name), str(rest)) for name, rest in defines)) for recipe, defines in unpack(data)]
+    except (TypeError, ValueError) as e:
+        raise FormatError(f"not a list of kin: {e}") from e
 
 
 def pack_result(result: Result) -> bytes:

@@ -33,6 +33,7 @@ from sccache_py.server.listener import Listener
 from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
+from sccache_py.server.other_defines import OtherDefines
 from sccache_py.server.packing import Packer
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
@@ -180,6 +181,8 @@ class Server:
         self.keeper = parts.keeper
         self._born = time.monotonic()
         parts.pipeline.makes_way = self._makes_way
+        others = OtherDefines(parts.keeper, parts.threads, lambda work: self.listener.in_background(work))
+        parts.pipeline.others = parts.pipeline.misses.others = others
         self.pool = parts.pool
         # Tasks that may go on when all is stored: who asked us to stop, and builds that have job tokens of us.
         self._stoppers: set[asyncio.Task[None] | None] = set()

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from sccache_py import entry
 from sccache_py.codec import pack, unpack
+from sccache_py.entry import Kin
 from sccache_py.errors import FormatError, StoreError
 from sccache_py.model import Output, Result, Variant
 from sccache_py.server.files import FileMemo
@@ -37,6 +38,10 @@ _CULL_EVERY_STORES = 50
 
 STATS_KEY = b"stats"
 MEMO_KEY = b"stats-digests"
+
+
+def kin_key(key: bytes) -> bytes:
+    return b"k" + key
 
 
 def manifest_key(recipe: bytes) -> bytes:
@@ -165,12 +170,18 @@ class Keeper:
         return files
 
     async def add(
-        self, recipe: bytes, variant: Variant, result: Result, files: dict[bytes, str], also: tuple[bytes, Variant] | None = None
+        self,
+        recipe: bytes,
+        variant: Variant,
+        result: Result,
+        files: dict[bytes, str],
+        also: tuple[bytes, Variant] | None = None,
+        kin: tuple[bytes, Kin] | None = None,
     ) -> bool:
         """Keep one compile: its files (digest → path made under scratch_path), result and manifest, in this order, so that
         nothing names what is not there.
 
-        also: another recipe under which it is found, and its conditions there.
+        also: another recipe under which it is found, and its conditions there.  kin: by which others find this recipe.
         """
 
         scratch = list(files.values())
@@ -194,6 +205,8 @@ class Keeper:
                 self.store.put(result_key(variant.result), entry.pack_result(result))
                 if also is not None:
                     self._enter(*also)
+                if kin is not None:
+                    self._join(*kin)
                 return self._enter(recipe, variant)
 
         variants = await self._ask(store_all, None, "cache_write_errors")
@@ -232,6 +245,24 @@ class Keeper:
 
         self.store.update(manifest_key(recipe), change)
         return self._shared.share(variants)
+
+    def _join(self, key: bytes, kin: Kin) -> None:
+        def change(old: bytes | None) -> bytes:
+            try:
+                others = entry.unpack_kin(old) if old is not None else []
+            except FormatError:
+                others = []
+            return entry.pack_kin([kin, *(other for other in others if other.recipe != kin.recipe)][: entry.MAX_VARIANTS])
+
+        self.store.update(kin_key(key), change)
+
+    async def kin(self, key: bytes) -> list[Kin]:
+        """The newest first."""
+        data = await self._ask(lambda: self.store.get(kin_key(key)), None, "cache_read_errors")
+        found = self._decode(entry.unpack_kin, data) or []
+        if found:
+            self._used[kin_key(key)] = None
+        return found
 
     async def lead_to(self, recipe: bytes, variant: Variant) -> None:
         """Enter further conditions under which a result that is stored may be used."""

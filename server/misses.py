@@ -33,6 +33,7 @@ from sccache_py.server.keeper import Keeper
 from sccache_py.server.look import FileLook, TextMemo
 from sccache_py.server.memory import Peaks
 from sccache_py.server.observer import Observer, Record
+from sccache_py.server.other_defines import OtherDefines
 from sccache_py.server.planning import Job
 from sccache_py.server.runner import Command, Ran, Runner, SpawnError
 from sccache_py.server.second_chance import SecondChance
@@ -127,6 +128,7 @@ class Misses:
     stats: Stats
     second: SecondChance
     in_background: Callable[[Awaitable[None]], None]
+    others: OtherDefines | None = None
     stored: Callable[[Plan, Variant], None] = lambda plan, variant: None
     peaks: Peaks = field(default_factory=Peaks)
     _texts: TextMemo = field(default_factory=TextMemo)
@@ -326,7 +328,8 @@ class Misses:
                 self._not_stored(entry, job.plan)
             else:
                 second = await self.second.second(job, entry.variant, entry.result) if job.wishes.second_chance else None
-                stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files, second)
+                kin = self.others.kin(job, entry.result) if self.others is not None else None
+                stored = await self.keeper.add(job.recipe, entry.variant, entry.result, entry.files, second, kin)
                 trace.mark("store")
                 if stored:
                     self.stored(job.plan, entry.variant)

@@ -27,6 +27,7 @@ from sccache_py.server.flights import Flights, Landing
 from sccache_py.server.jobs import WAITING_FOR_RESULT, Jobs, Seen
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.misses import Misses
+from sccache_py.server.other_defines import OtherDefines
 from sccache_py.server.planning import Job, Planner
 from sccache_py.server.restore import Damaged, Restorer
 from sccache_py.server.second_chance import SecondChance
@@ -62,6 +63,7 @@ class Pipeline:
     second: SecondChance
     threads: Threads
     stats: Stats
+    others: OtherDefines | None = None  # the owner's alone
     makes_way: Callable[[], bool] = lambda: False  # whether a caller who may do more shall have a server of his own
     _verifiable: int = 0
 
@@ -165,7 +167,9 @@ class Pipeline:
         if variant is None:
             variant = await self._first_holding(job, await self.keeper.manifest(job.recipe))
         if variant is None:
-            found = await self.second.find(job) if job.wishes.second_chance else None
+            found = await self.others.find(job) if self.others is not None else None
+            if found is None and job.wishes.second_chance:
+                found = await self.second.find(job)
             job.second = found is not None
             return found
         result = self.keeper.result_now(variant.result) or await self.keeper.result(variant.result)
