@@ -27,17 +27,16 @@ _PREDEFINED = frozenset(("AVR", "MIPSEB", "MIPSEL", "PARISC", "PPC", "R3000", "R
 _VALUE = re.compile(r'(=([\w.+/:@%,-]*|"[^"\\\n]*"))?', re.ASCII)
 
 # Under these an output may hold macros or the command line, or a message be about macros; or what is read is no text.
-_REFUSED = ("-W", "-X", "-d", "-f", "-g", "-i", "-m")
+_REFUSED = ("--specs", "--traditional", "-B", "-W", "-X", "-d", "-f", "-g", "-i", "-specs", "-traditional", "-wrapper")
 _ALLOWED = re.compile(
     r"-W(?!p,|a,|everything|.*unused-macros)[a-z].*"
-    r"|-f(?!.*(?:record|macro|plugin|module|pch|dump|lto|save|preprocessed|directives|debug-info)).*"
+    r"|-f(?!ms-|.*(?:record|macro|plugin|module|pch|dump|lto|save|preprocessed|directives|debug-info|verbose|embed|diagnostics-[afs])).*"
     r"|-g(?:[012]|gdb[012]?|dwarf(?:-[2345])?|no-.*|z.*|split-dwarf|line-tables-only|column-info|statement-frontiers)?"
     r"|-(?:include|imacros|idirafter|iquote|isystem|isysroot|iprefix|iwithprefix|iwithprefixbefore|imultiarch).*"
-    r"|-m.*"
 )
 
 _SPLICE = re.compile(rb"\\[ \t]*\r?\n")
-_WORD = re.compile(rb"[0-9A-Za-z_$]+")
+_WORD = re.compile(rb"[0-9A-Za-z_]+")  # a $ may end a name, or be part of it
 
 # Big headers say every letter somewhere; nobody puts a name together letter by letter.
 _MOST_LETTERS = 4

@@ -154,6 +154,16 @@ def test_precompiled_headers_are_no_texts(project: C) -> None:
         alike(project, *use, f"-DBUILD_ID={number}")
 
 
+def test_a_script_may_go_by_any_word(project: C) -> None:
+    """What it makes of a definition no text says."""
+    project.write("cc.sh", f'#!/bin/sh\ncase "$*" in *-DFAST*) exec {project.name} -O3 "$@" ;; *) exec {project.name} "$@" ;; esac\n')
+    script = project.world.p / "cc.sh"
+    script.chmod(0o755)
+    for word in ("-DSLOW=1", "-DFAST=1", "-DSLOW=1"):
+        args = (word, "-c", "x.c", "-o", project.object())
+        assert project.world.cached(*args, rustc=str(script)) == project.world.uncached(*args, rustc=str(script))
+
+
 PIECES = ["A", "B", "AB", "_", "A_B", "B_A", "AB_", "_A", "AA", "A1", "1", "C_A", "X"]
 NAMES = ["A_B", "AB_A", "A_B1", "C_AB", "AA_A", "A_1", "X_A", "B_A_B"]
 

@@ -43,6 +43,7 @@ def test_odd_definitions_are_not(words):
     [
         ["-g3"], ["-ggdb3"], ["-gmacro"], ["-frecord-gcc-switches"], ["-grecord-gcc-switches"], ["-fdebug-macro"], ["-Wunused-macros"],
         ["-fplugin=x"], ["-flto"], ["-dD"], ["-Xpreprocessor", "-DX"], ["-fdump-tree-all"], ["-fpreprocessed"], ["-fmodules-ts"],
+        ["-fverbose-asm"], ["-fembed-bitcode"], ["-fdiagnostics-format=sarif-file"], ["-traditional-cpp"], ["-specs=x"], ["-B/x"],
     ],
 )  # fmt: skip
 def test_where_an_output_may_tell_macros_nothing_is_left_out(words):
@@ -69,6 +70,7 @@ WANTED = c_defines.pieces([b"BUILD_ID", b"ID3"])
         (b"BUI\\ \t\r\nLD_ID", b"BUILD_ID", True),
         (b"B U ILD_ID", b"BUILD_ID", True),
         (b"B U I L D _ID", b"BUILD_ID", False),
+        (b"A$BUILD_ID", b"BUILD_ID", True),
         (b"ID", b"ID3", True),
         (b"I D", b"ID3", True),
         (b"I", b"ID3", False),
