@@ -104,9 +104,7 @@ class OtherDefines:
 def _call(job: Job) -> _Call | None:
     """None where no macro could be left out."""
     plan, driver = job.plan, job.compiler.driver
-    # A script may go by any word.
-    seen = job.observed and not job.compiler.is_script
-    split = c_defines.split(plan, driver.dialect.options) if seen and isinstance(driver, C) else None
+    split = c_defines.split(plan, driver.dialect.options) if job.observed and isinstance(driver, C) else None
     source = job.sight.digest(plan.source) if split is not None and split.loose and plan.source is not None else None
     if split is None or not source:
         return None

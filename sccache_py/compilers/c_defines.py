@@ -62,6 +62,7 @@ def _table(options: tuple[Option, ...]) -> dict[str, Option]:
 def split(plan: Plan, options: tuple[Option, ...]) -> Split | None:
     """options: of the compiler's dialect.  None: it is another kind of compile, or too odd."""
     words, table = plan.arguments, _table(options)
+    # A script, which may go by any word, has no exact outputs, either.
     if not plan.dialect.startswith(("c [", "c++ [")) or plan.unlisted is not None or not plan.exact_outputs or plan.source is None:
         return None
     if not {"-c", "-S"} & set(words) or plan.writes_times:
