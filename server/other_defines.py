@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 # The newest of those that differ in macros only.
 _TRIED = 8
 
-_MEMO_LIMIT = 100_000
+# Sets of names for which it is remembered what texts say; each for as many texts as a build reads.
+_NAMES_KEPT = 8
 
 
 class _Call(NamedTuple):
@@ -43,7 +44,7 @@ class OtherDefines:
     keeper: Keeper
     threads: Threads
     in_background: Callable[[Awaitable[None]], None]
-    _said: dict[tuple[bytes, frozenset[bytes]], frozenset[bytes]] = field(default_factory=dict)
+    _said: dict[frozenset[bytes], dict[bytes, frozenset[bytes]]] = field(default_factory=dict)  # names → digest → pieces of them
 
     def kin(self, job: Job, result: Result) -> tuple[bytes, Kin] | None:
         """By what calls with other macros find what this one left; None: they do not."""
@@ -74,31 +75,34 @@ class OtherDefines:
         if held is None:
             job.sight.hash_all()
             held = lookup.holds(variant, plan, job.request.env, job.sight)
+        if not held or plan.source is None:
+            return False
         wanted = c_defines.pieces(names)
-        found = c_defines.said(c_defines.told_beside(split, names), wanted) if held else None
-        for folded, digest in variant.files:
-            path = plan.roles.unfold(folded)
-            words = self._words(path, digest, wanted) if path is not None and found is not None else None
+        found = c_defines.said(c_defines.told_beside(split, names), wanted)
+        texts = [(plan.roles.unfold(folded), digest) for folded, digest in variant.files]
+        for path, digest in (*texts, (plan.source, job.sight.hash_now(plan.source))):
+            words = self._words(path, digest, names, wanted) if path is not None and digest is not None else None
             if words is None or found is None:
                 return False
             found |= words
         return found is not None and not any(c_defines.may_be_said(name, found) for name in names)
 
-    def _words(self, path: str, digest: bytes, wanted: frozenset[bytes]) -> frozenset[bytes] | None:
-        known = self._said.get((digest, wanted))
-        if known is not None:
-            return known
-        try:
-            with open_regular(path) as f:
-                text = f.read()
-        except OSError:
-            return None
-        words = c_defines.said(text, wanted) if keys.digest(text) == digest else None
-        if words is not None:
-            if len(self._said) >= _MEMO_LIMIT:
-                self._said.clear()
-            self._said[digest, wanted] = words
-        return words
+    def _words(self, path: str, digest: bytes, names: frozenset[bytes], wanted: frozenset[bytes]) -> frozenset[bytes] | None:
+        """wanted: the pieces of `names`."""
+        if names not in self._said and len(self._said) >= _NAMES_KEPT:
+            self._said.clear()
+        of_names = self._said.setdefault(names, {})
+        if digest not in of_names:
+            try:
+                with open_regular(path) as f:
+                    text = f.read()
+            except OSError:
+                return None
+            words = c_defines.said(text, wanted) if keys.digest(text) == digest else None
+            if words is None:
+                return None
+            of_names[digest] = words
+        return of_names[digest]
 
 
 def _call(job: Job) -> _Call | None:
