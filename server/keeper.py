@@ -99,6 +99,7 @@ class Keeper:
         self._shared = entry.Shared()
         self._results: _Shelf[Result] = _Shelf()
         self._files: _Shelf[StoredFiles] = _Shelf()  # by result
+        self._kin: set[bytes] = set()
         self.report: Callable[[], None] | None = None  # where statistics go instead of the store: a hit worker's to its owner
         self.stored: Callable[[bytes, Result], None] | None = None  # is told which results were
         self.withdrawn: Callable[[bytes], None] | None = None  # is told of which others may remember what they were
@@ -216,6 +217,8 @@ class Keeper:
         self._manifests.keep(recipe, variants)
         if also is not None:
             self._manifests.pop(also[0], None)
+        if kin is not None:
+            self._kin.add(kin[0])
         self._results.keep(variant.result, result)
         self._files.pop(variant.result, None)
         if len(plain) == len(digests):
@@ -247,6 +250,10 @@ class Keeper:
         return self._shared.share(variants)
 
     def _join(self, key: bytes, kin: Kin) -> None:
+        if key not in self._kin:
+            self.store.put(kin_key(key), entry.pack_kin([kin]))
+            return
+
         def change(old: bytes | None) -> bytes:
             try:
                 others = entry.unpack_kin(old) if old is not None else []
@@ -257,7 +264,9 @@ class Keeper:
         self.store.update(kin_key(key), change)
 
     async def kin(self, key: bytes) -> list[Kin]:
-        """The newest first."""
+        """The newest first.  Most are asked for in vain, so which there are is known here: but for what another server stores meanwhile."""
+        if key not in self._kin:
+            return []
         data = await self._ask(lambda: self.store.get(kin_key(key)), None, "cache_read_errors")
         found = self._decode(entry.unpack_kin, data) or []
         if found:
@@ -375,9 +384,11 @@ class Keeper:
     # -- what is written in batches ------------------------------------------------------------------------------
 
     async def recall(self) -> None:
-        """Learn the digests of large files that an earlier server of this cache knew."""
+        """Learn the digests of large files that an earlier server of this cache knew, and which recipes have kin."""
         data = await self._ask(lambda: self.store.get(MEMO_KEY), None, "cache_read_errors")
         self._memo.learn(self._decode(unpack, data))
+        none: list[bytes] = []
+        self._kin.update(key[1:] for key in await self._ask(lambda: self.store.keys(kin_key(b"")), none, "cache_read_errors"))
 
     async def flush(self) -> None:
         """Write use marks, digests of large files, and statistics."""

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 # The newest of those that differ in macros only.
 _TRIED = 8
 
+_CALLS_KEPT = 1000
+
 # Sets of names for which it is remembered what texts say; each for as many texts as a build reads.
 _NAMES_KEPT = 8
 
@@ -44,17 +46,21 @@ class OtherDefines:
     keeper: Keeper
     threads: Threads
     in_background: Callable[[Awaitable[None]], None]
+    _calls: dict[bytes, _Call] = field(default_factory=dict)  # by recipe, from the lookup until it is stored
     _said: dict[frozenset[bytes], dict[bytes, frozenset[bytes]]] = field(default_factory=dict)  # names → digest → pieces of them
 
     def kin(self, job: Job, result: Result) -> tuple[bytes, Kin] | None:
         """By what calls with other macros find what this one left; None: they do not."""
-        call = _call(job) if _is_silent(result) else None
-        return None if call is None else (call.key, Kin(job.recipe, call.split.loose))
+        call = self._calls.pop(job.recipe, None)
+        return None if call is None or not _is_silent(result) else (call.key, Kin(job.recipe, call.split.loose))
 
     async def find(self, job: Job) -> Stored | None:
         call = _call(job)
         if call is None:
             return None
+        if len(self._calls) >= _CALLS_KEPT:
+            self._calls.clear()  # of compiles that were not stored
+        self._calls[job.recipe] = call
         for other in (await self.keeper.kin(call.key))[:_TRIED]:
             names = c_defines.differing(call.split.loose, other.defines)
             for variant in self.keeper.manifest_now(other.recipe) or await self.keeper.manifest(other.recipe):

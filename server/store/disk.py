@@ -40,6 +40,9 @@ _TIMEOUT_S = 0.05
 # The same for the statements with which diskcache opens a database: clients wait meanwhile, and diskcache alone would try for a minute.
 _OPENING_S = 3.0
 
+# More bytes than any key has behind its prefix.
+_LONGEST_KEY = 64
+
 # Culling goes this far below the limit, so that it is not due again at the next store.
 _CULL_TO = 0.9
 
@@ -280,7 +283,8 @@ class DiskStore:
 
     def keys(self, prefix: bytes) -> list[bytes]:
         with self._translated():
-            rows = self._cache._sql("SELECT key FROM Cache WHERE raw = 1 AND key >= ? ORDER BY rowid", (sqlite3.Binary(prefix),)).fetchall()
+            found = "SELECT key FROM Cache WHERE raw = 1 AND key >= ? AND key < ? ORDER BY rowid"
+            rows = self._cache._sql(found, (sqlite3.Binary(prefix), sqlite3.Binary(prefix + b"\xff" * _LONGEST_KEY))).fetchall()
         return [bytes(key) for (key,) in rows if isinstance(key, bytes) and key.startswith(prefix)]
 
     def scratch_path(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sccache_py.entry import Kin
 from sccache_py.model import Result, Variant
 from sccache_py.server.files import FileMemo
 from sccache_py.server.keeper import Keeper
@@ -61,3 +62,21 @@ def test_the_variants_of_an_edit_loop_share_what_the_edit_left_alone() -> None:
     found = asyncio.run(headers())
     assert len(found) == 6
     assert len({id(v.files[0]) for v in found}) == 1
+
+
+def test_another_server_of_the_cache_finds_what_differs_in_macros_only() -> None:
+    """The newest first; of keys that nobody has the store is not asked."""
+
+    async def kin() -> list[list[bytes]]:
+        store = MemoryStore()
+        first = Keeper(store, Stats(), FileMemo())
+        for number in range(3):
+            result = b"%016d" % number
+            named = (b"key", Kin(b"recipe%d" % number, (("ID", f"={number}"),)))
+            await first.add(b"recipe%d" % number, variant(b"0" * 16, result), Result((), b"", b"", 0, 0), {}, None, named)
+        later = Keeper(store, Stats(), FileMemo())
+        await later.recall()
+        return [[k.recipe for k in await keeper.kin(key)] for keeper in (first, later) for key in (b"key", b"other")]
+
+    newest_first = [b"recipe2", b"recipe1", b"recipe0"]
+    assert asyncio.run(kin()) == [newest_first, [], newest_first, []]
