@@ -42,13 +42,16 @@ class Restorer:
         """
         if not permits.may_write(caller, result):
             raise OSError(errno.EFBIG, "larger than the caller may write")
-        found: dict[str, Target] = {}
+        places: list[tuple[Output, str, Target]] = []
         for output in result.outputs:
-            target = _target(plan, output, caller) or ""
-            found[output.path] = where = find_target(target)
-            if where[0] != target and not plan.follows_links:
+            target = _target(plan, output, caller)
+            if target is None:
+                raise Damaged(output.path)
+            found = find_target(target)
+            if found[0] != target and not plan.follows_links:
                 raise OSError(errno.ELOOP, "a link is where an output goes", target)
-        if _overlap(plan.source, list(found.values())):
+            places.append((output, target, found))
+        if _overlap(plan.source, [found for _, _, found in places]):
             raise OSError(errno.EEXIST, "an output is the source or another output", plan.source)
         with contextlib.ExitStack() as opened:
             fill: Callable[[Output, int], None]
@@ -72,8 +75,9 @@ class Restorer:
 
             written: list[str] = []
             try:
-                for output in result.outputs:
-                    written.append(self._write(plan, output, fill, caller, found.get(output.path)))
+                for output, target, found in places:
+                    self._write(plan, output, target, found, fill, caller)
+                    written.append(target)
                 if pack is not None:
                     pack.end()
             except (Damaged, CompressionError, OSError) as e:
@@ -92,10 +96,10 @@ class Restorer:
         except OSError as e:
             raise Damaged(path) from e
 
-    def _write(self, plan: Plan, output: Output, fill: Callable[[Output, int], None], caller: Request, found: Target | None) -> str:
-        target, umask = _target(plan, output, caller), caller.umask
-        if target is None:
-            raise Damaged(output.path)
+    def _write(
+        self, plan: Plan, output: Output, target: str, found: Target, fill: Callable[[Output, int], None], caller: Request
+    ) -> None:
+        umask = caller.umask
         if is_profile(output.path) and os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "an earlier process of that number left a profile", target)
         # What the compiler made executable is executable for whom the umask lets it be, as if it had made it now.
@@ -115,13 +119,12 @@ class Restorer:
         )
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
-            return target
+            return
         if self.memo.shows_every_change(written.st_dev, os.path.dirname(target)):
             with contextlib.suppress(OSError):
                 st = os.stat(target)  # the rename has changed its ctime
                 if (st.st_ino, st.st_size, st.st_mtime_ns) == (written.st_ino, written.st_size, written.st_mtime_ns):
                     self.memo.remember(target, stamp_of(st), output.digest)
-        return target
 
 
 def _overlap(source: str | None, targets: list[Target]) -> bool:
