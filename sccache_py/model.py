@@ -276,6 +276,10 @@ class Result:
     peak_rss_kib: int
     status: int = 0  # not 0 only for probes, which may fail by design
 
+    def is_silent(self) -> bool:
+        """Whether it says nothing that may be about what another compile has otherwise."""
+        return not (self.stdout or self.stderr or self.status)
+
 
 # A result and under which conditions it is one.
 Stored = tuple[Variant, Result]

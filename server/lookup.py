@@ -67,6 +67,15 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     return files
 
 
+def surely_holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> bool:
+    """For a thread: what must be hashed for it is."""
+    held = holds(variant, plan, env, sight)
+    if held is None:
+        sight.hash_all()
+        held = holds(variant, plan, env, sight)
+    return bool(held)
+
+
 def _finds_the_same(variant: Variant, plan: Plan, env: Mapping[str, str]) -> bool:
     """Whether another PATH leads to the same programs, where it was used for nothing else."""
     directories = search_path(env.get("PATH"))

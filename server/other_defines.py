@@ -52,7 +52,7 @@ class OtherDefines:
     def kin(self, job: Job, result: Result) -> tuple[bytes, Kin] | None:
         """By what calls with other macros find what this one left; None: they do not."""
         call = self._calls.pop(job.recipe, None)
-        return None if call is None or not _is_silent(result) else (call.key, Kin(job.recipe, call.split.loose))
+        return None if call is None or not result.is_silent() else (call.key, Kin(job.recipe, call.split.loose))
 
     async def find(self, job: Job) -> Stored | None:
         call = _call(job)
@@ -67,7 +67,7 @@ class OtherDefines:
                 if not await self.threads.run(functools.partial(self._decides, job, call.split, variant, names)):
                     continue
                 result = self.keeper.result_now(variant.result) or await self.keeper.result(variant.result)
-                if result is not None and _is_silent(result):
+                if result is not None and result.is_silent():
                     log.info("other macros: %s", job.plan.source)
                     self.keeper.mark_used(other.recipe, variant.result, result)
                     self.in_background(self.keeper.lead_to(job.recipe, variant))
@@ -77,11 +77,7 @@ class OtherDefines:
     def _decides(self, job: Job, split: c_defines.Split, variant: Variant, names: frozenset[bytes]) -> bool:
         """Whether it holds now, and would with these names defined otherwise; for a thread."""
         plan = job.plan
-        held = lookup.holds(variant, plan, job.request.env, job.sight)
-        if held is None:
-            job.sight.hash_all()
-            held = lookup.holds(variant, plan, job.request.env, job.sight)
-        if not held or plan.source is None:
+        if plan.source is None or not lookup.surely_holds(variant, plan, job.request.env, job.sight):
             return False
         wanted = c_defines.pieces(names)
         found = c_defines.said(c_defines.told_beside(split, names), wanted)
@@ -114,7 +110,7 @@ class OtherDefines:
 def _call(job: Job) -> _Call | None:
     """None where no macro could be left out."""
     plan, driver = job.plan, job.compiler.driver
-    split = c_defines.split(plan, driver.dialect.options) if job.observed and isinstance(driver, C) else None
+    split = c_defines.split(plan, driver.options) if job.observed and isinstance(driver, C) else None
     source = job.sight.digest(plan.source) if split is not None and split.loose and plan.source is not None else None
     if split is None or not source:
         return None
@@ -122,8 +118,3 @@ def _call(job: Job) -> _Call | None:
     kept = dataclasses.replace(plan, arguments=split.kept)
     keys.describe_recipe(kept, job.compiler.identity, source, job.request.env, (*job.told, ("other defines", b"1")), recipe)
     return _Call(recipe.key(), split)
-
-
-def _is_silent(result: Result) -> bool:
-    """What is said may be about macros."""
-    return not (result.stdout or result.stderr or result.status)

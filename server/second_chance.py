@@ -97,7 +97,7 @@ class SecondChance:
 
     async def second(self, job: Job, variant: Variant, result: Result) -> Second | None:
         """Under what a compile that is about to be stored may be found again."""
-        if not _applies(job) or result.stdout or result.stderr or result.status:
+        if not _applies(job) or not result.is_silent():
             return None
         return await self.threads.run(lambda: self._without_comments(job, variant))
 
@@ -180,11 +180,7 @@ class SecondChance:
             files=[(f, d) for f, d in known.files if not f.startswith("\0")],
             present=[(p, s) for p, s in known.present if not p.startswith("\0")],
         )
-        held = lookup.holds(rest, job.plan, job.request.env, job.sight)
-        if held is None:
-            job.sight.hash_all()
-            held = lookup.holds(rest, job.plan, job.request.env, job.sight)
-        return bool(held)
+        return lookup.surely_holds(rest, job.plan, job.request.env, job.sight)
 
     def _text(self, path: str, folded: str, sight: Sight) -> _Text | None:
         """None: there is no such file, or it is written at this moment."""

@@ -11,14 +11,13 @@ undefined, and all options under which an output tells macros or a message may. 
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from sccache_py.compilers.c_options import COMMON_OPTIONS, Option, Takes
+from sccache_py.compilers.c_options import Option, Takes
 from sccache_py.model import Plan
 
 # Not what starts with an underscore, has no capital letter (linux, unix, i386: defined beforehand) or has two underscores together.
@@ -54,14 +53,9 @@ class Split(NamedTuple):
     loose: tuple[Define, ...]  # what decides nothing where no text says its name, in alphabetical order
 
 
-@functools.lru_cache
-def _table(options: tuple[Option, ...]) -> dict[str, Option]:
-    return {option.name: option for option in (*COMMON_OPTIONS, *options)}
-
-
-def split(plan: Plan, options: tuple[Option, ...]) -> Split | None:
-    """options: of the compiler's dialect.  None: it is another kind of compile, or too odd."""
-    words, table = plan.arguments, _table(options)
+def split(plan: Plan, options: Mapping[str, Option]) -> Split | None:
+    """options: those that the compiler knows.  None: it is another kind of compile, or too odd."""
+    words = plan.arguments
     # A script, which may go by any word, has no exact outputs, either.
     if not plan.dialect.startswith(("c [", "c++ [")) or plan.unlisted is not None or not plan.exact_outputs or plan.source is None:
         return None
@@ -72,7 +66,7 @@ def split(plan: Plan, options: tuple[Option, ...]) -> Split | None:
     at = 0
     while at < len(words):
         word = words[at]
-        option = table.get(word)
+        option = options.get(word)
         value = words[at + 1] if option is not None and option.takes in (Takes.NEXT, Takes.EITHER) and at + 1 < len(words) else None
         if word.startswith(_REFUSED) and not _ALLOWED.fullmatch(word):
             return None

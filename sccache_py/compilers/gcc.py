@@ -85,7 +85,7 @@ class C:
         self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {called}"
         self._plus = plus
         self._opaque = opaque
-        self._options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
+        self.options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
         parsed = _Parsed(shows_names=self._opaque)
@@ -136,7 +136,7 @@ class C:
         found = c_listing.Words()
         words = iter(question)
         for word in words:
-            entry = c_options.find(self._options, word) if word.startswith("-") else None
+            entry = c_options.find(self.options, word) if word.startswith("-") else None
             if entry is None:
                 continue
             option, value = entry
@@ -169,11 +169,11 @@ class C:
                 parsed.arguments += ["--", *(name for name, _ in parsed.inputs)]
                 parsed.unlisted = "--"
                 break
-            found = c_options.find(self._options, word)
+            found = c_options.find(self.options, word)
             if found is None:
                 return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
             option, value = found
-            option = self._options.get(c_options.SHORT.get(option.name, ""), option)
+            option = self.options.get(c_options.SHORT.get(option.name, ""), option)
             if option.does is Does.NOT_COMPILING:
                 return Reason.NOT_COMPILING  # also where a value is missing: configure scripts ask with `gcc -V`
             if value is None and option.takes in (Takes.NEXT, Takes.EITHER):

@@ -11,9 +11,10 @@ from sccache_py.model import Plan
 
 
 def split(*words: str, dialect=GCC, source: str = "x.c") -> c_defines.Split | None:
-    plan = C(dialect, False, False, 12, "gcc").parse([*words, "-c", source, "-o", "x.o"], "/p", "/p")
+    driver = C(dialect, False, False, 12, "gcc")
+    plan = driver.parse([*words, "-c", source, "-o", "x.o"], "/p", "/p")
     assert isinstance(plan, Plan)
-    return c_defines.split(plan, dialect.options)
+    return c_defines.split(plan, driver.options)
 
 
 @pytest.mark.parametrize("dialect", [GCC, CLANG])
