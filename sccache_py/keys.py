@@ -115,14 +115,18 @@ def fallback_environment(env: Mapping[str, str], extra: str) -> list[str]:
     return sorted(n for n in env if n in exact or (n.startswith(prefixes) and not n.startswith(_FALLBACK_LEFT_OUT)))
 
 
+def _that_begin(env: Mapping[str, str], *beginnings: str) -> tuple[str, ...]:
+    return tuple(f"{name}={env[name]}" for name in sorted(env) if name.startswith(beginnings))
+
+
 @of_all_variables
 def _asked_by_questions(env: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(f"{name}={env[name]}" for name in sorted(env) if name.startswith(_ALWAYS))
+    return _that_begin(env, *_ALWAYS)
 
 
 @of_all_variables
 def _asked_by_macros(env: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(f"{name}={env[name]}" for name in sorted(env) if name.startswith((*_ALWAYS, _ALWAYS_PREFIX)))
+    return _that_begin(env, *_ALWAYS, _ALWAYS_PREFIX)
 
 
 def describe_recipe(
