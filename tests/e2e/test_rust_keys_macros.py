@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from rust_macros import LIB, NO_MACRO_READS, using
+from rust_macros import LIB, NO_MACRO_READS, point, using
 
 pytestmark = pytest.mark.slow
 
@@ -108,12 +108,7 @@ def test_a_link_that_a_macro_resolves_before_it_reads_is_a_condition(world, macr
     world.write("two", "two\n")
     link = world.p / "query.sql"
     link.symlink_to("one")
-
-    def point(name: str) -> None:
-        link.unlink()
-        link.symlink_to(name)
-
-    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, 'm::canonical_content!("query.sql")'))
+    world.changes(lambda: point(link, "two"), lambda: point(link, "one"), *using(world, macros, 'm::canonical_content!("query.sql")'))
 
 
 def test_a_linked_directory_that_a_macro_resolves_before_it_reads_is_a_condition(world, macros):
@@ -123,12 +118,7 @@ def test_a_linked_directory_that_a_macro_resolves_before_it_reads_is_a_condition
         world.write(f"{name}/query.sql", name)
     link = world.p / "sql"
     link.symlink_to("one")
-
-    def point(name: str) -> None:
-        link.unlink()
-        link.symlink_to(name)
-
-    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, 'm::canonical_content!("sql/query.sql")'))
+    world.changes(lambda: point(link, "two"), lambda: point(link, "one"), *using(world, macros, 'm::canonical_content!("sql/query.sql")'))
 
 
 def test_an_unrelated_file_beside_the_outputs_still_hits(world, macros):

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from rust_macros import NO_MACRO_READS, using
+from rust_macros import NO_MACRO_READS, point, using
 
 pytestmark = pytest.mark.slow
 
@@ -24,12 +24,7 @@ def test_where_a_link_points_is_a_condition(world, macros, macro):
     world.write("two", "same\n")
     link = world.p / "q"
     link.symlink_to("one")
-
-    def point(name: str) -> None:
-        link.unlink()
-        link.symlink_to(name)
-
-    world.changes(lambda: point("two"), lambda: point("one"), *using(world, macros, f'm::{macro}!("q")'))
+    world.changes(lambda: point(link, "two"), lambda: point(link, "one"), *using(world, macros, f'm::{macro}!("q")'))
 
 
 def test_the_size_of_a_file_that_nobody_opened_is_a_condition(world, macros):
