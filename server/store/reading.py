@@ -22,7 +22,10 @@ _State = tuple[int, int, int]
 
 
 class ReadingStore(MemoryStore):
-    """Raises StoreError on opening where there is nothing to be read in `directory`."""
+    """Raises StoreError on opening where there is nothing to be read in `directory`.
+
+    `keys`, `cull` and `size_bytes` are of what is in memory: nothing of the rest is packed, removed or counted here.
+    """
 
     def __init__(self, directory: str, limit_bytes: int) -> None:
         self._database = os.path.join(directory, "cache.db")
