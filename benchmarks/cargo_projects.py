@@ -411,9 +411,7 @@ PROJECTS = {
         'libsqlite3-sys = { version = "0.35", features = ["bundled"] }\n',
         files=_SQLITE,
     ),
-    "stamps": Project(
-        dependencies='[build-dependencies]\nvergen = { version = "9", features = ["cargo", "rustc"] }\n', files=_STAMPS
-    ),
+    "stamps": Project(dependencies='[build-dependencies]\nvergen = { version = "9", features = ["cargo", "rustc"] }\n', files=_STAMPS),
     "starters": Project(dependencies=_STARTERS_NEED, files=_STARTERS),
     "templates": Project(
         dependencies='askama = "0.14"\ninclude_dir = "0.7"\nrust-embed = { version = "8", features = ["debug-embed"] }\n'

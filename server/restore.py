@@ -96,9 +96,7 @@ class Restorer:
         except OSError as e:
             raise Damaged(path) from e
 
-    def _write(
-        self, plan: Plan, output: Output, target: str, found: Target, fill: Callable[[Output, int], None], caller: Request
-    ) -> None:
+    def _write(self, plan: Plan, output: Output, target: str, found: Target, fill: Callable[[Output, int], None], caller: Request) -> None:
         umask = caller.umask
         if is_profile(output.path) and os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, "an earlier process of that number left a profile", target)

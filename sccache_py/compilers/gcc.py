@@ -14,11 +14,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-from sccache_py.compilers import c_link, c_listing, c_options
-from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
-from sccache_py.compilers.c_options import Does, Option, Takes
+from sccache_py.compilers import c_arguments, c_link, c_listing, c_options
+from sccache_py.compilers.c_arguments import Parsed
+from sccache_py.compilers.c_dialects import GCC, Dialect
+from sccache_py.compilers.c_options import Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
 from sccache_py.make_rule import Depfile, quote
@@ -27,7 +27,6 @@ from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
-_ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")
 
 _GCC_WITH_COLORS = 5
 _GCC_WITH_PLAIN_TARGETS_FIRST = 10
@@ -35,37 +34,6 @@ _GCC_WITH_URLS = 10
 
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
-
-
-@dataclass(slots=True)
-class _Parsed:
-    """The command line, in order of reading."""
-
-    arguments: list[str] = field(default_factory=list)
-    question: list[str] = field(default_factory=list)  # those of them that say what is read
-    unlisted: str | None = None  # what no list tells, by its name
-    inputs: list[tuple[str, str | None]] = field(default_factory=list)  # with what -x said
-    language: str | None = None
-    mode: str | None = None
-    output: str | None = None
-    writes_depfile: bool = False
-    depfile: str | None = None
-    depfile_by_wp: str | None = None
-    depfile_by_driver: bool = False
-    files: list[str] = field(default_factory=list)  # further outputs, by name
-    targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
-    maps: list[tuple[str, str, str]] = field(default_factory=list)
-    color: str | None = None
-    debug: bool = False
-    debug_directory: bool = False  # debug information names another directory than the cwd
-    shows_cwd: bool = False
-    shows_names: bool = False
-    shows_output: bool = False  # less than that: the cwd counts only as with other debug information
-    records: bool = False
-    native_cpu: bool = False
-    told_variables: tuple[str, ...] = ("PWD", "PATH")  # asked by all; the cwd is a role, what PATH finds is in the compiler's identity
-    implicit_modules: bool = False
-    refused: Reason | Refusal | None = None
 
 
 class C:
@@ -88,8 +56,8 @@ class C:
         self.options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
-        parsed = _Parsed(shows_names=self._opaque)
-        refusal = self._read(argv, parsed)
+        parsed = Parsed(shows_names=self._opaque)
+        refusal = c_arguments.read(self.dialect, self.options, argv, parsed)
         if refusal is not None:
             return refusal
         refusal = self._refusal(parsed)
@@ -154,87 +122,7 @@ class C:
                 found.values += [v for v in _PIECES.split(value.partition("=")[2]) if v and not v.isdigit()]
         return found
 
-    # -- reading ---------------------------------------------------------------------------------------------------
-
-    def _read(self, argv: Sequence[str], parsed: _Parsed) -> Reason | Refusal | None:
-        words = iter(argv)
-        for word in words:
-            if word == "-" or not word.startswith("-"):
-                parsed.inputs.append((word, parsed.language))
-                parsed.arguments.append(word)
-                parsed.question.append(word)
-                continue
-            if word == "--" and self.dialect is CLANG:
-                parsed.inputs += [(w, parsed.language) for w in words]
-                parsed.arguments += ["--", *(name for name, _ in parsed.inputs)]
-                parsed.unlisted = "--"
-                break
-            found = c_options.find(self.options, word)
-            if found is None:
-                return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
-            option, value = found
-            option = self.options.get(c_options.SHORT.get(option.name, ""), option)
-            if option.does is Does.NOT_COMPILING:
-                return Reason.NOT_COMPILING  # also where a value is missing: configure scripts ask with `gcc -V`
-            if value is None and option.takes in (Takes.NEXT, Takes.EITHER):
-                value = next(words, None)
-                if value is None:
-                    return Reason.BAD_ARGUMENTS
-            self._take(parsed, option, value or "")
-        return None
-
-    def _take(self, parsed: _Parsed, option: Option, value: str) -> None:
-        does = option.does
-        if does in _SILENT:
-            _SILENT[does](parsed, option, value)
-            return
-        if does is Does.REFUSE or re.match(option.refused, value):
-            parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
-        told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
-        parsed.arguments += told
-        if does not in _NOT_ASKED and option.name not in _PRINTS:
-            parsed.question += told
-        # An empty value would take the next word for itself in the question; `-I-` changes where `"…"` is looked for.
-        if does in _UNLISTED or (option.takes in (Takes.NEXT, Takes.EITHER) and value in ("", "-")):
-            parsed.unlisted = parsed.unlisted or option.name
-        if does is Does.DEBUG:
-            parsed.debug = True
-        elif does is Does.DEBUG_DIRECTORY:
-            parsed.debug_directory = True
-        elif does is Does.NO_DEBUG:
-            parsed.debug = False
-        elif does is Does.SHOWS_CWD:
-            parsed.shows_cwd = True
-        elif does is Does.SHOWS_NAMES:
-            parsed.shows_names = True
-        elif does is Does.SPLITS_DEBUG:
-            parsed.debug = parsed.shows_output = True
-        elif does is Does.WRITES:
-            parsed.shows_names = True
-            parsed.files.append(value)
-        elif does is Does.RECORDS:
-            parsed.shows_names = parsed.records = True
-        elif does is Does.IMPLICIT_MODULES:
-            parsed.implicit_modules = True
-        elif does is Does.SEARCHES_PROGRAMS:
-            parsed.told_variables = ()
-        elif does is Does.TARGETS:
-            parsed.told_variables = tuple(name for name in parsed.told_variables if name != "PATH")
-        elif does is Does.MACHINE:
-            parsed.native_cpu = parsed.native_cpu or value == "native"
-        elif does is Does.COLOR:
-            parsed.color = value or option.name
-        elif does is Does.LANGUAGE:
-            parsed.language = None if value == "none" else value
-        elif does is Does.COMPILE or does is Does.SYNTAX_ONLY:
-            # Whatever their order, the one that ends first wins; clang's --precompile is another way, not an end.
-            modes = [mode for mode in (parsed.mode, option.name) if mode is not None]
-            if "--precompile" in modes and len(set(modes)) > 1:
-                parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
-            parsed.mode = min(modes, key=_ENDS.index)
-            parsed.shows_names = parsed.shows_names or option.name == "--precompile"
-
-    def _refusal(self, parsed: _Parsed) -> Reason | Refusal | None:
+    def _refusal(self, parsed: Parsed) -> Reason | Refusal | None:
         """Why not, in the order in which sccache would say it."""
         if not parsed.inputs and parsed.mode is None:
             return Reason.NOT_COMPILING  # `gcc -v`
@@ -263,7 +151,7 @@ class C:
 
     # -- planning --------------------------------------------------------------------------------------------------
 
-    def _plan(self, parsed: _Parsed, cwd: str, pwd: str) -> Plan:
+    def _plan(self, parsed: Parsed, cwd: str, pwd: str) -> Plan:
         source, language = parsed.inputs[0]
         language = language or c_options.EXTENSIONS[os.path.splitext(source)[1]]
         if self._plus and language in ("c", "c-header", "cpp-output"):
@@ -350,7 +238,7 @@ class C:
             tells_twins=self.dialect.twins,
         )
 
-    def _output(self, parsed: _Parsed, source: str, language: str) -> str | None:
+    def _output(self, parsed: Parsed, source: str, language: str) -> str | None:
         if parsed.mode == "-fsyntax-only":
             return None
         if parsed.output is not None:
@@ -362,7 +250,7 @@ class C:
             suffix = {".o": ".bc", ".s": ".ll"}.get(suffix, suffix)
         return os.path.splitext(os.path.basename(source))[0] + suffix
 
-    def _depfile(self, parsed: _Parsed, source: str, language: str) -> str | None:
+    def _depfile(self, parsed: Parsed, source: str, language: str) -> str | None:
         if not parsed.writes_depfile or language in c_options.PREPROCESSED:
             return None
         if parsed.depfile_by_wp is not None and self.dialect is GCC:
@@ -371,7 +259,7 @@ class C:
             return parsed.depfile
         return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
 
-    def _targets(self, parsed: _Parsed, source: str, path: str) -> Depfile:
+    def _targets(self, parsed: Parsed, source: str, path: str) -> Depfile:
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""
         targets = parsed.targets
         if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:
@@ -395,7 +283,7 @@ def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return ordered
 
 
-def _unlisted(parsed: _Parsed, language: str) -> Refusal | None:
+def _unlisted(parsed: Parsed, language: str) -> Refusal | None:
     name = parsed.unlisted if language in c_options.LISTED_LANGUAGES else language
     return Refusal(Reason.FALLBACK_C, name) if name is not None else None
 
@@ -410,7 +298,7 @@ def _shows_urls(env: Mapping[str, str]) -> bool:
     return color_term is not None or term not in ("xterm", "linux")
 
 
-def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...]]:
+def _tell_cwd(parsed: Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...]]:
     """Words for the key; whether the cwd is among them; and the old prefixes of maps that are told relative to the cwd.
 
     gcc and clang compare a prefix by characters, not by components: `/a/b` covers `/a/bc`, which becomes what it is mapped to and `c`.
@@ -430,71 +318,6 @@ def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ..
     return [*told, f"cwd {pwd}"], True, tuple(mapped)
 
 
-def _nothing(parsed: _Parsed, option: Option, value: str) -> None:
-    pass
-
-
-def _take_output(parsed: _Parsed, option: Option, value: str) -> None:
-    parsed.output = value
-
-
-def _take_dep_file(parsed: _Parsed, option: Option, value: str) -> None:
-    parsed.depfile = value
-
-
-def _take_dep_target(parsed: _Parsed, option: Option, value: str) -> None:
-    parsed.targets.append((option.name, value))
-
-
-def _take_dep_write(parsed: _Parsed, option: Option, value: str) -> None:
-    parsed.writes_depfile = parsed.depfile_by_driver = True
-    parsed.arguments.append(option.name)
-
-
-def _take_map(parsed: _Parsed, option: Option, value: str) -> None:
-    old, _, new = value.partition("=")
-    parsed.maps.append((option.name, old, new))
-
-
-def _take_preprocessor(parsed: _Parsed, option: Option, value: str) -> None:
-    """`-Wp,-MD,FILE` is how the Linux kernel writes depfiles; what else is handed through may do anything, macros apart."""
-    words = value.split(",")
-    if len(words) == 2 and words[0] in ("-MD", "-MMD"):
-        parsed.arguments.append(f"-Wp,{words[0]}")
-        parsed.writes_depfile = True
-        parsed.depfile = parsed.depfile_by_wp = words[1]
-        return
-    # Fedora's -Wp,-D_FORTIFY_SOURCE=2: the same as without -Wp.
-    parsed.shows_names = parsed.shows_names or not all(word.startswith(("-D", "-U")) and len(word) > 2 for word in words)
-    parsed.unlisted = parsed.unlisted or option.name
-    parsed.arguments.append(option.name + value)
-
-
-# Without observation: these may leave further files or read some, and those say nothing of what is read.
-_UNLISTED = (
-    Does.IMPLICIT_MODULES,
-    Does.RECORDS,
-    Does.SEARCHES_PROGRAMS,
-    Does.SHOWS_NAMES,
-    Does.SPLITS_DEBUG,
-    Does.TARGETS,
-    Does.UNLISTED,
-    Does.WRITES,
-)
-_NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
-_PRINTS = ("-H", "-MG", "-MP")
-
 _DIRECTORIES = ("-I", "-idirafter", "-iquote", "-isystem")
 _FAMILIES = ("--param", "-W", "-f", "-m")
 _PIECES = re.compile("[=,:]")
-
-# What these say is told by role, or does not matter.
-_SILENT = {
-    Does.DEP_FILE: _take_dep_file,
-    Does.DEP_TARGET: _take_dep_target,
-    Does.DEP_WRITE: _take_dep_write,
-    Does.NOTHING: _nothing,
-    Does.OUTPUT: _take_output,
-    Does.PREFIX_MAP: _take_map,
-    Does.PREPROCESSOR: _take_preprocessor,
-}

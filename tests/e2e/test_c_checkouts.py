@@ -92,7 +92,7 @@ def test_a_compile_for_another_machine_is_the_same_in_another_checkout(c, target
     if c.is_gcc:
         pytest.skip("clang's")
     for place in ("one", "two"):
-        c.write(f"{place}/x.c", "#include \"a.h\"\nint f(void) { return A; }\n")
+        c.write(f"{place}/x.c", '#include "a.h"\nint f(void) { return A; }\n')
         c.write(f"{place}/a.h", "#define A 1\n")
     args = (*target, "-O2", "-MD", "-c", "x.c", "-o", c.object())
     if c.left_out("C without observation: " + re.match("[-a-z]*=?", target[0])[0], *args, cwd=c.p / "one"):

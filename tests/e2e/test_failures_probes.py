@@ -97,7 +97,7 @@ def test_a_header_that_is_not_there_is_an_answer(world: World) -> None:
     ],
 )
 def test_a_failure_is_an_answer_where_it_can_be_told_from_trouble(world: World, language: dict[str, str], known: int) -> None:
-    """"Auf dem Gerät ist kein Speicherplatz mehr verfügbar": whatever is not understood is not remembered."""
+    """ "Auf dem Gerät ist kein Speicherplatz mehr verfügbar": whatever is not understood is not remembered."""
     world.env.update({"OUT_DIR": str(world.out), **language})
     (world.cwd / "probe.c").write_text("#include <no_such_header.h>\n")
     assert world.same_as_plain("gcc", "-c", "probe.c", "-o", f"{world.out}/probe.o").returncode == 1

@@ -11,6 +11,7 @@ import pytest
 
 from sccache_py.compilers import c_bare, gcc
 from sccache_py.compilers.c_bare import bare, counts_lines, ignores_comments, lines_told, may_be_bare
+from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.model import Plan
 
 ALIKE = [
@@ -131,7 +132,7 @@ def test_gcc_finds_the_same_tokens_in_what_is_left_of_its_own_headers():
 # -- which calls ---------------------------------------------------------------------------------------------------
 
 
-def plan(*words: str, driver: gcc.Dialect = gcc.GCC, plus: bool = False) -> Plan:
+def plan(*words: str, driver: Dialect = GCC, plus: bool = False) -> Plan:
     found = gcc.C(driver, plus).parse([*words, "-o", "x.o"], "/p", "/p")
     assert isinstance(found, Plan)
     return found
@@ -187,7 +188,7 @@ def test_calls_whose_object_or_messages_may_speak_of_lines_or_comments_are_left_
 @pytest.mark.parametrize("words", ["-Weverything -c x.c", "-Wdocumentation -c x.c", "-fms-extensions -c x.c", "-include-pch x.pch -c x.c"])
 def test_clang_has_more_of_them(words):
     """It warns of what comments document."""
-    assert not ignores_comments(plan(*words.split(), driver=gcc.CLANG))
+    assert not ignores_comments(plan(*words.split(), driver=CLANG))
 
 
 def test_only_the_project_s_texts_are_bared():
