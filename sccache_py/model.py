@@ -149,6 +149,7 @@ class Plan:
     templates: tuple[str, ...]  # outputs (absolute) that are text with paths in it: depfiles
     own_output_prefixes: tuple[str, ...]  # absolute prefixes of this unit's own outputs: never inputs
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
+    more_sources: tuple[str, ...] = ()  # beside `source`, where one call is about several
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
     in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
     fills_empty: tuple[str, ...] = ()  # the same, where the file that is there is empty

@@ -137,9 +137,10 @@ class Misses:
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Stored | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
-        if await self.threads.run(lambda: _includes_descriptor(plan.source)):
+        sources = [plan.source, *plan.more_sources]
+        if await self.threads.run(lambda: any(map(_includes_descriptor, sources))):
             return Reason.DESCRIPTOR
-        await self._let_inputs_age((plan.source, *plan.known_inputs, *job.response_files))
+        await self._let_inputs_age((*sources, *plan.known_inputs, *job.response_files))
         before = await self._look_before(job)
         trace.mark("clock")
         began = time.perf_counter()

@@ -27,6 +27,8 @@ class Parsed:
     inputs: list[tuple[str, str | None]] = field(default_factory=list)  # with what -x said
     language: str | None = None
     mode: str | None = None
+    rules: str | None = None  # -M or -MM
+    preprocesses: bool = False
     output: str | None = None
     writes_depfile: bool = False
     depfile: str | None = None
@@ -118,6 +120,10 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.native_cpu = parsed.native_cpu or value == "native"
     elif does is Does.COLOR:
         parsed.color = value or option.name
+    elif does is Does.RULES:
+        parsed.rules = option.name
+    elif does is Does.PREPROCESS:
+        parsed.preprocesses = True
     elif does is Does.LANGUAGE:
         parsed.language = None if value == "none" else value
     elif does is Does.COMPILE or does is Does.SYNTAX_ONLY:

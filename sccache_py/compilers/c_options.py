@@ -42,9 +42,11 @@ class Does(enum.Enum):
     NOT_COMPILING = enum.auto()
     OUTPUT = enum.auto()
     PREFIX_MAP = enum.auto()
+    PREPROCESS = enum.auto()  # refused, unless it is only for rules
     PREPROCESSOR = enum.auto()  # -Wp,
     RECORDS = enum.auto()  # writes the command line into the output
     REFUSE = enum.auto()  # counted by its own name
+    RULES = enum.auto()  # says what is read, and compiles nothing
     SEARCHES_PROGRAMS = enum.auto()  # other programs may run than those that the compiler's identity stands for
     SHOWS_CWD = enum.auto()  # the output names the cwd
     SHOWS_NAMES = enum.auto()  # the output names the cwd or the output, or further files are written beside it
@@ -100,7 +102,7 @@ COMMON_OPTIONS = (
     Option("-C", _NO),
     Option("-CC", _NO),
     Option("-D", _EITHER),
-    Option("-E", _NO, Does.REFUSE),
+    Option("-E", _NO, Does.PREPROCESS),
     Option("-EB", _NO),
     Option("-EL", _NO),
     Option("-F", _EITHER, Does.UNLISTED),  # frameworks have names of their own for their headers
@@ -108,11 +110,11 @@ COMMON_OPTIONS = (
     Option("-H", _NO),
     Option("-I", _EITHER),
     Option("-L", _EITHER),
-    Option("-M", _NO, Does.REFUSE),
+    Option("-M", _NO, Does.RULES),
     Option("-MD", _NO, Does.DEP_WRITE),
     Option("-MF", _EITHER, Does.DEP_FILE),
     Option("-MG", _NO, Does.UNLISTED),
-    Option("-MM", _NO, Does.REFUSE),
+    Option("-MM", _NO, Does.RULES),
     Option("-MMD", _NO, Does.DEP_WRITE),
     Option("-MP", _NO),
     Option("-MQ", _EITHER, Does.DEP_TARGET),

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from sccache_py.compilers import c_arguments, c_link, c_listing, c_options
+from sccache_py.compilers import c_arguments, c_link, c_listing, c_options, c_rules
 from sccache_py.compilers.c_arguments import Parsed
 from sccache_py.compilers.c_dialects import GCC, Dialect
 from sccache_py.compilers.c_options import Takes
@@ -60,6 +60,9 @@ class C:
         refusal = c_arguments.read(self.dialect, self.options, argv, parsed)
         if refusal is not None:
             return refusal
+        if self._opaque:
+            parsed.told_variables = ()
+        parsed.native_cpu = parsed.native_cpu or self._opaque or any(word.startswith(_ADDS_OPTIONS) for word in parsed.arguments)
         refusal = self._refusal(parsed)
         if refusal is Reason.NOT_COMPILING and parsed.inputs and c_link.makes_code(parsed.arguments, parsed.inputs):
             objects = [name for name, _ in parsed.inputs]
@@ -67,6 +70,8 @@ class C:
             return c_link.plan(self.dialect, self._called, parsed.arguments, objects, output, cwd, pwd, parsed.native_cpu)
         if refusal is not None:
             return refusal
+        if parsed.rules is not None:
+            return c_rules.plan(self.dialect, self._called, parsed, cwd, pwd)
         plan = self._plan(parsed, cwd, pwd)
         return Reason.OUTPUT_TWICE if plan.overwrites_itself() else plan
 
@@ -128,8 +133,12 @@ class C:
             return Reason.NOT_COMPILING  # `gcc -v`
         if parsed.refused is not None:
             return parsed.refused
+        if parsed.preprocesses and parsed.rules is None:
+            return Refusal(Reason.REFUSED_OPTION, "-E")
         if not parsed.inputs:
             return Reason.MISSING_INPUT
+        if parsed.rules is not None:
+            return _implicit_modules(parsed) or c_rules.refusal(parsed)
         source, language = parsed.inputs[0]
         language = language or c_options.EXTENSIONS.get(os.path.splitext(source)[1])
         is_header = language is not None and language.endswith("-header")
@@ -141,9 +150,8 @@ class C:
             return Reason.STDIN
         if language not in c_options.LANGUAGES:
             return Refusal(Reason.UNKNOWN_LANGUAGE, language or os.path.splitext(source)[1])
-        words = set(parsed.arguments)
-        if parsed.implicit_modules and "-fno-implicit-modules" not in words:
-            return Refusal(Reason.REFUSED_OPTION, "-fmodules")
+        if (refused := _implicit_modules(parsed)) is not None:
+            return refused
         for name in (parsed.output, parsed.depfile, *parsed.files):
             if name is not None and (name == "-" or (name.startswith(("/dev/", "/proc/")) and name != "/dev/null")):
                 return Reason.OUTPUT_IS_STDOUT
@@ -215,7 +223,7 @@ class C:
             own_output_prefixes=(),
             list_free=(),
             cwd_in_key=cwd_in_key,
-            native_cpu=parsed.native_cpu or self._opaque or any(word.startswith(_ADDS_OPTIONS) for word in parsed.arguments),
+            native_cpu=parsed.native_cpu,
             chooses_color=not parsed.records and parsed.color in (None, "auto"),
             # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
             chooses_links=self.dialect is GCC
@@ -227,7 +235,7 @@ class C:
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
             follows_links=False,
             moves_text=False,
-            told_variables=() if self._opaque else parsed.told_variables,
+            told_variables=parsed.told_variables,
             mapped_prefixes=mapped,
             resolves_names=True,
             tells_time=True,
@@ -281,6 +289,11 @@ def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
         ordered.append(target)
         ordered[number], ordered[-1] = ordered[-1], ordered[number]
     return ordered
+
+
+def _implicit_modules(parsed: Parsed) -> Refusal | None:
+    uses = parsed.implicit_modules and "-fno-implicit-modules" not in parsed.arguments
+    return Refusal(Reason.REFUSED_OPTION, "-fmodules") if uses else None
 
 
 def _unlisted(parsed: Parsed, language: str) -> Refusal | None:

@@ -352,8 +352,8 @@ def test_no_object_is_wanted(c):
     ("reason", "words"),
     [
         ("-E", ("-E", "x.c")),
-        ("-M", ("-M", "x.c")),
-        ("-MM", ("-MM", "x.c")),
+        ("-M", ("-M", "-c", "x.c", "-o", "x.o")),
+        ("-MM", ("-MM", "-MD", "x.c")),
         ("-save-temps", ("-save-temps", "-c", "x.c")),
         ("-v", ("-v", "-c", "x.c")),
         ("unhandled option --no-such-option", ("--no-such-option=1", "-c", "x.c")),
