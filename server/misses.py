@@ -152,7 +152,7 @@ class Misses:
                 async with self.pool.token(client.build.key, lease, await self._expect(job), job.seen.waits_as, plan.checks) as grant:
                     trace.mark("token")
                     if job.observed:  # not before: hundreds may wait for a token, and each record takes its memory
-                        record = self.observer.begin()
+                        record = self.observer.begin(len(sources), len(plan.known_inputs))
                         if record is None:
                             return Reason.RECORD_LOST
                     job.seen.turns_to(COMPILING, grant.id)

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 # A rustc leaves some 25 KB, a C++ compile with many include directories a few hundred.
 RECORD_BYTES = 4 * 1024 * 1024
+# Where one call is about many files: for each source, with which a compiler runs, and for each object or library that a linker reads.
+_FOR_A_SOURCE = 256 * 1024
+_FOR_A_LINKED_FILE = 1024
+_MOST = 64 * 1024 * 1024
 
 _LIBRARY = "libsccache-observe.so"
 _SANITIZER = "libasan"
@@ -40,14 +44,15 @@ def image_of(path: str) -> Image:
 class Record:
     """One compile's record file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, size: int = RECORD_BYTES) -> None:
         self.path = path
+        self.size = size
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # For as long as we live, so that nobody sweeps it.
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.stat(path)  # raises if it was swept just before
-            os.posix_fallocate(self._fd, 0, RECORD_BYTES)
+            os.posix_fallocate(self._fd, 0, size)
             self.reset(0)
         except OSError:
             self.discard()
@@ -56,14 +61,14 @@ class Record:
     def reset(self, used: int) -> None:
         if used > observation.HEADER_BYTES:
             os.pwrite(self._fd, bytes(used - observation.HEADER_BYTES), observation.HEADER_BYTES)
-        os.pwrite(self._fd, observation.new_header(RECORD_BYTES), 0)
+        os.pwrite(self._fd, observation.new_header(self.size), 0)
 
     def used(self) -> int:
         """Bytes that were written, header included."""
         try:
             return observation.used_bytes(os.pread(self._fd, observation.HEADER_BYTES, 0))
         except FormatError:
-            return RECORD_BYTES
+            return self.size
 
     def take(self) -> bytes:
         """What was recorded, header included."""
@@ -124,21 +129,22 @@ class Observer:
             and (image.elf_class, image.interpreter) == (self._ours.elf_class, self._ours.interpreter)
         )
 
-    def begin(self) -> Record | None:
-        """A record file to give to a compiler; None where there is no room for one."""
-        if self._free:
+    def begin(self, sources: int = 1, linked: int = 0) -> Record | None:
+        """A record file to give to a compiler for so many sources and linked files; None where there is no room for one."""
+        size = min(max(RECORD_BYTES, sources * _FOR_A_SOURCE + linked * _FOR_A_LINKED_FILE), _MOST)
+        if self._free and size == RECORD_BYTES:
             return self._free.pop()
         name = f"sccache-py-{os.getuid()}-{os.getpid()}-{next(self._serial)}"
         for directory in self._directories:
             try:
-                return Record(f"{directory}/{name}")
+                return Record(f"{directory}/{name}", size)
             except OSError as e:
                 log.warning("no room for an observation record in %s: %s", directory, e)
         return None
 
     def end(self, record: Record, used: int, reusable: bool) -> None:
         """`reusable` only if the whole process tree is gone: a straggler would write into another compile's record."""
-        if not reusable:
+        if not reusable or record.size != RECORD_BYTES:
             record.discard()
             return
         try:

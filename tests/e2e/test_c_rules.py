@@ -101,3 +101,21 @@ def test_a_missing_header_fails_each_time_and_with_mg_is_taken_for_made_later(c,
         assert cached.status != 0
     words = ("-MM", "-MG", "z.c")
     c.changes(lambda: c.write("later.h", '#include "inc/deep.h"\n'), (c.p / "later.h").unlink, *words)
+
+
+def test_rules_of_fifty_sources_with_long_search_paths(c):
+    """Their record is longer than that of any one compile."""
+    if not c.observed:
+        pytest.skip("not listed")
+    directories = [f"inc/{n}" for n in range(70)]
+    for directory in directories:
+        (c.p / directory).mkdir(parents=True)
+    for n in range(30):
+        c.write(f"{directories[-1]}/h{n}.h", "\n")
+    sources = [f"s{n}.c" for n in range(50)]
+    for name in sources:
+        c.write(name, "".join(f"#include <h{n}.h>\n" for n in range(30)))
+    words = ("-MM", *(f"-I{directory}" for directory in directories), *sources)
+    c.compile_twice(*words)
+    c.write("inc/7/h3.h", "#include <h0.h>\n")
+    c.expect("miss", *words)
