@@ -146,11 +146,7 @@ class Draft:
     profiles: dict[str, str] = field(default_factory=dict)  # outputs named after the process id → told so (profiles.py)
 
 
-def is_ignored(path: str) -> bool:
-    return path in _IGNORED_EXACT or path.startswith(_IGNORED_BELOW)
-
-
-def is_special(path: str) -> bool:
+def _is_special(path: str) -> bool:
     """A file that is not the same file for the next process that names it."""
     return path.startswith(_SPECIAL_BELOW) and not path.startswith("/dev/shm/")
 
@@ -218,29 +214,29 @@ def judge(
     pins = [role for role in plan.mapped_roles if any(path.startswith(plan.roles.path(role) + "/") for path in covered)]
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
-    skip = {*ours, *covered}
-    toolchain = tuple(path for path in covered if path.endswith("/"))
+    skip = _IGNORED_EXACT.union(ours, covered)
+    skip_below = (*_IGNORED_BELOW, *(path for path in covered if path.endswith("/")))
 
-    def decides(path: str) -> bool:
-        return not (path in skip or path.startswith(toolchain) or is_ignored(path))
+    def deciding(paths: Iterable[str]) -> list[str]:
+        return [p for p in paths if p not in skip and not p.startswith(skip_below)]
 
     # lld opens what lies where its output goes, and removes it, so that the kernel frees it while it links.
     replaced = set(plan.must_write).intersection(seen.removed) if not plan.tells_time else set()
     shining = [p for p in seen.shining if p in left]
-    read = [p for p in (*seen.read, *shining) if decides(p) and p not in replaced]
-    if any(is_special(p) for p in read):
+    read = [p for p in deciding((*seen.read, *shining)) if p not in replaced]
+    if any(map(_is_special, read)):
         return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
         return Reason.OUTPUT_READ
 
-    outputs = [p for p in left if decides(p)]
+    outputs = deciding(left)
     allowed = () if plan.exact_outputs else tuple(d + "/" for d in plan.may_write)
     for path in outputs:
         if path not in plan.must_write and not path.startswith(allowed):
             return Reason.WROTE_ELSEWHERE
     # What was there before and is gone now would not go on a hit.
-    if any(not p.startswith(allowed) and p not in plan.must_write for p in seen.removed if decides(p)):
+    if any(not p.startswith(allowed) and p not in plan.must_write for p in deciding(seen.removed)):
         return Reason.WROTE_ELSEWHERE
     left_too_little = not set(plan.must_write).difference(plan.droppable).issubset(outputs) or not (outputs or plan.exact_outputs)
     if succeeded and not plan.asks and left_too_little:
@@ -253,7 +249,7 @@ def judge(
     own = plan.own_output_prefixes
 
     def condition(paths: list[str]) -> list[str]:
-        return [p for p in paths if decides(p) and not p.startswith(own) and p not in plan.must_write and not is_special(p)]
+        return [p for p in deciding(paths) if not (p.startswith(own) or p in plan.must_write or _is_special(p))]
 
     list_free = {*plan.list_free, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
     # A macro may ask where a directory really is; C's compilers only see that it is there.
@@ -305,11 +301,9 @@ def _sought(seen: Observation, plan: Plan, env: Mapping[str, str]) -> list[str]:
 
 
 def _ancestors(paths: Iterable[str]) -> set[str]:
-    """Directories that are there if these paths are."""
-    found: set[str] = set()
+    """Directories that are there if these (absolute) paths are."""
+    found = {""}
     for path in paths:
-        directory = os.path.dirname(path)
-        while directory not in found and directory != "/":
-            found.add(directory)
-            directory = os.path.dirname(directory)
-    return found
+        while (path := path[: path.rfind("/")]) not in found:
+            found.add(path)
+    return found - {""}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -46,14 +47,13 @@ def records(data: bytes) -> Iterator[tuple[str, int, int, str, str]]:
         raise FormatError(f"{lost} records did not fit")
     unpack, head = _RECORD.unpack_from, _RECORD.size
     at = HEADER_BYTES
-    end = position
-    while at < end:
+    while at < position:
         length, done, kind, error, pid = unpack(data, at)
-        if not done or length < head or at + length > end:
+        end = at + length
+        if not done or length < head or end > position:
             raise FormatError("a process ended while it wrote a record")
-        text1, text2 = _texts(data[at + head : at + length])
-        yield chr(kind), error, pid, text1, text2
-        at += length
+        yield chr(kind), error, pid, *_texts(data[at + head : end])
+        at = end
 
 
 # One compile names a file again and again, and the next compile the same ones.
@@ -98,7 +98,7 @@ class _Reader:
         self.asked: set[str] = set()
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
-        self.dated: dict[str, set[str]] = {}
+        self.dated: defaultdict[str, set[str]] = defaultdict(set)
         self.sized: dict[str, None] = {}
         self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
@@ -115,18 +115,29 @@ class _Reader:
 
     def run(self, data: bytes) -> Observation | Reason:
         used_bytes(data)
-        made, image_of, name = self.made, self.image_of, self._name if self.places else plain
+        made, name = self.made, self._name if self.places else plain
+        read, present, absent = self.read, self.present, self.absent
         for kind, error, pid, text1, text2 in records(data):
+            # Nearly all are these, several hundred in a compile.
             if kind in "RSD":
                 path = name(text1)
                 if path in made:
                     continue
                 if kind == "S" and text2 == "reader":
                     self.sized[path] = None
-                    continue
-                self._looked(kind, error, path)
-                if kind == "S" and not error:
-                    self.dated.setdefault(text2 or image_of.get(pid, ""), set()).add(path)
+                elif error in _GONE:
+                    absent[path] = None
+                    if kind == "R":
+                        self.wanted[path] = None
+                elif error:
+                    present[path] = None
+                elif kind == "R":
+                    read[path] = None
+                elif kind == "S":
+                    present[path] = None
+                    self.dated[text2 or self.image_of.get(pid, "")].add(path)
+                else:
+                    self.listed[path] = None
             elif kind == "E":
                 self.asked.add(text1)
                 if text2 == "plugin":
@@ -199,18 +210,6 @@ class _Reader:
         if path not in self.made:
             self.read[path] = None
 
-    def _looked(self, kind: str, error: int, path: str) -> None:
-        if error in _GONE:
-            self.absent[path] = None
-            if kind == "R":
-                self.wanted[path] = None
-        elif error or kind == "S":
-            self.present[path] = None
-        elif kind == "R":
-            self.read[path] = None
-        else:
-            self.listed[path] = None
-
     def _changed(self, kind: str, error: int, path: str, text2: str) -> None:
         if error:
             if kind == "K" and error == errno.EEXIST and path not in self.made:
@@ -265,6 +264,8 @@ class _Reader:
         directories = tuple(self.made_directories)
 
         def outside(paths: dict[str, None]) -> list[str]:
+            if self.made.isdisjoint(paths) and not directories:
+                return list(paths)
             return [p for p in paths if p not in self.made and not p.startswith(directories)]
 
         return Observation(
@@ -276,7 +277,7 @@ class _Reader:
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,
-            dated={who: {p for p in paths if p in self.present} for who, paths in self.dated.items()},
+            dated={who: paths & self.present.keys() for who, paths in self.dated.items()},
             sized=outside(self.sized),
             linked=self.linked,
             path_asked_by=self.path_asked_by,

@@ -10,7 +10,6 @@ whoever unpacks an archive.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -93,8 +92,9 @@ class Inputs:
         return [place.partition("/")[0][1:] for _, place in self.placed]
 
     def note(self, path: str, used: Words) -> None:
-        self.said.update(used)
-        self.tells_names = self.tells_names or tells_names(used, path)
+        if used:
+            self.said.update(used)
+            self.tells_names = self.tells_names or tells_names(used, path)
 
     def close(self) -> None:
         for late in self._late.values():
@@ -235,7 +235,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
         variant.present.append((fold(path), state))
         if state.startswith(DIRECTORY):
             directories[path] = None
-    if plan.resolves_names and _is_named_twice(plan, directories, behind):
+    if plan.resolves_names and _is_named_twice(plan, sight, directories, behind):
         variant.pins += [(role, plan.roles.pin(role)) for role, _ in plan.roots()]
     for path in draft.dated:
         reason = _take_date(path, draft, sight, fold, began_ns, variant)
@@ -381,18 +381,22 @@ def _parents(paths: Iterable[str]) -> dict[str, None]:
     return dict.fromkeys(path[: path.rfind("/")] or "/" for path in paths)
 
 
-def _is_named_twice(plan: Plan, directories: Iterable[str], behind: list[str]) -> bool:
+def _is_named_twice(plan: Plan, sight: Sight, directories: Iterable[str], behind: list[str]) -> bool:
     """Whether a directory is reached by its whole path, and by one that is told by role: called from another cwd these are two.
 
     Compilers search one directory once, whatever its names.
     """
-    named = [(path, path) for path in directories] + [(path, os.path.dirname(os.path.realpath(path))) for path in behind]
+    named = [(path, path) for path in directories] + [(path, os.path.dirname(sight.physical(path))) for path in behind]
     places: tuple[set[tuple[int, int]], set[tuple[int, int]]] = set(), set()
     for name, directory in named:
-        with contextlib.suppress(OSError):
-            st = os.stat(directory)
-            if stat.S_ISDIR(st.st_mode):
-                places[plan.roles.fold(name).startswith("/")].add((st.st_dev, st.st_ino))
+        try:
+            st = sight.look(directory)
+            if stat.S_ISLNK(st.st_mode):
+                st = os.stat(directory)
+        except OSError:
+            continue
+        if stat.S_ISDIR(st.st_mode):
+            places[plan.roles.fold(name).startswith("/")].add((st.st_dev, st.st_ino))
     return not places[0].isdisjoint(places[1])
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
 import logging
 import os
 import re
@@ -66,6 +67,8 @@ _PASSING_TROUBLE = re.compile(
 
 # Where compilers are told to keep their temporary files.
 _TEMPORARY = ("TMPDIR", "TMP", "TEMP")
+
+_READ_AT_ONCE_BYTES = 256 * 1024
 
 # cargo starts dependents on a notice, and sets the times of what was noticed when that compiler has ended.
 _YOUNG_NS = 2_000_000_000
@@ -138,7 +141,7 @@ class Misses:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
         sources = [plan.source, *plan.more_sources]
-        if await self.threads.run(lambda: any(map(_includes_descriptor, sources))):
+        if await self._include_descriptors(sources):
             return Reason.DESCRIPTOR
         await self._let_inputs_age((*sources, *plan.known_inputs, *job.response_files))
         before = await self._look_before(job)
@@ -235,6 +238,15 @@ class Misses:
         draft = await self.threads.run(lambda: deposit.draft_listed(plan, compiler.driver, told, request.env, request.cwd, extra, look))
         trace.mark("list")
         return Asked(draft, began_ns)
+
+    async def _include_descriptors(self, sources: Iterable[str | None]) -> bool:
+        for source in filter(None, sources):
+            with contextlib.suppress(OSError):
+                # Most are read sooner than a thread is woken.
+                is_short = os.stat(source).st_size <= _READ_AT_ONCE_BYTES
+                if _includes_descriptor(source) if is_short else await self.threads.run(functools.partial(_includes_descriptor, source)):
+                    return True
+        return False
 
     async def _let_inputs_age(self, paths: Iterable[str | None]) -> None:
         """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
@@ -423,13 +435,9 @@ def _may_fail(job: Job) -> bool:
     return plan.asks or plan.reads_stdin or (place is not None and any(f"{d}/".startswith(f"{place}/") for d in plan.may_write))
 
 
-def _includes_descriptor(source: str | None) -> bool:
-    try:
-        if source is None:
-            return False
-        with open_regular(source) as f:
-            text = f.read()
-    except OSError:
-        return False
+def _includes_descriptor(source: str) -> bool:
+    """Raises OSError."""
+    with open_regular(source) as f:
+        text = f.read()
     # Most have neither, which a search for two words says a hundred times sooner.
     return (b"/dev/" in text or b"/proc/" in text) and _INCLUDES_DESCRIPTOR.search(text) is not None
