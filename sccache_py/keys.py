@@ -14,6 +14,7 @@ from typing import Protocol
 
 import xxhash
 
+from sccache_py.codec import pack
 from sccache_py.environment import of_all_variables
 from sccache_py.model import Plan, Variant
 
@@ -145,23 +146,8 @@ def describe_recipe(
 
 def result_key(recipe: bytes, variant: Variant) -> bytes:
     """The key of what a compile under exactly these conditions gave."""
-    hash_ = KeyHash()
-    hash_.field("recipe", recipe)
-    for path, file_digest in variant.files:
-        hash_.field("file", os.fsencode(path) + b"\0" + file_digest)
-    for path, state in variant.present:
-        hash_.field("present", os.fsencode(path) + b"\0" + state)
-    for path, names in variant.absent:
-        hash_.field("absent", b"\0".join(os.fsencode(n) for n in (path, *names)))
-    for path, names_digest in variant.listed:
-        hash_.field("listed", os.fsencode(path) + b"\0" + names_digest)
-    for name, value in variant.env:
-        hash_.field("env", os.fsencode(name) + (b"" if value is None else b"=" + os.fsencode(value)))
-    for name, place in variant.placed:
-        hash_.field("placed", os.fsencode(f"{name}={place}"))
-    for role, path in variant.pins:
-        hash_.field("pin", os.fsencode(f"{role}={path}"))
-    return hash_.key()
+    v = variant
+    return digest(pack([recipe, v.files, v.present, v.absent, v.listed, v.env, v.placed, v.pins, v.sought]))
 
 
 def names_digest(names: Iterable[tuple[str, str]]) -> bytes:
