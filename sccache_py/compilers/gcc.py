@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sccache_py.compilers import c_link, c_listing, c_options
+from sccache_py.compilers import c_link, c_listing, c_messages, c_options
 from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Does, Option, Takes
 from sccache_py.compilers.driver import Look, Told
@@ -29,9 +29,7 @@ from sccache_py.roles import Roles
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 _ENDS = ("-fsyntax-only", "-S", "-c", "--precompile")
 
-_GCC_WITH_COLORS = 5
 _GCC_WITH_PLAIN_TARGETS_FIRST = 10
-_GCC_WITH_URLS = 10
 
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
@@ -55,7 +53,7 @@ class _Parsed:
     files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
     maps: list[tuple[str, str, str]] = field(default_factory=list)
-    color: str | None = None
+    colors: list[str] = field(default_factory=list)
     debug: bool = False
     debug_directory: bool = False  # debug information names another directory than the cwd
     shows_cwd: bool = False
@@ -96,7 +94,8 @@ class C:
         if refusal is Reason.NOT_COMPILING and parsed.inputs and c_link.makes_code(parsed.arguments, parsed.inputs):
             objects = [name for name, _ in parsed.inputs]
             output = parsed.output or "a.out"
-            return c_link.plan(self.dialect, self._called, parsed.arguments, objects, output, cwd, pwd, parsed.native_cpu)
+            words = [*parsed.arguments, *parsed.colors]
+            return c_link.plan(self.dialect, self._called, words, objects, output, cwd, pwd, parsed.native_cpu)
         if refusal is not None:
             return refusal
         plan = self._plan(parsed, cwd, pwd)
@@ -107,15 +106,7 @@ class C:
         return Refusal(Reason.REFUSED_VARIABLE, name) if name is not None else None
 
     def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
-        extra = []
-        is_gcc = self.dialect is GCC
-        if plan.chooses_color and env.get("TERM", "dumb") != "dumb" and not (is_gcc and self._version < _GCC_WITH_COLORS):
-            extra.append(self.dialect.color)
-        if plan.chooses_width and self.dialect.width and columns:
-            extra.append(f"{self.dialect.width}{columns}")
-        if plan.chooses_links and self._version >= _GCC_WITH_URLS and _shows_urls(env):
-            extra.append("-fdiagnostics-urls=always")
-        return tuple(extra)
+        return c_messages.terminal_arguments(plan, self.dialect, self._version, env, columns)
 
     def draft_from_lists(
         self, plan: Plan, told: Told, env: Mapping[str, str], cwd: str, extra_files: Sequence[str], look: Look
@@ -191,7 +182,7 @@ class C:
         if does is Does.REFUSE or re.match(option.refused, value):
             parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
         told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
-        parsed.arguments += told
+        (parsed.colors if does is Does.COLOR and value in c_messages.COLORED else parsed.arguments).extend(told)
         if does not in _NOT_ASKED and option.name not in _PRINTS:
             parsed.question += told
         # An empty value would take the next word for itself in the question; `-I-` changes where `"…"` is looked for.
@@ -222,8 +213,6 @@ class C:
             parsed.told_variables = tuple(name for name in parsed.told_variables if name != "PATH")
         elif does is Does.MACHINE:
             parsed.native_cpu = parsed.native_cpu or value == "native"
-        elif does is Does.COLOR:
-            parsed.color = value or option.name
         elif does is Does.LANGUAGE:
             parsed.language = None if value == "none" else value
         elif does is Does.COMPILE or does is Does.SYNTAX_ONLY:
@@ -298,6 +287,9 @@ class C:
         shows_names = parsed.shows_names = parsed.shows_names or (makes_header and self.dialect.stamps_headers)
         checks_times = self.dialect.stamps_headers and "-fno-pch-timestamp" not in arguments
         exact = not (shows_names or parsed.shows_output)
+        colors = tuple(parsed.colors)
+        if not exact or not c_messages.know_colors(self.dialect, self._version):
+            arguments, colors = [*arguments, *colors], ()
         if not exact:
             arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
@@ -328,12 +320,14 @@ class C:
             list_free=(),
             cwd_in_key=cwd_in_key,
             native_cpu=parsed.native_cpu or self._opaque or any(word.startswith(_ADDS_OPTIONS) for word in parsed.arguments),
-            chooses_color=not parsed.records and parsed.color in (None, "auto"),
+            chooses_color=not parsed.records and next(reversed(parsed.colors), None) in c_messages.BY_THE_TERMINAL,
             # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
             chooses_links=self.dialect is GCC
             and not (parsed.records or parsed.shows_names or parsed.debug)
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
+            colors=colors,
+            message_variables=c_messages.VARIABLES,
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
             exact_outputs=exact,
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
@@ -398,16 +392,6 @@ def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _unlisted(parsed: _Parsed, language: str) -> Refusal | None:
     name = parsed.unlisted if language in c_options.LISTED_LANGUAGES else language
     return Refusal(Reason.FALLBACK_C, name) if name is not None else None
-
-
-def _shows_urls(env: Mapping[str, str]) -> bool:
-    """Whether gcc would make a link of each option's name on this terminal (gcc/diagnostic-color.cc, auto_enable_urls)."""
-    term, color_term = env.get("TERM"), env.get("COLORTERM")
-    if term in (None, "dumb") or color_term in ("xfce4-terminal", "gnome-terminal"):
-        return False
-    if "GCC_URLS" in env or "TERM_URLS" in env:
-        return True
-    return color_term is not None or term not in ("xterm", "linux")
 
 
 def _tell_cwd(parsed: _Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...]]:
