@@ -196,7 +196,7 @@ class C:
             parsed.debug = False
         elif does is Does.SHOWS_CWD:
             parsed.shows_cwd = True
-        elif does is Does.SHOWS_NAMES:
+        elif does is Does.SHOWS_NAMES or re.match(option.shows, value):
             parsed.shows_names = True
         elif does is Does.SPLITS_DEBUG:
             parsed.debug = parsed.shows_output = True
@@ -232,7 +232,7 @@ class C:
         if not parsed.inputs:
             return Reason.MISSING_INPUT
         source, language = parsed.inputs[0]
-        language = language or c_options.EXTENSIONS.get(os.path.splitext(source)[1])
+        language = language or _language_of(source, parsed.arguments)
         is_header = language is not None and language.endswith("-header")
         if parsed.mode is None and not (is_header and len(parsed.inputs) == 1):
             return Reason.NOT_COMPILING  # linking
@@ -254,7 +254,7 @@ class C:
 
     def _plan(self, parsed: _Parsed, cwd: str, pwd: str) -> Plan:
         source, language = parsed.inputs[0]
-        language = language or c_options.EXTENSIONS[os.path.splitext(source)[1]]
+        language = language or _language_of(source, parsed.arguments) or ""
         if self._plus and language in ("c", "c-header", "cpp-output"):
             language = language.replace("c-", "c++-") if language.startswith("c-") else "c++"
         counted, named = c_options.LANGUAGES[language]
@@ -377,6 +377,14 @@ class C:
             name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
             names = [quote(os.fsencode(name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _language_of(source: str, arguments: Sequence[str]) -> str | None:
+    """By its name.  clang takes an object for bitcode if it shall be optimised by an index (lib/Driver/Driver.cpp, BuildInputs)."""
+    suffix = os.path.splitext(source)[1]
+    if suffix == ".o" and any(word.startswith("-fthinlto-index=") for word in arguments):
+        return "ir"
+    return c_options.EXTENSIONS.get(suffix)
 
 
 def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
