@@ -86,6 +86,10 @@ class Reason(enum.Enum):
     LEFT_RUNNING = "left a process running"
 
 
+# No role of a path: under it stands how messages look.  Pinned where a compiler said something.
+MESSAGES = "messages"
+
+
 class Twins(enum.Enum):
     """By what a compiler that passes over a file that it has already read takes two with the same text for one."""
 
@@ -173,6 +177,9 @@ class Plan:
     chooses_color: bool = False  # the compiler would look whether stderr is a terminal
     chooses_width: bool = False
     chooses_links: bool = False  # the compiler would look whether its messages may have links in them
+    colors: tuple[str, ...] = ()  # words that say how messages look and change no output: not in the key
+    message_variables: frozenset[str] = frozenset()  # asked for, but deciding nothing where nothing is said
+    terminal: tuple[str, ...] = ()  # words like `colors`, added by us: what the compiler would have found out by looking at its stderr
     depfile: Depfile | None = None  # gcc's and clang's, which is one of `templates`
     exact_outputs: bool = False  # nothing but `must_write` may be left: the key does not tell how other outputs are called
     follows_links: bool = True  # a link where an output goes is written through; else it is the compiler's to say
@@ -187,6 +194,16 @@ class Plan:
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
     tells_twins: Twins = Twins.NOWHERE
+
+    def pin(self, role: str) -> str | None:
+        """What must be the same where a result depends on this role; None: there is no such role."""
+        if role == MESSAGES:
+            return " ".join((*self.colors, *self.terminal))
+        return self.roles.pin(role) if self.roles.has(role) else None
+
+    def tells_looks(self) -> bool:
+        """Whether the same recipe may be of messages that look otherwise."""
+        return bool(self.colors) or self.chooses_color or self.chooses_width or self.chooses_links
 
     def overwrites_itself(self) -> bool:
         """Whether an output is the source or another output, by name: in the key, where names are roles, that does not show."""

@@ -24,7 +24,7 @@ from sccache_py.depfile import parse_dep_info, replace_targets
 from sccache_py.elf import ACCESSED, ARGUMENTS, CREATED, OWN_CALLS, hides_text, links_in, takes_environment, tells_age, walk_shows
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
-from sccache_py.model import Observation, Output, Plan, Reason, Result, Variant
+from sccache_py.model import MESSAGES, Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe, plain
 from sccache_py.profiles import ProfileNames
 from sccache_py.roles import encodings
@@ -296,9 +296,15 @@ class Depositor:
             pinned.update(role for role, needles in movable if any(n in text for n in needles))
             if plan.roles.has("program") and os.fsencode(f"{plan.roles.path('program')}: ") in text:
                 pinned.add("program")  # gcc: warning: …
+        result = Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status)
         variant.pins = sorted((role, plan.roles.pin(role)) for role in pinned)
+        if result.is_silent() and plan.exact_outputs:
+            if all(name != WHICH_VARIABLES for name, _ in variant.env):  # no script ran, which may look at any
+                variant.env = [(name, value) for name, value in variant.env if name not in plan.message_variables]
+        elif plan.tells_looks():
+            variant.pins.append((MESSAGES, plan.pin(MESSAGES) or ""))
         variant.result = result_key(recipe, variant)
-        return Entry(variant, Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status), files)
+        return Entry(variant, result, files)
 
     def _copy(
         self,

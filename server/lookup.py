@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from sccache_py.conditions import search_path, value_of
-from sccache_py.model import Plan, Variant
+from sccache_py.model import MESSAGES, Plan, Variant
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import Sight
 
@@ -47,7 +47,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
     if any(plan.place_of(env.get(name)) != place for name, place in variant.placed):
         return False
     for role, pinned in variant.pins:
-        if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
+        if plan.pin(role) != pinned:
             return False
     files = sight.files_are(variant.files, unfold)
     if files is False:
@@ -94,8 +94,8 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
         if plan.place_of(env.get(name)) != place:
             return f"variable {name}"
     for role, pinned in variant.pins:
-        if not plan.roles.has(role) or plan.roles.pin(role) != pinned:
-            return f"an output names {pinned}"
+        if plan.pin(role) != pinned:
+            return "messages look otherwise" if role == MESSAGES else f"an output names {pinned}"
     for folded, digest in variant.files:
         if sight.files_are([(folded, digest)], unfold) is False:
             return f"changed: {unfold(folded)}"

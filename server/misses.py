@@ -210,7 +210,7 @@ class Misses:
             env[makeflags.LEASE_VARIABLE] = grant.lease
             if record is not None:
                 env = self.observer.environment(env, record, job.compiler.covered)
-            argv = [*request.argv, *job.extra_arguments]
+            argv = [*request.argv, *job.plan.terminal]
             command = Command(job.compiler.program, argv, request.cwd, env, inherit, request, job.stdin)
             ran = await self.runner.run(command, client)
         finally:

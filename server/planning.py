@@ -40,7 +40,6 @@ class Job:
     compiler: Compiler
     plan: Plan
     recipe: bytes
-    extra_arguments: tuple[str, ...]
     observed: bool
     sight: Sight
     stdin: bytes | None
@@ -144,9 +143,7 @@ class Planner:
             if found == Sight.UNHASHED:
                 return None
             source = found
-        extra = compiler.driver.terminal_arguments(plan, request.env, request.columns) if request.is_terminal(2) else ()
         more = [("mode", b"observed" + self.observer.identity if observed else b"listed")]
-        more += [("extra", os.fsencode(a)) for a in extra]
         for file in wishes.extra_files:
             found = sight.digest(os.path.join(request.cwd, file))
             if found == Sight.UNHASHED:
@@ -171,7 +168,7 @@ class Planner:
             more += [("env", os.fsencode(f"{n}={request.env[n]}")) for n in names]
         recipe = keys.KeyHash()
         keys.describe_recipe(plan, compiler.identity, source, request.env, more, recipe)
-        return Job(request, wishes, compiler, plan, recipe.key(), extra, observed, sight, stdin, response, tuple(more))
+        return Job(request, wishes, compiler, plan, recipe.key(), observed, sight, stdin, response, tuple(more))
 
     def _plan_of(self, request: Request, compiler: Compiler | Reason, response: dict[str, str | None]) -> Plan | Reason | Refusal:
         """response: is given the response files that were read, with their texts."""
@@ -205,6 +202,12 @@ class Planner:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[call] = plan
+        if isinstance(plan, Plan) and request.is_terminal(2):
+            terminal = driver.terminal_arguments(plan, request.env, request.columns)
+            shown = self._plans.get((call, terminal))
+            if shown is None:
+                shown = self._plans[call, terminal] = replace(plan, terminal=terminal)
+            return shown
         return plan
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sccache_py.compilers import c_options
+from sccache_py.compilers import c_messages, c_options
 from sccache_py.compilers.c_dialects import CLANG, Dialect
 from sccache_py.compilers.c_options import Does, Option, Takes
 from sccache_py.model import Reason, Refusal
@@ -37,7 +37,7 @@ class Parsed:
     files: list[str] = field(default_factory=list)  # further outputs, by name
     targets: list[tuple[str, str]] = field(default_factory=list)  # (-MT or -MQ, name)
     maps: list[tuple[str, str, str]] = field(default_factory=list)
-    color: str | None = None
+    colors: list[str] = field(default_factory=list)
     debug: bool = False
     debug_directory: bool = False  # debug information names another directory than the cwd
     shows_cwd: bool = False
@@ -48,6 +48,9 @@ class Parsed:
     told_variables: tuple[str, ...] = ("PWD", "PATH")  # asked by all; the cwd is a role, what PATH finds is in the compiler's identity
     implicit_modules: bool = False
     refused: Reason | Refusal | None = None
+
+    def colors_by_terminal(self) -> bool:
+        return next(reversed(self.colors), None) in c_messages.BY_THE_TERMINAL
 
 
 def read(dialect: Dialect, options: dict[str, Option], argv: Sequence[str], parsed: Parsed) -> Reason | Refusal | None:
@@ -87,7 +90,7 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
     if does is Does.REFUSE or re.match(option.refused, value):
         parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
     told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
-    parsed.arguments += told
+    (parsed.colors if does is Does.COLOR and value in c_messages.COLORED else parsed.arguments).extend(told)
     if does not in _NOT_ASKED and option.name not in _PRINTS:
         parsed.question += told
     # An empty value would take the next word for itself in the question; `-I-` changes where `"…"` is looked for.
@@ -101,7 +104,7 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.debug = False
     elif does is Does.SHOWS_CWD:
         parsed.shows_cwd = True
-    elif does is Does.SHOWS_NAMES:
+    elif does is Does.SHOWS_NAMES or re.match(option.shows, value):
         parsed.shows_names = True
     elif does is Does.SPLITS_DEBUG:
         parsed.debug = parsed.shows_output = True
@@ -118,8 +121,6 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.told_variables = tuple(name for name in parsed.told_variables if name != "PATH")
     elif does is Does.MACHINE:
         parsed.native_cpu = parsed.native_cpu or value == "native"
-    elif does is Does.COLOR:
-        parsed.color = value or option.name
     elif does is Does.RULES:
         parsed.rules = option.name
     elif does is Does.PREPROCESS:

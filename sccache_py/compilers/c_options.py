@@ -63,6 +63,7 @@ class Option:
     takes: Takes
     does: Does = Does.KEEP
     refused: str = "(?!)"  # an expression for the values with which it is refused all the same
+    shows: str = "(?!)"  # and with which it does SHOWS_NAMES
 
 
 _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EITHER
@@ -129,9 +130,8 @@ COMMON_OPTIONS = (
     Option("-U", _EITHER),
     Option("-V", _EITHER, Does.NOT_COMPILING),
     Option("-W", _JOINED),
-    Option("-Wa,", _JOINED, Does.UNLISTED),
+    Option("-Wa,", _JOINED, Does.UNLISTED, shows="(.*,)?(-a|--MD)"),  # listings have dates and file names, and lists of files names
     Option("-Wa,--noexecstack", _JOINED),
-    Option("-Wa,-a", _JOINED, Does.SHOWS_NAMES),  # listings have dates and file names
     Option("-Wl,", _JOINED),
     Option("-Wp,", _JOINED, Does.PREPROCESSOR),
     Option("-Xassembler", _NEXT, Does.SHOWS_NAMES),

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from sccache_py.compilers import c_arguments, c_link, c_listing, c_options, c_rules
+from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules
 from sccache_py.compilers.c_arguments import Parsed
 from sccache_py.compilers.c_dialects import GCC, Dialect
 from sccache_py.compilers.c_options import Takes
@@ -28,9 +28,7 @@ from sccache_py.roles import Roles
 
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 
-_GCC_WITH_COLORS = 5
 _GCC_WITH_PLAIN_TARGETS_FIRST = 10
-_GCC_WITH_URLS = 10
 
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
@@ -67,7 +65,8 @@ class C:
         if refusal is Reason.NOT_COMPILING and parsed.inputs and c_link.makes_code(parsed.arguments, parsed.inputs):
             objects = [name for name, _ in parsed.inputs]
             output = parsed.output or "a.out"
-            return c_link.plan(self.dialect, self._called, parsed.arguments, objects, output, cwd, pwd, parsed.native_cpu)
+            words = [*parsed.arguments, *parsed.colors]
+            return c_link.plan(self.dialect, self._called, words, objects, output, cwd, pwd, parsed.native_cpu)
         if refusal is not None:
             return refusal
         if parsed.rules is not None:
@@ -80,15 +79,7 @@ class C:
         return Refusal(Reason.REFUSED_VARIABLE, name) if name is not None else None
 
     def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
-        extra = []
-        is_gcc = self.dialect is GCC
-        if plan.chooses_color and env.get("TERM", "dumb") != "dumb" and not (is_gcc and self._version < _GCC_WITH_COLORS):
-            extra.append(self.dialect.color)
-        if plan.chooses_width and self.dialect.width and columns:
-            extra.append(f"{self.dialect.width}{columns}")
-        if plan.chooses_links and self._version >= _GCC_WITH_URLS and _shows_urls(env):
-            extra.append("-fdiagnostics-urls=always")
-        return tuple(extra)
+        return c_messages.terminal_arguments(plan, self.dialect, self._version, env, columns)
 
     def draft_from_lists(
         self, plan: Plan, told: Told, env: Mapping[str, str], cwd: str, extra_files: Sequence[str], look: Look
@@ -140,7 +131,7 @@ class C:
         if parsed.rules is not None:
             return _implicit_modules(parsed) or c_rules.refusal(parsed)
         source, language = parsed.inputs[0]
-        language = language or c_options.EXTENSIONS.get(os.path.splitext(source)[1])
+        language = language or _language_of(source, parsed.arguments)
         is_header = language is not None and language.endswith("-header")
         if parsed.mode is None and not (is_header and len(parsed.inputs) == 1):
             return Reason.NOT_COMPILING  # linking
@@ -161,7 +152,7 @@ class C:
 
     def _plan(self, parsed: Parsed, cwd: str, pwd: str) -> Plan:
         source, language = parsed.inputs[0]
-        language = language or c_options.EXTENSIONS[os.path.splitext(source)[1]]
+        language = language or _language_of(source, parsed.arguments) or ""
         if self._plus and language in ("c", "c-header", "cpp-output"):
             language = language.replace("c-", "c++-") if language.startswith("c-") else "c++"
         counted, named = c_options.LANGUAGES[language]
@@ -194,6 +185,9 @@ class C:
         shows_names = parsed.shows_names = parsed.shows_names or (makes_header and self.dialect.stamps_headers)
         checks_times = self.dialect.stamps_headers and "-fno-pch-timestamp" not in arguments
         exact = not (shows_names or parsed.shows_output)
+        colors = tuple(parsed.colors)
+        if not exact or not c_messages.know_colors(self.dialect, self._version):
+            arguments, colors = [*arguments, *colors], ()
         if not exact:
             arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
@@ -224,12 +218,14 @@ class C:
             list_free=(),
             cwd_in_key=cwd_in_key,
             native_cpu=parsed.native_cpu,
-            chooses_color=not parsed.records and parsed.color in (None, "auto"),
+            chooses_color=not parsed.records and parsed.colors_by_terminal(),
             # Not with -g: gcc 12 writes this option, unlike that of colours, into DW_AT_producer.
             chooses_links=self.dialect is GCC
             and not (parsed.records or parsed.shows_names or parsed.debug)
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
             chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
+            colors=colors,
+            message_variables=c_messages.VARIABLES,
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
             exact_outputs=exact,
             # as and clang replace a link, cc1 and whoever writes a depfile write through it.
@@ -281,6 +277,14 @@ class C:
         return Depfile(path, tuple(names), self.dialect.depfiles)
 
 
+def _language_of(source: str, arguments: Sequence[str]) -> str | None:
+    """By its name.  clang takes an object for bitcode if it shall be optimised by an index (lib/Driver/Driver.cpp, BuildInputs)."""
+    suffix = os.path.splitext(source)[1]
+    if suffix == ".o" and any(word.startswith("-fthinlto-index=") for word in arguments):
+        return "ir"
+    return c_options.EXTENSIONS.get(suffix)
+
+
 def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """The driver hands on -MQ before -MT; a plain target then takes the place of the first quoted one, which goes to the end
     (libcpp/mkdeps.cc, deps_add_target)."""
@@ -299,16 +303,6 @@ def _implicit_modules(parsed: Parsed) -> Refusal | None:
 def _unlisted(parsed: Parsed, language: str) -> Refusal | None:
     name = parsed.unlisted if language in c_options.LISTED_LANGUAGES else language
     return Refusal(Reason.FALLBACK_C, name) if name is not None else None
-
-
-def _shows_urls(env: Mapping[str, str]) -> bool:
-    """Whether gcc would make a link of each option's name on this terminal (gcc/diagnostic-color.cc, auto_enable_urls)."""
-    term, color_term = env.get("TERM"), env.get("COLORTERM")
-    if term in (None, "dumb") or color_term in ("xfce4-terminal", "gnome-terminal"):
-        return False
-    if "GCC_URLS" in env or "TERM_URLS" in env:
-        return True
-    return color_term is not None or term not in ("xterm", "linux")
 
 
 def _tell_cwd(parsed: Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...]]:

@@ -355,6 +355,19 @@ def test_an_empty_source_is_a_source(c):
     c.compile_twice("-c", "-x", "assembler-with-cpp", "/dev/null", "-o", c.object())
 
 
+@pytest.mark.parametrize("word", ["-Wa,-L,-a=asked", "-Wa,-as=asked", "-Wa,--MD,asked"])
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_what_the_assembler_is_asked_for_comes_back(c, word):
+    """Listings, wherever in the word they are asked for, and the assembler's own list of files."""
+    c.write("x.s", ".globl f\nf: ret\n")
+    args = (word, "-c", "x.s", "-o", c.object())
+    c.expect("miss", *args)
+    plain = (c.p / "asked").read_bytes()
+    (c.p / "asked").unlink()
+    c.expect("hit", *args)
+    assert (c.p / "asked").read_bytes() == plain
+
+
 def test_an_assembler_source_is_known_by_all_it_takes_in(c):
     """.S goes through the preprocessor and the assembler, and both read files."""
     c.write("inc/macros.inc", ".macro leave\n ret\n.endm\n")

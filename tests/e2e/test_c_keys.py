@@ -5,15 +5,8 @@ Each test compiles, changes one thing and must see a miss with the compiler's ow
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import pty
-import re
-import struct
-import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -347,109 +340,6 @@ def test_a_response_file_is_part_of_the_command_line(c):
     c.expect("hit", "-DA=1", '-DS="a b"', "-c", "x.c", "-o", c.object())
     c.write("inner", '-DA=2 "-DS=\\"a b\\""\n')
     c.expect("miss", *args)
-
-
-def test_the_colour_of_messages_is_as_the_callers_terminal_has_it(c):
-    """-fdiagnostics-color=always and never are other messages."""
-    c.write("x.c", "int f(void) { int unused; return 1; }\n")
-    plain = c.compile_twice("-Wall", "-c", "x.c", "-o", c.object())
-    coloured = c.compile_twice("-Wall", "-fdiagnostics-color=always", "-c", "x.c", "-o", c.object())
-    assert plain.stderr
-    assert b"\x1b[" in coloured.stderr
-    assert b"\x1b[" not in plain.stderr
-
-
-def on_a_terminal(c, *command, **variables):
-    """(exit code, what a terminal of 100 columns was sent, the object)"""
-    env = {**c.world.env, **c.world.server_env, "TERM": "xterm-256color", **variables}
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    ran = subprocess.run(command, cwd=c.p, env=env, stdin=subprocess.DEVNULL, stderr=theirs, timeout=60, check=True)
-    os.close(theirs)
-    said = b""
-    with contextlib.suppress(OSError):  # EIO: the end of a terminal
-        while data := os.read(ours, 1 << 16):
-            said += data
-    os.close(ours)
-    return ran.returncode, said, Path(c.object()).read_bytes()
-
-
-def test_a_terminal_sees_what_the_compiler_would_show_it(c):
-    """Behind the cache the compiler's stderr is a pipe; colours are asked for by argument, and kept apart from plain messages.
-
-    With -g gcc's messages lose their links: asked for by argument, they would show in the object.
-    """
-    c.write("x.c", "int f(void) { int unused; return 1; }\n")
-
-    def without_links(answer):
-        status, said, made = answer
-        return status, re.sub(rb"\x1b\]8;;[^\x1b]*\x1b\\|\x1b\]8;;[^\a]*\a", b"", said), made
-
-    for option in ("-O1", "-g"):
-        words = (c.name, "-Wall", option, "-c", "x.c", "-o", c.object())
-        plain = on_a_terminal(c, *words)
-        assert b"\x1b[" in plain[1]
-        if option == "-g":
-            plain = without_links(plain)
-        for _ in range(2):
-            assert on_a_terminal(c, str(c.world.client), *words) == plain
-        assert b"\x1b[" not in c.expect("miss", *words[1:]).stderr
-    assert c.world.counts()["cache_hits"] == 2
-
-
-@pytest.mark.parametrize(("when", "terminal", "pipe"), [("auto", True, False), ("always", True, True), ("never", False, False)])
-def test_who_says_when_to_colour_is_obeyed_on_a_terminal_and_on_a_pipe(c, when, terminal, pipe):
-    """One cache for both, which must not mix them up."""
-    c.write("x.c", "int f(void) { int unused; return 1; }\n")
-    words = ("-Wall", f"-fdiagnostics-color={when}", "-c", "x.c", "-o", c.object())
-    shown = on_a_terminal(c, c.name, *words)
-    assert (b"\x1b[" in shown[1]) == terminal
-    for _ in range(2):
-        assert on_a_terminal(c, str(c.world.client), c.name, *words) == shown
-    for _ in range(2):
-        assert (b"\x1b[" in c.world.cached(*words, rustc=c.name).stderr) == pipe
-    c.expect("hit", *words)
-    assert on_a_terminal(c, str(c.world.client), c.name, *words) == shown
-
-
-@pytest.mark.parametrize("c", ["gcc"], indirect=True)
-def test_gccs_palette_is_an_input_where_it_colours(c):
-    """GCC_COLORS says which colours, and an empty one none."""
-    c.write("x.c", "int f(void) { int unused; return 1; }\n")
-    words = ("-Wall", "-c", "x.c", "-o", c.object())
-    seen = set()
-    for palette in ("warning=01;35", "warning=01;36", ""):
-        shown = on_a_terminal(c, "gcc", *words, GCC_COLORS=palette)
-        for _ in range(2):
-            assert on_a_terminal(c, str(c.world.client), "gcc", *words, GCC_COLORS=palette) == shown
-        seen.add(shown[1])
-        always = ("-fdiagnostics-color=always", *words)
-        c.expect("miss", *always, env={"GCC_COLORS": palette})
-        c.expect("hit", *always, env={"GCC_COLORS": palette})
-    assert len(seen) == 3
-    assert c.world.counts()["cache_hits"] == 6
-
-
-@pytest.mark.parametrize("form", ["json", "sarif-file"])
-@pytest.mark.parametrize("c", ["gcc"], indirect=True)
-def test_messages_for_programs_come_back(c, form):
-    """On stderr, or in a file beside, under a name of gcc's."""
-    c.write("x.c", "int f(void) { int unused; return 1; }\n")
-    words = ("-Wall", f"-fdiagnostics-format={form}", "-c", "x.c", "-o", c.object())
-    plain = c.world.uncached(*words, rustc="gcc")
-    left = {path.name for path in c.p.iterdir()} - {"x.c"}
-    if plain.status:
-        pytest.skip(f"this gcc has no -fdiagnostics-format={form}")
-    assert (plain.stderr.startswith(b"[{")) == (form == "json")
-    for name in left:
-        os.unlink(c.p / name)
-    c.expect("miss", *words)
-    for name in left:
-        os.unlink(c.p / name)
-    c.world.cached(*words, rustc="gcc")
-    assert {path.name for path in c.p.iterdir()} - {"x.c"} == left
-    c.expect("hit", *words)
-    c.expect("miss", *words[:-1], c.object("y.o"))
 
 
 def test_warnings_are_replayed_only_where_they_name_the_same_paths(c):

@@ -53,6 +53,19 @@ def test_another_value_that_nobody_uses_is_a_hit(project: C, debug: str) -> None
         assert project.world.counts().get("second_chance_hits", 0) == before + 3
 
 
+def test_with_a_macro_or_with_none_is_the_same_where_nobody_uses_it(project: C) -> None:
+    """The first build of a switch that one module asks for."""
+    compile_(project, "miss")
+    compile_(project, "hit", "-DWITH_FOO")
+    compile_(project, "miss", "-O1", "-DWITH_FOO")
+    compile_(project, "hit", "-O1")
+    project.write("a.h", HEADER.replace("+ 1", "+ WITH_FOO"))
+    compile_(project, "miss", "-DWITH_FOO")
+    compile_(project, "miss", "-DWITH_FOO", "-DWITH_BAR=2", "-UWITH_BAZ")
+    project.write("a.h", HEADER)
+    compile_(project, "hit", "-DWITH_BAR")
+
+
 def test_what_changed_beside_the_macro_is_a_miss(project: C) -> None:
     compile_(project, "miss", "-DBUILD_ID=1")
     project.write("a.h", HEADER.replace("+ 1", "+ 2"))

@@ -255,7 +255,7 @@ def test_files_of_other_names_come_back(c, name, words, made):
 
 
 def test_what_clang_gave_as_bitcode_is_compiled_from_the_cache(c):
-    """The second half of a distributed ThinLTO build: -x ir, with the index that the link before it made."""
+    """The second half of a distributed ThinLTO build: bitcode, named as an object is or not, with the index that the link before made."""
     if c.is_gcc:
         pytest.skip("clang's")
     c.write("x.c", ONE)
@@ -265,6 +265,9 @@ def test_what_clang_gave_as_bitcode_is_compiled_from_the_cache(c):
         return
     c.compile_twice(*args)
     c.compile_twice("-O2", "-c", "x.bc", "-o", c.object())
+    os.rename(c.p / "x.bc", c.p / "x.o")
+    c.compile_twice("-O2", "-fthinlto-index=/dev/null", "-c", "x.o", "-o", c.object())
+    c.refused("unknown source language .o", "-O2", "-c", "x.o", "-o", c.object())
     c.write("x.c", ONE.replace("1", "2"))
     subprocess.run(["clang", "-O2", "-flto=thin", "-c", "x.c", "-o", "x.bc"], cwd=c.p, check=True)
     c.expect("miss", *args)
