@@ -23,6 +23,9 @@ VERSION = 1
 _HEADER = struct.Struct("<4sIQQI")
 _RECORD = struct.Struct("<IBBHI")
 
+# In the place of which file a name was, where it was more than one.
+SEVERAL = "several"
+
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -100,6 +103,7 @@ class _Reader:
         self.plugin_clock = False
         self.dated: dict[str, set[str]] = {}
         self.sized: dict[str, None] = {}
+        self.which: dict[str, str] = {}
         self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
         self.path_asked_by: set[str] = set()
@@ -125,8 +129,12 @@ class _Reader:
                     self.sized[path] = None
                     continue
                 self._looked(kind, error, path)
-                if kind == "S" and not error:
+                if error:
+                    continue
+                if kind == "S":
                     self.dated.setdefault(text2 or image_of.get(pid, ""), set()).add(path)
+                elif text2 and self.which.setdefault(path, text2) != text2:
+                    self.which[path] = SEVERAL
             elif kind == "E":
                 self.asked.add(text1)
                 if text2 == "plugin":
@@ -278,6 +286,7 @@ class _Reader:
             plugin_clock=self.plugin_clock,
             dated={who: {p for p in paths if p in self.present} for who, paths in self.dated.items()},
             sized=outside(self.sized),
+            which=self.which,
             linked=self.linked,
             path_asked_by=self.path_asked_by,
             zone_asked_by=self.zone_asked_by,

@@ -198,6 +198,8 @@ def draft_listed(
     except OSError:
         return Reason.OUTPUT_MISSING
     draft = driver.draft_from_lists(plan, told, env, cwd, extra_files, look)
+    if isinstance(draft, Draft):
+        draft.which = look.which()
     return Reason.INPUT_TOO_NEW if look.saw_too_new else draft
 
 
