@@ -39,7 +39,7 @@ IGNORED_PATHS = {
     "/proc/self/statm": "memory used, for statistics",
     "/proc/self/status": "memory used, for statistics",
     "/proc/stat": "how many processors",
-    "/proc/sys/": "the kernel's settings for memory",
+    "/proc/sys/vm/": "the kernel's settings for memory",
     "/sys/devices/system/cpu/": "how many processors",
     "/sys/devices/system/node": "how many processors",
     "/sys/fs/cgroup/": "how many threads",
@@ -143,6 +143,7 @@ class Draft:
     pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
     placed: list[str] = field(default_factory=list)  # of `asked`: only the source itself asked, which may have named files by it
+    which: dict[str, str] = field(default_factory=dict)  # of `read` and `listed`: which file or directory that was (Observation)
     profiles: dict[str, str] = field(default_factory=dict)  # outputs named after the process id → told so (profiles.py)
 
 
@@ -261,6 +262,7 @@ def judge(
         present=present,
         dated=_dated(seen, present) if plan.language == "Rust" else [],
         sized=condition(seen.sized) if plan.language == "Rust" else [],
+        which=seen.which,
         absent=condition(seen.absent),
         listed=[p for p in condition(seen.listed) if p not in list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),

@@ -247,6 +247,7 @@ class Observation:
     plugin_clock: bool = False  # such a library asked for the time of day
     dated: dict[str, set[str]] = field(default_factory=dict)  # by image or "plugin": of which it may know when they changed
     sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
+    which: dict[str, str] = field(default_factory=dict)  # what was opened for reading or listing → "inode:major:minor" of its device
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which
     zone_asked_by: set[str] = field(default_factory=set)  # names of images that asked for TZ
     shining: list[str] = field(default_factory=list)  # written without truncation: what was there may show through what is left

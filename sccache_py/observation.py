@@ -24,6 +24,9 @@ VERSION = 1
 _HEADER = struct.Struct("<4sIQQI")
 _RECORD = struct.Struct("<IBBHI")
 
+# In the place of which file a name was, where it was more than one.
+SEVERAL = "several"
+
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
@@ -100,6 +103,7 @@ class _Reader:
         self.plugin_clock = False
         self.dated: defaultdict[str, set[str]] = defaultdict(set)
         self.sized: dict[str, None] = {}
+        self.which: dict[str, str] = {}
         self.linked: set[str] = set()
         self.image_of: dict[int, str] = {}  # by pid
         self.path_asked_by: set[str] = set()
@@ -131,13 +135,13 @@ class _Reader:
                         self.wanted[path] = None
                 elif error:
                     present[path] = None
-                elif kind == "R":
-                    read[path] = None
                 elif kind == "S":
                     present[path] = None
                     self.dated[text2 or self.image_of.get(pid, "")].add(path)
                 else:
-                    self.listed[path] = None
+                    (read if kind == "R" else self.listed)[path] = None
+                    if text2 and self.which.setdefault(path, text2) != text2:
+                        self.which[path] = SEVERAL
             elif kind == "E":
                 self.asked.add(text1)
                 if text2 == "plugin":
@@ -279,6 +283,7 @@ class _Reader:
             plugin_clock=self.plugin_clock,
             dated={who: paths & self.present.keys() for who, paths in self.dated.items()},
             sized=outside(self.sized),
+            which=self.which,
             linked=self.linked,
             path_asked_by=self.path_asked_by,
             zone_asked_by=self.zone_asked_by,

@@ -198,6 +198,11 @@ def draft_listed(
     except OSError:
         return Reason.OUTPUT_MISSING
     draft = driver.draft_from_lists(plan, told, env, cwd, extra_files, look)
+    if isinstance(draft, Draft):
+        draft.which = look.which()
+        # What compilers read for themselves is on no list.
+        if any(path.startswith(("/proc/", "/sys/")) for path in draft.read):
+            return Reason.SPECIAL_FILE
     return Reason.INPUT_TOO_NEW if look.saw_too_new else draft
 
 

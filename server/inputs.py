@@ -5,7 +5,8 @@ at here, while the client still waits; only the digests of large files that are 
 are held open for that.
 
 An input counts only if it is provably older than the start of the compile, by ctime: mtime survives a rename and is set by
-whoever unpacks an archive.
+whoever unpacks an archive.  And only if its name still leads to the file that was read: a link that is set anew, or a directory
+that takes another's name, brings files that are old.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sccache_py.model import Plan, Reason, Twins, Variant
 from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
-from sccache_py.server.stamps import Stamp, stamp_of
+from sccache_py.server.stamps import Stamp, stamp_of, which_of
 from sccache_py.server.time_macros import NAMES, OUT_DIR, Words, tells_names
 
 log = logging.getLogger(__name__)
@@ -151,6 +152,9 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
         except OSError:
             log.info("input gone: %s", path)
             return Reason.INPUT_VANISHED
+        if draft.which.get(path) not in (None, which_of(st)):
+            log.info("another file by that name: %s", path)
+            return Reason.INPUT_TOO_NEW
         if stat.S_ISDIR(st.st_mode):
             # Who opened it as a file (gcc a header of that name) went on without: as long as it is a directory.
             if path not in plan.may_write:
@@ -161,8 +165,7 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
             continue
         if not stat.S_ISREG(st.st_mode):
             return Reason.SPECIAL_FILE
-        # Perhaps only its times were set, as `cargo check` does to a crate while others are compiled that use it.
-        if st.st_ctime_ns >= began_ns and (before.get(path) is None or Sight(memo, watched=False).hash_now(path) != before[path]):
+        if st.st_ctime_ns >= began_ns and not _is_as_before(path, st, began_ns, before.get(path), memo):
             log.info("input too new: %s", path)
             return Reason.INPUT_TOO_NEW
         digest = memo.known(path, stamp_of(st))
@@ -184,6 +187,14 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
             inputs.note(path, used)
         files.append((plan.roles.fold(path), digest))
     return None
+
+
+def _is_as_before(path: str, st: os.stat_result, began_ns: int, before: bytes | None, memo: FileMemo) -> bool:
+    """Perhaps only its times were set back, as `cargo check` does to a crate while others are compiled that use it.
+
+    Who writes something else and then the same again leaves a new mtime.
+    """
+    return before is not None and st.st_mtime_ns < began_ns and Sight(memo, watched=False).hash_now(path) == before
 
 
 def _searched(plan: Plan, draft: Draft) -> Words | None:
@@ -248,7 +259,8 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
 
     for path in draft.listed:
         try:
-            if path not in plan.may_write and os.stat(path).st_ctime_ns >= began_ns:
+            st = os.stat(path)
+            if (path not in plan.may_write and st.st_ctime_ns >= began_ns) or draft.which.get(path) not in (None, which_of(st)):
                 log.info("names came or went: %s", path)
                 return Reason.INPUT_TOO_NEW
         except OSError:

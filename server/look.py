@@ -12,6 +12,7 @@ from sccache_py.compilers.c_includes import Names, names_in
 from sccache_py.keys import digest as digest_of
 from sccache_py.server.files import FileMemo, open_regular
 from sccache_py.server.sight import Sight
+from sccache_py.server.stamps import which_of
 
 _MEMO_LIMIT = 50_000
 
@@ -59,6 +60,10 @@ class FileLook:
             return None
         self.saw_too_new = self.saw_too_new or st.st_ctime_ns >= self._asked_ns
         return st.st_dev, st.st_ino
+
+    def which(self) -> dict[str, str]:
+        """Which file each path was, when it was looked at."""
+        return {path: which_of(st) for path, st in self._seen.items() if st is not None}
 
     def is_directory(self, path: str) -> bool:
         st = self._stat(path)

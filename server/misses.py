@@ -82,11 +82,11 @@ class Asked:
     began_ns: int
 
 
-# A source that has the compiler read what its caller gives it by a descriptor, where ours is empty.  Names in other strings are no
-# files of the compiler's.
-_INCLUDES_DESCRIPTOR = re.compile(
+# A source that has the compiler read what its caller gives it by a descriptor, where ours is empty, or what the kernel says at that
+# moment, which compilers also ask for themselves.  Names in other strings are no files of the compiler's.
+_INCLUDES_SPECIAL = re.compile(
     rb'(?:include|include_next|import|embed|incbin|include_str|include_bytes)\b[^\n"<]{0,40}["<]'
-    rb"(?:/dev/(?:fd/|std(?:in|out|err)\b)|/proc/(?:self|thread-self|\d+)/fd/)"
+    rb"(?:(?P<descriptor>/dev/(?:fd/|std(?:in|out|err)\b)|/proc/(?:self|thread-self|\d+)/fd/)|/proc/|/sys/)"
 )
 
 
@@ -141,8 +141,9 @@ class Misses:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
         plan = job.plan
         sources = [plan.source, *plan.more_sources]
-        if await self._include_descriptors(sources):
-            return Reason.DESCRIPTOR
+        special = await self._include_special(sources)
+        if special is not None:
+            return special
         await self._let_inputs_age((*sources, *plan.known_inputs, *job.response_files))
         before = await self._look_before(job)
         trace.mark("clock")
@@ -239,14 +240,15 @@ class Misses:
         trace.mark("list")
         return Asked(draft, began_ns)
 
-    async def _include_descriptors(self, sources: Iterable[str | None]) -> bool:
+    async def _include_special(self, sources: Iterable[str | None]) -> Reason | None:
         for source in filter(None, sources):
             with contextlib.suppress(OSError):
                 # Most are read sooner than a thread is woken.
                 is_short = os.stat(source).st_size <= _READ_AT_ONCE_BYTES
-                if _includes_descriptor(source) if is_short else await self.threads.run(functools.partial(_includes_descriptor, source)):
-                    return True
-        return False
+                found = _includes_special(source) if is_short else await self.threads.run(functools.partial(_includes_special, source))
+                if found is not None:
+                    return found
+        return None
 
     async def _let_inputs_age(self, paths: Iterable[str | None]) -> None:
         """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
@@ -435,9 +437,12 @@ def _may_fail(job: Job) -> bool:
     return plan.asks or plan.reads_stdin or (place is not None and any(f"{d}/".startswith(f"{place}/") for d in plan.may_write))
 
 
-def _includes_descriptor(source: str) -> bool:
+def _includes_special(source: str) -> Reason | None:
     """Raises OSError."""
     with open_regular(source) as f:
         text = f.read()
-    # Most have neither, which a search for two words says a hundred times sooner.
-    return (b"/dev/" in text or b"/proc/" in text) and _INCLUDES_DESCRIPTOR.search(text) is not None
+    # Most have none, which a search for three words says a hundred times sooner.
+    found = _INCLUDES_SPECIAL.search(text) if any(place in text for place in (b"/dev/", b"/proc/", b"/sys/")) else None
+    if found is None:
+        return None
+    return Reason.DESCRIPTOR if found["descriptor"] else Reason.SPECIAL_FILE

@@ -22,6 +22,11 @@ def stamp_of(st: os.stat_result) -> Stamp:
     return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
+def which_of(st: os.stat_result) -> str:
+    """Which file it is, as the record of a compile says it."""
+    return f"{st.st_ino}:{os.major(st.st_dev)}:{os.minor(st.st_dev)}"
+
+
 def born_ns(path: str) -> int:
     """When a file was created, which os.stat does not say; 0 where the file system does not know.  Raises OSError, ValueError."""
     name, answer = os.fsencode(path), ctypes.create_string_buffer(_STATX_BYTES)

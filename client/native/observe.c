@@ -14,12 +14,12 @@
 #define _GNU_SOURCE
 #include "observe_look.h"
 #include "observe_next.h"
+#include "observe_open.h"
 #include "observe_record.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,9 +27,6 @@
 #include <sys/types.h>
 
 /* musl before 1.2.4 makes macros of these; its programs call the functions all the same */
-#undef open64
-#undef openat64
-#undef creat64
 #undef mkstemp64
 #undef mkstemps64
 #undef mkostemp64
@@ -72,110 +69,6 @@ noted_pointer(char kind, const char *path, void *result)
 		NEXT(void *, name, params, NULL) \
 		return noted_pointer(kind, path, real args); \
 	}
-
-/* ---- open ---- */
-
-static int
-opened(int dir, const char *path, int flags, int result)
-{
-	char kind = 'R';
-
-	if ((flags & O_TMPFILE) == O_TMPFILE)
-		return result;          /* has no name */
-	if (flags & O_PATH)
-		kind = 'S';
-	else if (flags & O_DIRECTORY)
-		kind = 'D';
-	else if (flags & O_TRUNC || (flags & O_CREAT && flags & O_EXCL))
-		kind = 'W';
-	else if ((flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT)
-		kind = 'B';             /* what was there before shows through */
-	if (kind == 'B' && result >= 0 && (flags & (O_ACCMODE | O_APPEND)) == O_WRONLY && raw(SYS_lseek, result, 0, SEEK_END, 0) == 0)
-		kind = 'b';             /* nothing was there, or nothing that anybody sees */
-	return noted(kind, dir, path, result);
-}
-
-static int
-needs_mode(int flags)
-{
-	return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
-}
-
-#define OPEN(name) \
-	OURS(int, name, (const char *path, int flags, ...)) \
-	{ \
-		mode_t mode = 0; \
-		NEXT(int, name, (const char *, int, ...), -1) \
-		if (needs_mode(flags)) { \
-			va_list ap; \
-			va_start(ap, flags); \
-			mode = va_arg(ap, mode_t); \
-			va_end(ap); \
-		} \
-		return opened(AT_FDCWD, path, flags, real(path, flags, mode)); \
-	}
-
-#define OPENAT(name) \
-	OURS(int, name, (int dir, const char *path, int flags, ...)) \
-	{ \
-		mode_t mode = 0; \
-		NEXT(int, name, (int, const char *, int, ...), -1) \
-		if (needs_mode(flags)) { \
-			va_list ap; \
-			va_start(ap, flags); \
-			mode = va_arg(ap, mode_t); \
-			va_end(ap); \
-		} \
-		return opened(dir, path, flags, real(dir, path, flags, mode)); \
-	}
-
-#define OPEN_2(name) \
-	OURS(int, name, (const char *path, int flags)) \
-	{ \
-		NEXT(int, name, (const char *, int), -1) \
-		return opened(AT_FDCWD, path, flags, real(path, flags)); \
-	}
-
-#define OPENAT_2(name) \
-	OURS(int, name, (int dir, const char *path, int flags)) \
-	{ \
-		NEXT(int, name, (int, const char *, int), -1) \
-		return opened(dir, path, flags, real(dir, path, flags)); \
-	}
-
-OPEN(open)
-OPEN(open64)
-OPENAT(openat)
-OPENAT(openat64)
-#ifdef __GLIBC__
-OPEN(__open)
-OPEN(__open64)
-OPEN_2(__open_2)
-OPEN_2(__open64_2)
-OPENAT_2(__openat_2)
-OPENAT_2(__openat64_2)
-#endif
-NOTED('W', AT_FDCWD, path, creat, (const char *path, mode_t mode), (path, mode))
-NOTED('W', AT_FDCWD, path, creat64, (const char *path, mode_t mode), (path, mode))
-
-static char
-stream_kind(const char *mode)
-{
-	switch (mode ? *mode : 0) {
-	case 'w':
-		return 'W';
-	case 'r':
-		/* "r,ccs=x+y" */
-		return mode[strcspn(mode, "+,")] == '+' ? 'B' : 'R';
-	default:
-		return 'B';
-	}
-}
-
-NOTED_POINTER(stream_kind(mode), path, fopen, (const char *path, const char *mode), (path, mode))
-NOTED_POINTER(stream_kind(mode), path, fopen64, (const char *path, const char *mode), (path, mode))
-NOTED_POINTER(stream_kind(mode), path, freopen, (const char *path, const char *mode, void *file), (path, mode, file))
-NOTED_POINTER(stream_kind(mode), path, freopen64, (const char *path, const char *mode, void *file), (path, mode, file))
 
 /* ---- look, do not touch ---- */
 
@@ -227,7 +120,6 @@ NOTED_POINTER('S', path, canonicalize_file_name, (const char *path), (path))
 
 /* ---- directories ---- */
 
-NOTED_POINTER('D', path, opendir, (const char *path), (path))
 NOTED('D', AT_FDCWD, path, scandir, (const char *path, void *names, void *filter, void *compare),
     (path, names, filter, compare))
 NOTED('D', AT_FDCWD, path, scandir64, (const char *path, void *names, void *filter, void *compare),

@@ -44,10 +44,10 @@ next_find(struct next *n)
 }
 
 long
-raw(long number, long a, long b, long c, long d)
+raw(long number, long a, long b, long c, long d, long e)
 {
 	NEXT(long, syscall, (long, ...), -1)
-	return real(number, a, b, c, d);
+	return real(number, a, b, c, d, e);
 }
 
 /* Where the code of the program and of the libraries that it was linked with lies.

@@ -41,7 +41,7 @@ struct next {
 void *next_find(struct next *n);
 
 /* syscall(2) itself, for our own use: syscall() and open() are interposed. */
-long raw(long number, long a, long b, long c, long d);
+long raw(long number, long a, long b, long c, long d, long e);
 
 /* Whether the code at this address belongs to a library that the program opened
  * by itself (dlopen): a proc-macro or a plugin, and not the compiler. */

@@ -29,10 +29,10 @@
 static bool
 is_directory(const char *path)
 {
-	int fd = (int)raw(SYS_openat, AT_FDCWD, (long)path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
+	int fd = (int)raw(SYS_openat, AT_FDCWD, (long)path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0);
 
 	if (fd >= 0)
-		raw(SYS_close, fd, 0, 0, 0);
+		raw(SYS_close, fd, 0, 0, 0, 0);
 	return fd >= 0;
 }
 
@@ -59,7 +59,7 @@ sought(const char *file, char *room)
 			if (n)
 				room[n++] = '/';
 			memcpy(room + n, file, length + 1);
-			if (raw(SYS_faccessat, AT_FDCWD, (long)room, X_OK, 0) < 0)
+			if (raw(SYS_faccessat, AT_FDCWD, (long)room, X_OK, 0, 0) < 0)
 				record_path('S', errno, AT_FDCWD, room);
 			else if (is_directory(room))
 				record_path('S', EACCES, AT_FDCWD, room);
@@ -264,7 +264,7 @@ record_load(const char *file)
 
 	if (!strchr(file, '/') || strchr(file, '$'))
 		record_text('N', 0, "dlopen");  /* of the places searched we know nothing */
-	else if (raw(SYS_faccessat, AT_FDCWD, (long)file, R_OK, 0) < 0)
+	else if (raw(SYS_faccessat, AT_FDCWD, (long)file, R_OK, 0, 0) < 0)
 		record_path('R', errno, AT_FDCWD, file);
 	else
 		record_path('R', 0, AT_FDCWD, file);

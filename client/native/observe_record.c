@@ -101,7 +101,7 @@ put(char kind, int error, const struct text *text1, const struct text *text2)
 	e->error = (uint16_t)error;
 	/* not remembered: a child of vfork would see its parent's.  Not getpid():
 	 * glibc before 2.25 remembered it, and clone left that wrong. */
-	e->pid = (uint32_t)raw(SYS_getpid, 0, 0, 0, 0);
+	e->pid = (uint32_t)raw(SYS_getpid, 0, 0, 0, 0, 0);
 	p = text_copy(e->text, text1);
 	text_copy(p, text2);
 	atomic_store_explicit(&e->done, 1, memory_order_release);
@@ -127,7 +127,7 @@ attach(const char *path)
 	void *m;
 	off_t size;
 	/* not open(): that is our own */
-	int fd = (int)raw(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC, 0);
+	int fd = (int)raw(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC, 0, 0);
 
 	if (fd < 0)
 		return NULL;
@@ -142,7 +142,7 @@ attach(const char *path)
 			}
 		}
 	}
-	raw(SYS_close, fd, 0, 0, 0);
+	raw(SYS_close, fd, 0, 0, 0, 0);
 	return h;
 }
 
@@ -150,7 +150,7 @@ static void
 record_image(void)
 {
 	char exe[PATH_MAX];
-	long n = raw(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)exe, sizeof(exe));
+	long n = raw(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)exe, sizeof(exe), 0);
 	const char *name = (const char *)getauxval(AT_EXECFN);
 	struct text text1 = {{exe}, {n > 0 ? (size_t)n : 0}};
 	struct text text2 = {{name}, {name ? strlen(name) : 0}};
@@ -211,7 +211,7 @@ locate(struct text *t, int dir, const char *path, char *room)
 	if (*path == '/')
 		return true;
 	if (dir == AT_FDCWD) {
-		length = raw(SYS_getcwd, (long)room, PATH_MAX, 0, 0) - 1;
+		length = raw(SYS_getcwd, (long)room, PATH_MAX, 0, 0, 0) - 1;
 	} else if (dir >= 0) {
 		do
 			digits[d++] = (char)('0' + dir % 10);
@@ -219,7 +219,7 @@ locate(struct text *t, int dir, const char *path, char *room)
 		while (d)
 			link[n++] = digits[--d];
 		link[n] = 0;
-		length = raw(SYS_readlinkat, AT_FDCWD, (long)link, (long)room, PATH_MAX);
+		length = raw(SYS_readlinkat, AT_FDCWD, (long)link, (long)room, PATH_MAX, 0);
 	} else {
 		return false;
 	}
@@ -278,6 +278,69 @@ record_path(char kind, int error, int dir, const char *path)
 	record_one(kind, error, dir, path, NULL);
 }
 
+/* statx(2)'s answer; the kernel's header for it is not everywhere */
+struct which {
+	uint32_t before[8];
+	uint64_t inode;
+	uint32_t between[24];
+	uint32_t major, minor;
+	uint32_t behind[28];
+};
+
+_Static_assert(offsetof(struct which, inode) == 32, "linux/stat.h says 32");
+_Static_assert(offsetof(struct which, major) == 136, "linux/stat.h says 136");
+_Static_assert(sizeof(struct which) == 256, "linux/stat.h says 256");
+
+/* writes a number in front of end; returns where it begins */
+static char *
+number_before(char *end, uint64_t number)
+{
+	do
+		*--end = (char)('0' + number % 10);
+	while (number /= 10);
+	return end;
+}
+
+/* room is ROOM_FOR_FILE; returns how much of its end was filled: none if the kernel does not say */
+enum { ROOM_FOR_FILE = 20 + 1 + 10 + 1 + 10 };
+
+static size_t
+which_file(int fd, char *room)
+{
+	char *end = room + ROOM_FOR_FILE, *at = end;
+#ifdef SYS_statx
+	struct which w;
+	enum { INODE = 0x100 };         /* STATX_INO */
+
+	if (fd >= 0 && !raw(SYS_statx, fd, (long)"", AT_EMPTY_PATH, INODE, (long)&w)) {
+		at = number_before(at, w.minor);
+		*--at = ':';
+		at = number_before(at, w.major);
+		*--at = ':';
+		at = number_before(at, w.inode);
+	}
+#else
+	(void)fd;
+#endif
+	return (size_t)(end - at);
+}
+
+void
+record_opened(char kind, int dir, const char *path, int fd)
+{
+	char room[ROOM_FOR_FILE];
+	int saved = errno;
+	size_t n;
+	struct text text2;
+
+	if (!recording())
+		return;
+	n = which_file(fd, room);
+	text2 = (struct text){{room + sizeof(room) - n}, {n}};
+	record_one(kind, 0, dir, path, &text2);
+	errno = saved;
+}
+
 void
 record_look(int error, int dir, const char *path, enum asker by)
 {
@@ -298,7 +361,7 @@ record_open_look(int fd, enum asker by)
 	/* a pipe, or "/x (deleted)", is no path that anyone could look at later */
 	if (fd >= 0 && recording() && locate(&text1, fd, "", room)) {
 		room[text1.length[0]] = 0;
-		if (!raw(SYS_faccessat, AT_FDCWD, (long)room, F_OK, 0))
+		if (!raw(SYS_faccessat, AT_FDCWD, (long)room, F_OK, 0, 0))
 			put('S', 0, &text1, by == BY_READER ? &reader : &plugin);
 	}
 	errno = saved;
@@ -337,15 +400,13 @@ record_path_number(char kind, int error, const char *path, long number)
 {
 	char digits[24];
 	int saved = errno;
-	size_t n = sizeof(digits);
+	char *end = digits + sizeof(digits), *at;
 	struct text text2;
 
 	if (!is_worth(error, path) || !recording())
 		return;
-	do
-		digits[--n] = (char)('0' + number % 10);
-	while (number /= 10);
-	text2 = (struct text){{digits + n}, {sizeof(digits) - n}};
+	at = number_before(end, (uint64_t)number);
+	text2 = (struct text){{at}, {(size_t)(end - at)}};
 	record_relative(kind, error, AT_FDCWD, path, &text2);
 	errno = saved;
 }

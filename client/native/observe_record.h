@@ -19,6 +19,10 @@ void record_begin(void);
  * or that the kernel could not read or found too long. */
 void record_path(char kind, int error, int dir, const char *path);
 
+/* Records a path that was opened, to be read or listed, and which file that was: its
+ * inode and device, for the name may lead elsewhere when the compiler has ended. */
+void record_opened(char kind, int dir, const char *path, int fd);
+
 /* Who asks for a variable, or looks at a file: the program, a library that it opened by
  * itself, the C library, which looks along PATH for a program, or again a library that
  * it opened, which may only want to know how much there is to read. */

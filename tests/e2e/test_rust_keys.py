@@ -205,6 +205,21 @@ def test_an_input_written_in_the_very_tick_of_the_start_is_never_confused_with_i
         assert got == expected
 
 
+@pytest.mark.parametrize("place", ["src/lib.rs", "src/m.rs"])
+def test_what_the_kernel_says_at_the_moment_is_not_kept(world, place):
+    """Each answer of this file is another; compilers ask for some like it themselves, so these are no inputs."""
+    world.write("src/lib.rs", "pub mod m;\n")
+    world.write("src/m.rs", "")
+    with open(world.p / place, "a") as f:
+        f.write('pub const S: &[u8] = include_bytes!("/proc/sys/kernel/random/uuid");\n')
+    made = set()
+    for _ in range(2):
+        ran = world.run([str(world.client), world.compiler, *lib(world)], None, world.server_env)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+        made.add((world.o / "libx.rmeta").read_bytes())
+    assert len(made) == 2
+
+
 def test_another_module_file_beside_the_first_is_the_compilers_error(world):
     """foo.rs beside foo/mod.rs is error E0761, with every listed input unchanged."""
     world.write("src/lib.rs", "pub mod foo;\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,3 +91,54 @@ def test_a_compiler_that_is_replaced_is_another_compiler(world: World, gate: Gat
     world.settle()
     assert world.run(*line).returncode == 0
     assert hits(world) == before + 1
+
+
+def stopped(program: Path) -> int | None:
+    """The process of a script that has stopped itself."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words, state = (Path("/proc", pid, name).read_bytes() for name in ("cmdline", "stat"))
+        except OSError:
+            continue
+        if os.fsencode(program) in words.split(b"\0") and state.rpartition(b")")[2].split()[0] == b"T":
+            return int(pid)
+    return None
+
+
+@pytest.mark.parametrize("place", ["", "sub/"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_an_input_whose_name_leads_elsewhere_meanwhile_is_not_what_was_read(world: World, is_link: bool, place: str) -> None:
+    """Both files are old: a release is switched by its link, a tree is replaced by a rename, while something compiles."""
+    now, new = world.cwd / "now", world.cwd / "new"
+    for version in ("1", "2"):
+        (world.cwd / version / place).mkdir(parents=True)
+        (world.cwd / version / place / "x.h").write_text(f"int version = {version};\n")
+
+    def switch(version: str) -> None:
+        if is_link:
+            new.symlink_to(version)
+        else:
+            os.rename(world.cwd / version, new)
+            if now.exists():
+                os.rename(now, world.cwd / "old")
+        os.rename(new, now)
+
+    switch("1")
+    script = world.directory / "stops-gcc"
+    script.write_text('#!/bin/sh\ngcc "$@" && [ "$1" != -c ] || kill -STOP $$\n')
+    script.chmod(0o755)
+    (world.cwd / "x.c").write_text(f'#include "now/{place}x.h"\n')
+    line = [str(script), "-c", "x.c", "-o", "x.o"]
+    compiled = []
+    for change in (lambda: switch("2"), lambda: None):
+        client = world.start(*line)
+        wait_until(lambda: stopped(script))
+        change()
+        os.kill(stopped(script) or 0, signal.SIGCONT)
+        assert finish(client).returncode == 0
+        compiled.append((world.cwd / "x.o").read_bytes())
+        world.settle()
+    assert hits(world) == 0
+    assert compiled[0] != compiled[1]
+    assert world.run(*line).returncode == 0
+    assert hits(world) == 1
