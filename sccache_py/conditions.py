@@ -39,7 +39,7 @@ IGNORED_PATHS = {
     "/proc/self/statm": "memory used, for statistics",
     "/proc/self/status": "memory used, for statistics",
     "/proc/stat": "how many processors",
-    "/proc/sys/": "the kernel's settings for memory",
+    "/proc/sys/vm/": "the kernel's settings for memory",
     "/sys/devices/system/cpu/": "how many processors",
     "/sys/devices/system/node": "how many processors",
     "/sys/fs/cgroup/": "how many threads",
