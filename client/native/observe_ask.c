@@ -1,10 +1,11 @@
-/* Preloaded with observe.c: records which variables are asked for, and who wants to know what time it is. */
+/* Preloaded with observe.c: records which variables are asked for, and who wants to know what time it is, or which machine. */
 
 #define _GNU_SOURCE
 #include "observe_next.h"
 #include "observe_record.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/types.h>
@@ -204,4 +205,27 @@ OURS(int, timespec_get, (void *to, int base))
 	NEXT(int, timespec_get, (void *, int), 0)
 	told_time(__builtin_return_address(0));
 	return real(to, base);
+}
+
+/* ---- the machine ---- */
+
+/* As if it had read the file that says so. */
+static int
+told_host(const void *caller, int result)
+{
+	if (is_plugin(caller))
+		record_path('R', 0, AT_FDCWD, "/proc/sys/kernel/hostname");
+	return result;
+}
+
+OURS(int, gethostname, (char *to, size_t size))
+{
+	NEXT(int, gethostname, (char *, size_t), -1)
+	return told_host(__builtin_return_address(0), real(to, size));
+}
+
+OURS(int, uname, (void *to))
+{
+	NEXT(int, uname, (void *), -1)
+	return told_host(__builtin_return_address(0), real(to));
 }

@@ -349,6 +349,13 @@ def test_a_macro_that_starts_date_is_not_stored(world, macros):
     world.not_stored("a macro or plugin asked for the time", *using(world, macros, 's::says!("date|+%Y")'))
 
 
+@pytest.mark.parametrize("way", ["by_file", "by_gethostname", "by_uname"])
+def test_a_macro_that_asks_which_machine_it_runs_on_is_not_stored(world, macros, way):
+    """Containers with one cache have a name each."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("read a special file", *using(world, macros, f'p::{way}!("x")'))
+
+
 def test_a_macro_that_measures_how_long_it_takes_is_stored(world, macros):
     """And so is one that has the clock beside it and does not ask."""
     world.compile_twice(*using(world, macros, 'h::quickly!("x")'))

@@ -86,7 +86,9 @@ def test_the_kernels_own_files_are_no_conditions():
     assert (found.read, found.absent) == ([], [])
 
 
-@pytest.mark.parametrize("path", ["/proc/self/environ", "/proc/1/cmdline", "/dev/stdin", "/dev/fd/3", "/sys/class/net/eth0/address"])
+@pytest.mark.parametrize(
+    "path", ["/proc/self/environ", "/proc/1/cmdline", "/proc/sys/kernel/hostname", "/dev/stdin", "/dev/fd/3", "/sys/class/net/eth0/address"]
+)
 def test_a_special_file_as_input_prevents_storing(path):
     """It is not the same file for the next process that names it."""
     assert decide(Observation(read=[path])) is Reason.SPECIAL_FILE
