@@ -350,9 +350,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         run(options, environ, ourselves)
+        sys.stdout.flush()
     except ControlError as e:
         print(f"sccache-py: error: {e}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `--show-stats | head -3`; the interpreter, too, shall not complain when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return 130
     return 0

@@ -218,6 +218,7 @@ def as_json(stats: Stats, surroundings: Surroundings) -> Json:
             "not_cached": stats.reasons(),
             "dist_compiles": {},
             "dist_errors": 0,
+            "multi_level": None,
         },
         "cache_location": surroundings.cache_location,
         "cache_size": surroundings.cache_size,

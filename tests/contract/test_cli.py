@@ -75,6 +75,16 @@ def test_statistics_are_shown_as_text(ctl: Scene) -> None:
     assert {"Compile requests 3", "Cache hits (Rust) 1"} < set(lines(done))
 
 
+@pytest.mark.parametrize("words", [["-s"], ["-s", "--stats-format=json"]])
+def test_whoever_reads_the_first_lines_only_hears_no_complaint(ctl: Scene, words: list[str]) -> None:
+    """`--show-stats | head -3`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with ctl.serve(answering("stats", some_stats())), os.fdopen(writer, "wb") as stdout:
+        done = ctl.run(*words, stdout=stdout)
+    assert (done.stderr, done.returncode) == (b"", 0)
+
+
 @pytest.mark.parametrize("words", [["-s", "--stats-format", "json"], ["--stats-format=json", "--show-stats"]])
 def test_statistics_are_shown_as_json(ctl: Scene, words: list[str]) -> None:
     """For scripts, of which some parse it and some search it: one line, sccache's keys, and no more spaces than sccache has."""

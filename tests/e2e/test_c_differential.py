@@ -69,6 +69,7 @@ DEPFILE_FLAGS = (
     (), (), (), ("-MD",), ("-MMD", "-MP"), ("-MD", "-MF", "out/own.d"), ("-MMD", "-MT", "a target"), ("-Wp,-MD,out/wp.d",),
     ("-MD", "-MQ", "x$y"),
 )  # fmt: skip
+COLORS = ((), (), (), ("-fdiagnostics-color=always",), ("-fno-diagnostics-color",))
 OUTPUTS = ((), ("-o", "out/x.o"), ("-o", "out/x.o"), ("-o", "{top}/build/out/y.o"), ("-o", "out/z"))
 
 
@@ -167,7 +168,7 @@ class Tree:
         hand = self.hand
         top = self.root / hand.choice(CHECKOUTS)
         cwd = top / "build"
-        words = [*hand.choice(FLAGS), *hand.choice(MORE_FLAGS), *hand.choice(DEPFILE_FLAGS), *hand.choice(OUTPUTS)]
+        words = [word for words in (FLAGS, MORE_FLAGS, COLORS, DEPFILE_FLAGS, OUTPUTS) for word in hand.choice(words)]
         if "-o" not in words:
             words += ["-o", "out/default.o"]
         if "-S" not in words and "-fsyntax-only" not in words:

@@ -141,6 +141,7 @@ def test_json_has_sccaches_keys_and_shapes() -> None:
             "not_cached",
             "dist_compiles",
             "dist_errors",
+            "multi_level",
         ]
     )
     assert stats["cache_hits"] == {"counts": {"C/C++": 1, "Rust": 5}, "adv_counts": {"c [gcc]": 1, "rust": 5}}
