@@ -180,7 +180,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
                 links_in(view, CREATED) is not False,
                 # Where there are no symbols this is taken for unlikely: builds with `strip` would lose each day's first hit, or all in
                 # another target directory.
-                links_in(view, ACCESSED) is True,
+                links_in(view, *ACCESSED) is True,
                 links_in(view, *ARGUMENTS) is True,
                 whether_functions(view),
             )

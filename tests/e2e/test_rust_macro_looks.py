@@ -78,7 +78,8 @@ def test_when_a_file_was_created_is_a_condition_where_a_macro_asks(world, macros
     assert world.expect("miss", *args) != first
 
 
-def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macros):
+@pytest.mark.parametrize("macro", ["w::accessed", "a::atime"])
+def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macros, macro):
     """include_dir puts it into the program, if it is told to."""
     world.needs_observation(NO_MACRO_READS)
     path = world.write("asset", "one\n")
@@ -87,7 +88,7 @@ def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macr
         os.utime(path, (at, 1_600_000_000))
 
     read(1_600_000_000)
-    world.changes(lambda: read(1_700_000_000), lambda: read(1_600_000_000), *using(world, macros, 'w::accessed!("asset")'))
+    world.changes(lambda: read(1_700_000_000), lambda: read(1_600_000_000), *using(world, macros, f'{macro}!("asset")'))
 
 
 def test_what_may_be_done_with_a_file_is_a_condition_where_a_macro_asks(world, macros):
