@@ -16,6 +16,7 @@ _PT_INTERP = 3
 _SHT_SYMTAB = 2
 _SHT_DYNSYM = 11
 _STB_WEAK = 2
+_STT_FUNC = 2
 _SHF_COMPRESSED = 0x800
 _SHN_XINDEX = 0xFFFF
 _SECTION_BYTES = 64
@@ -141,7 +142,11 @@ def exports_any(library: memoryview, names: frozenset[bytes]) -> bool:
 
 
 # Functions of std, as both of rustc's manglings have them.
-CREATED, ACCESSED = b"8Metadata7created", b"8Metadata8accessed"
+CREATED = b"8Metadata7created"
+# Those of MetadataExt are no calls any more where a macro is optimized.
+ACCESSED = (
+    b"8Metadata8accessed", b"MetadataExt$GT$5atime", b"MetadataExt$GT$8st_atime", b"11MetadataExt5atime", b"11MetadataExt8st_atime",
+)  # fmt: skip
 ARGUMENTS = (b"3env4args", b"3env7args_os")
 
 
@@ -153,6 +158,21 @@ def links_in(library: memoryview, *functions: bytes) -> bool | None:
         return any(function in names for function in functions) if names else None
     except (struct.error, OverflowError, IndexError):
         return None
+
+
+# Functions of std, in both of its manglings, that look at a path and tell no more than whether it is there and what kind it is.
+_WHETHER = re.compile(
+    rb"\0(?:_ZN3std4path4Path|_RNvMs\w*_NtCs\w+_3std4pathNtB\w+_4Path)"
+    rb"(?:6exists|10try_exists|7is_file|6is_dir|10is_symlink)(?:17h[0-9a-f]{16}E|Cs\w+)?(?=\0)"
+)
+
+
+def whether_functions(library: memoryview) -> tuple[tuple[int, int], ...]:
+    """Where Path::exists and kin lie in a crate that is a shared library: (first address, the first behind it)."""
+    try:
+        return tuple(_Sections(library).functions(_WHETHER))
+    except (struct.error, OverflowError, IndexError):
+        return ()
 
 
 class _Sections:
@@ -193,3 +213,15 @@ class _Sections:
         """All names of the symbol table for debuggers, which `strip` removes."""
         tables = [self._all[s[6]] for s in self._all if s[1] == _SHT_SYMTAB]
         return b"".join(bytes(self._file[s[4] : s[4] + s[5]]) for s in tables)
+
+    def functions(self, named: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
+        """(first address, the first behind it) of those whose name, between two NULs, matches."""
+        for section in self._all:
+            if section[1] != _SHT_SYMTAB or not self.is_crate:
+                continue
+            strings = self._all[section[6]]
+            names = {found.start() + 1 for found in named.finditer(self._file[strings[4] : strings[4] + strings[5]])}
+            symbols = self._file[section[4] : section[4] + section[5]]
+            for name, kind, _, _, address, size in struct.iter_unpack(self._order + "IBBHQQ", symbols):
+                if name in names and kind & 0xF == _STT_FUNC:
+                    yield address, address + size

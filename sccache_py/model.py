@@ -245,7 +245,7 @@ class Observation:
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
     linked: set[str] = field(default_factory=set)  # libraries that its images were started with
     plugin_clock: bool = False  # such a library asked for the time of day
-    dated: dict[str, set[str]] = field(default_factory=dict)  # by image or "plugin": of which it may know when they changed
+    dated: dict[str, set[str]] = field(default_factory=dict)  # by image, "plugin" or its calls: of which it may know when they changed
     sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
     which: dict[str, str] = field(default_factory=dict)  # what was opened for reading or listing → "inode:major:minor" of its device
     path_asked_by: set[str] = field(default_factory=set)  # names of images that asked for PATH themselves; "": not known which

@@ -21,7 +21,18 @@ from sccache_py.coff import HEAD_BYTES, made_at
 from sccache_py.compilers.driver import Driver, Told
 from sccache_py.conditions import WHICH_VARIABLES, Draft, asked_by_macros, judge
 from sccache_py.depfile import parse_dep_info, replace_targets
-from sccache_py.elf import ACCESSED, ARGUMENTS, CREATED, OWN_CALLS, hides_text, links_in, takes_environment, tells_age, walk_shows
+from sccache_py.elf import (
+    ACCESSED,
+    ARGUMENTS,
+    CREATED,
+    OWN_CALLS,
+    hides_text,
+    links_in,
+    takes_environment,
+    tells_age,
+    walk_shows,
+    whether_functions,
+)
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
 from sccache_py.model import MESSAGES, Observation, Output, Plan, Reason, Result, Variant
@@ -83,6 +94,7 @@ def draft_observed(
     seen: Observation | Reason = observe(record, [(physical, d) for physical, d in places if physical != d])
     if isinstance(seen, Reason):
         return seen
+    seen.dated = {who: paths for who, paths in seen.dated.items() if not _asks_whether(who)}
     left = _left(plan, seen, ran.began_ns)
     profiles = {path: told for path in left if names is not None and (told := names.told(path, ran.pid)) is not None}
     for paths in (left, seen.read, seen.present, seen.absent, seen.sized, seen.shining) if profiles else ():
@@ -140,6 +152,7 @@ class _Macro(NamedTuple):
     tells_birth: bool = False
     tells_reading: bool = False
     sees_arguments: bool = False
+    whether: tuple[tuple[int, int], ...] = ()  # where functions lie that only tell whether a path is there
 
 
 def _macro(path: str) -> _Macro:
@@ -167,9 +180,20 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
                 links_in(view, CREATED) is not False,
                 # Where there are no symbols this is taken for unlikely: builds with `strip` would lose each day's first hit, or all in
                 # another target directory.
-                links_in(view, ACCESSED) is True,
+                links_in(view, *ACCESSED) is True,
                 links_in(view, *ARGUMENTS) is True,
+                whether_functions(view),
             )
+
+
+def _asks_whether(who: str) -> bool:
+    """Whether who looked at a path was not told when it was changed: a macro by Path::exists."""
+    kind, _, way = who.partition(":")
+    calls, _, library = way.partition(":")
+    if kind != "plugin" or not library.startswith("/"):
+        return False
+    places = _macro(library).whether
+    return any(first <= int(call, 16) < end for call in calls.split(",") for first, end in places)
 
 
 def _named_variables(plan: Plan) -> frozenset[str] | None:

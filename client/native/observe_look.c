@@ -5,9 +5,12 @@
 #include "observe_next.h"
 #include "observe_record.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stddef.h>
+#include <unwind.h>
 
 int
 looked_at(int dir, const char *path, const void *caller, int result)
@@ -71,5 +74,68 @@ LOOKED_AT_OPEN(fstat, (int fd, void *st), (fd, st))
 LOOKED_AT_OPEN(fstat64, (int fd, void *st), (fd, st))
 LOOKED_AT_OPEN(__fxstat, (int version, int fd, void *st), (version, fd, st))
 LOOKED_AT_OPEN(__fxstat64, (int version, int fd, void *st), (version, fd, st))
-/* Rust's library asks so for the size of a file that it is about to read */
-LOOKED_AT(BY_READER, statx, (int dir, const char *path, int flags, unsigned mask, void *st), (dir, path, flags, mask, st))
+
+/* ---- by which functions of a plugin ---- */
+
+enum { MOST_CALLS = 8 };
+
+/* The calls that led here, innermost first, where the plugin begins and until it ends:
+ * Rust asks by the same system call whether a path is there and when it was changed. */
+struct way {
+	const char *library;
+	uintptr_t base, at[MOST_CALLS];
+	int calls;
+};
+
+static _Unwind_Reason_Code
+pass(struct _Unwind_Context *context, void *to)
+{
+	NEXT(uintptr_t, _Unwind_GetIP, (struct _Unwind_Context *), _URC_END_OF_STACK)
+	uintptr_t code = real(context) - 1;  /* where it returns to may be the next function's */
+	struct way *way = to;
+	Dl_info found_in;
+
+	if (!is_plugin((const void *)code))
+		return way->calls ? _URC_END_OF_STACK : _URC_NO_REASON;  /* we come first */
+	if (!dladdr((const void *)code, &found_in) || (way->calls && (uintptr_t)found_in.dli_fbase != way->base))
+		return _URC_END_OF_STACK;
+	way->library = found_in.dli_fname;
+	way->base = (uintptr_t)found_in.dli_fbase;
+	way->at[way->calls++] = code - way->base;
+	return way->calls < MOST_CALLS ? _URC_NO_REASON : _URC_END_OF_STACK;
+}
+
+/* nothing is passed where the program has no unwinder: rustc has */
+static int
+pass_all(struct way *way)
+{
+	NEXT(int, _Unwind_Backtrace, (_Unwind_Reason_Code (*)(struct _Unwind_Context *, void *), void *), 0)
+	real(pass, way);
+	return way->calls;
+}
+
+static __attribute__((noinline)) void
+looked_by_plugin(int dir, const char *path)
+{
+	int saved = errno;
+	struct way way = {.calls = 0};
+
+	if (pass_all(&way))
+		record_look_from(dir, path, way.library, way.at, (size_t)way.calls);
+	else
+		record_look(0, dir, path, BY_PLUGIN);
+	errno = saved;
+}
+
+/* Rust's library asks so for all that it wants to know of a path, and for the size of a file that it is about to read */
+OURS(int, statx, (int dir, const char *path, int flags, unsigned mask, void *st))
+{
+	NEXT(int, statx, (int, const char *, int, unsigned, void *), -1)
+	int result = real(dir, path, flags, mask, st);
+
+	if (result || !path || !*path || !is_plugin(__builtin_return_address(0)))
+		looked_at(dir, path, __builtin_return_address(0), result);
+	else
+		looked_by_plugin(dir, path);
+	return looked_at_open(dir, path, __builtin_return_address(0), BY_READER, result);
+}

@@ -350,6 +350,27 @@ record_look(int error, int dir, const char *path, enum asker by)
 }
 
 void
+record_look_from(int dir, const char *path, const char *library, const uintptr_t *calls, size_t n)
+{
+	char digits[sizeof("plugin") + 8 * (1 + 2 * sizeof(*calls)) + 1] = "plugin";
+	size_t length = sizeof("plugin") - 1;
+	struct text text2;
+
+	for (size_t i = 0; i < n && length + 2 + 2 * sizeof(*calls) < sizeof(digits); i++) {
+		int shift = 8 * sizeof(*calls) - 4;
+
+		digits[length++] = i ? ',' : ':';
+		while (shift && !(calls[i] >> shift))
+			shift -= 4;
+		for (; shift >= 0; shift -= 4)
+			digits[length++] = "0123456789abcdef"[calls[i] >> shift & 15];
+	}
+	digits[length++] = ':';
+	text2 = (struct text){{digits, library}, {length, strnlen(library, PATH_MAX)}};
+	record_one('S', 0, dir, path, &text2);
+}
+
+void
 record_open_look(int fd, enum asker by)
 {
 	static const struct text plugin = {{"plugin"}, {sizeof("plugin") - 1}};

@@ -8,6 +8,7 @@
 #define OBSERVE_RECORD_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Attaches to the file that SCCACHE_PY_OBSERVE names and records that this image
  * began, unless that was done.  The others call it by themselves: constructors
@@ -30,6 +31,9 @@ enum asker { BY_PROGRAM, BY_PLUGIN, BY_SEARCH, BY_READER };
 
 /* Records that a path was looked at by a function that also tells when it was changed. */
 void record_look(int error, int dir, const char *path, enum asker by);
+
+/* The same by a plugin, with the places in its library from which the calls came that led there. */
+void record_look_from(int dir, const char *path, const char *library, const uintptr_t *calls, size_t n);
 
 /* Records that an open file was looked at by a plugin; nothing is recorded of a pipe, or
  * of a file whose name is gone. */

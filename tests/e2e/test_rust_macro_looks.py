@@ -50,6 +50,21 @@ def test_when_a_file_was_changed_is_a_condition_where_a_macro_looked_at_it(world
     world.changes(later, sooner, *using(world, macros, f'{macro}!("asset")'))
 
 
+def test_when_a_file_was_changed_decides_nothing_where_a_macro_only_asks_whether_it_is_there(world, macros):
+    """A template in a fresh clone, or on a branch that was left and taken up again, has another time."""
+    world.needs_observation(NO_MACRO_READS)
+    path = world.write("asset", "one\n")
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    args = using(world, macros, 'w::whether!("asset")')
+    first = world.compile_twice(*args)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert world.expect("hit", *args) == first
+    path.unlink()
+    assert world.expect("miss", *args) != first
+    path.mkdir()
+    assert world.expect("miss", *args) != first
+
+
 def test_when_a_file_was_created_is_a_condition_where_a_macro_asks(world, macros):
     """A file that was replaced may keep the old one's time of change: rsync, tar, a backup."""
     world.needs_observation(NO_MACRO_READS)
@@ -63,7 +78,8 @@ def test_when_a_file_was_created_is_a_condition_where_a_macro_asks(world, macros
     assert world.expect("miss", *args) != first
 
 
-def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macros):
+@pytest.mark.parametrize("macro", ["w::accessed", "a::atime"])
+def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macros, macro):
     """include_dir puts it into the program, if it is told to."""
     world.needs_observation(NO_MACRO_READS)
     path = world.write("asset", "one\n")
@@ -72,7 +88,7 @@ def test_when_a_file_was_read_last_is_a_condition_where_a_macro_asks(world, macr
         os.utime(path, (at, 1_600_000_000))
 
     read(1_600_000_000)
-    world.changes(lambda: read(1_700_000_000), lambda: read(1_600_000_000), *using(world, macros, 'w::accessed!("asset")'))
+    world.changes(lambda: read(1_700_000_000), lambda: read(1_600_000_000), *using(world, macros, f'{macro}!("asset")'))
 
 
 def test_what_may_be_done_with_a_file_is_a_condition_where_a_macro_asks(world, macros):

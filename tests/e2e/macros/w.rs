@@ -18,3 +18,8 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
     std::env::args().collect::<Vec<_>>().hash(&mut hasher);
     literal(hasher.finish().to_string())
 }
+/// As askama and pest do before they read a file.
+#[proc_macro] pub fn whether(t: TokenStream) -> TokenStream {
+    let path = std::path::PathBuf::from(text(t));
+    literal(format!("{} {} {:?}", path.is_file(), path.is_dir(), path.exists().then(|| fs::read_to_string(&path).ok())))
+}
