@@ -61,7 +61,8 @@ class OtherDefines:
         if len(self._calls) >= _CALLS_KEPT:
             self._calls.clear()  # of compiles that were not stored
         self._calls[job.recipe] = call
-        for other in (await self.keeper.kin(call.key))[:_TRIED]:
+        others = [other for other in await self.keeper.kin(call.key) if other.recipe != job.recipe]  # its own was looked at
+        for other in others[:_TRIED]:
             names = c_defines.differing(call.split.loose, other.defines)
             for variant in self.keeper.manifest_now(other.recipe) or await self.keeper.manifest(other.recipe):
                 if not await self.threads.run(functools.partial(self._decides, job, call.split, variant, names)):
@@ -108,10 +109,10 @@ class OtherDefines:
 
 
 def _call(job: Job) -> _Call | None:
-    """None where no macro could be left out."""
+    """None for another kind of compile.  One that defines nothing is kin to those that define what nobody says."""
     plan, driver = job.plan, job.compiler.driver
     split = c_defines.split(plan, driver.options) if job.observed and isinstance(driver, C) else None
-    source = job.sight.digest(plan.source) if split is not None and split.loose and plan.source is not None else None
+    source = job.sight.digest(plan.source) if split is not None and plan.source is not None else None
     if split is None or not source:
         return None
     recipe = keys.KeyHash()
