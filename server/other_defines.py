@@ -1,7 +1,6 @@
 """The result of a compile that was given other macros, none of which any text says (compilers/c_defines.py).
 
-Who misses looks under a recipe without such macros for those that were stored, each with the macros that it was given, and for one
-that was given none.  If one's
+Who misses looks under a recipe without such macros for those that were stored, each with the macros that it was given.  If one's
 conditions hold, and no text that it read says a name in which the two calls differ, its result is this call's, and entered under this
 call's own recipe: the next one is a plain hit.
 """
@@ -38,8 +37,7 @@ _NAMES_KEPT = 8
 
 
 class _Call(NamedTuple):
-    key: bytes  # under which the recipes of results that were given some stand
-    bare: bytes  # the recipe without them
+    key: bytes  # of the recipe without them
     split: c_defines.Split
 
 
@@ -62,11 +60,9 @@ class OtherDefines:
             return None
         if len(self._calls) >= _CALLS_KEPT:
             self._calls.clear()  # of compiles that were not stored
-        others = (await self.keeper.kin(call.key))[:_TRIED]
-        if call.split.loose:
-            self._calls[job.recipe] = call
-            others.append(Kin(call.bare, ()))
-        for other in others:
+        self._calls[job.recipe] = call
+        others = [other for other in await self.keeper.kin(call.key) if other.recipe != job.recipe]  # its own was looked at
+        for other in others[:_TRIED]:
             names = c_defines.differing(call.split.loose, other.defines)
             for variant in self.keeper.manifest_now(other.recipe) or await self.keeper.manifest(other.recipe):
                 if not await self.threads.run(functools.partial(self._decides, job, call.split, variant, names)):
@@ -113,17 +109,13 @@ class OtherDefines:
 
 
 def _call(job: Job) -> _Call | None:
-    """None where no macro could be left out."""
+    """None for another kind of compile.  One that defines nothing is kin to those that define what nobody says."""
     plan, driver = job.plan, job.compiler.driver
     split = c_defines.split(plan, driver.options) if job.observed and isinstance(driver, C) else None
     source = job.sight.digest(plan.source) if split is not None and plan.source is not None else None
     if split is None or not source:
         return None
+    recipe = keys.KeyHash()
     kept = dataclasses.replace(plan, arguments=split.kept)
-
-    def key(*more: tuple[str, bytes]) -> bytes:
-        recipe = keys.KeyHash()
-        keys.describe_recipe(kept, job.compiler.identity, source, job.request.env, (*job.told, *more), recipe)
-        return recipe.key()
-
-    return _Call(key(("other defines", b"1")), key(), split)
+    keys.describe_recipe(kept, job.compiler.identity, source, job.request.env, (*job.told, ("other defines", b"1")), recipe)
+    return _Call(recipe.key(), split)

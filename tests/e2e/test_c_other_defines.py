@@ -66,6 +66,18 @@ def test_with_a_macro_or_with_none_is_the_same_where_nobody_uses_it(project: C) 
     compile_(project, "hit", "-DWITH_BAR")
 
 
+def test_the_first_macro_and_no_macro_any_more_are_hits(project: C) -> None:
+    """`make CFLAGS+=-DWITH_FOO` in a project that defined nothing, and back."""
+    compile_(project, "miss", "-O1")
+    compile_(project, "hit", "-O1", "-DWITH_FOO")
+    project.write("a.h", HEADER.replace("+ 1", "+ 2"))
+    compile_(project, "miss", "-O1", "-DWITH_FOO")
+    compile_(project, "hit", "-O1")
+    project.write("a.h", HEADER + "#ifdef WITH_FOO\nint foo;\n#endif\n")
+    compile_(project, "miss", "-O1")
+    compile_(project, "miss", "-O1", "-DWITH_FOO")
+
+
 def test_what_changed_beside_the_macro_is_a_miss(project: C) -> None:
     compile_(project, "miss", "-DBUILD_ID=1")
     project.write("a.h", HEADER.replace("+ 1", "+ 2"))
