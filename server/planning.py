@@ -114,8 +114,9 @@ class Planner:
         refused = compiler.driver.refused_variable(request.env)
         if refused is not None:
             return refused
-        if "LD_PRELOAD" in request.env and preloads.redirects(request.env):
-            return Refusal(Reason.REFUSED_VARIABLE, "LD_PRELOAD")
+        loaders = preloads.refused_variable(request.env)
+        if loaders is not None:
+            return Refusal(Reason.REFUSED_VARIABLE, loaders)
         if plan.incremental is not None and not wishes.incremental:
             return Reason.INCREMENTAL
         observed = self.settings.observe and self.observer.can_preload(compiler.image)
