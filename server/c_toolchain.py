@@ -7,6 +7,7 @@ specs and whatever else it reads, which are inputs like any other, and so is a p
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import time
@@ -29,6 +30,9 @@ _LAUNCHERS = re.compile(r"ccache|distcc|icecc|sccache|sccache-py|buildcache|fast
 
 # Compilers that say __GNUC__ and are something else.
 _OTHERS = ("__INTEL_COMPILER", "__NVCC__", "__NVCOMPILER", "__OPEN64__", "__PGI", "__TINYC__", "__EMSCRIPTEN__", "__CUDACC__")
+
+# Below a directory of libraries, what is built for newer processors (ld.so(8)).
+_FOR_PROCESSORS = "glibc-hwcaps"
 
 _GCC_PROGRAMS = ("cc1", "cc1plus", "as", "cc1obj", "cc1objplus")
 _CLANG_PROGRAMS = ("as",)
@@ -94,11 +98,14 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     covered.update(libraries)
     files += libraries
     # Where ld.so looks first (ld.so(8)): a library that appears there makes another compiler.
+    names = sorted({os.path.basename(library) for library in libraries})
     for directory in request.env.get("LD_LIBRARY_PATH", "").split(":"):
         if directory.startswith("/"):
-            names = {os.path.basename(library) for library in libraries}
-            missing = [name for name in sorted(names) if not os.path.lexists(os.path.join(directory, name))]
-            absent.setdefault(directory, []).extend(missing)
+            for_processors = os.path.join(directory, _FOR_PROCESSORS)
+            stamps.append((for_processors, stamp(for_processors)))
+            for place in (directory, *glob.glob(f"{glob.escape(for_processors)}/*")):
+                missing = [name for name in names if not os.path.lexists(os.path.join(place, name))]
+                absent.setdefault(place, []).extend(missing)
     stamps.append((LOADERS_CACHE, stamp(LOADERS_CACHE)))
     stamps += [(file, stamp(file)) for file in dict.fromkeys(files)]
     identity = KeyHash()

@@ -30,6 +30,7 @@ from sccache_py.server.answers import Answer, Finished, MakeWay, Pass, Replay
 from sccache_py.server.builds import Build, build_of
 from sccache_py.server.groups import send_signal
 from sccache_py.server.planning import Job
+from sccache_py.server.stamps import leads_to
 from sccache_py.wire import MAX_STDIN, PROTOCOL, Decoder, Kind, ProtocolError, encode_frame
 
 log = logging.getLogger(__name__)
@@ -215,13 +216,7 @@ class Connection:
         self._service.leave()
 
     def _sees_the_same(self, request: Request) -> bool:
-        if request.root != self._root or not _lives_with_us(self.pid):
-            return False
-        try:
-            here = os.stat(request.cwd)
-        except (OSError, ValueError):
-            return False
-        return request.here == (here.st_dev, here.st_ino)
+        return request.root == self._root and _lives_with_us(self.pid) and leads_to(request.cwd, request.here)
 
     async def _long_way(self, work: Coroutine[Any, Any, Answer | None], kind: Kind, payload: bytes) -> None:
         try:

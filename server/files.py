@@ -88,9 +88,22 @@ class State(NamedTuple):
         return self.kind + b">" + os.fsencode(leads) if leads else self.kind
 
 
+# More than a tick, and more than a clock that is slowed down falls behind in a long compile.
+_SET_BACK_NS = 100_000_000
+
+
 def coarse_ns() -> int:
     """The clock that file timestamps are taken from."""
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
+def by_the_clock_now(began_ns: int, took_ns: int, now_ns: int) -> int:
+    """When something began, by the clock as it goes now: what was written since it was set back has times from before the beginning.
+
+    began_ns, now_ns: coarse_ns() then and now; took_ns: the time between by a clock that nobody sets.
+    """
+    set_back_ns = began_ns + took_ns - now_ns
+    return began_ns - set_back_ns if set_back_ns > _SET_BACK_NS else began_ns
 
 
 def hash_descriptor(fd: int) -> bytes:

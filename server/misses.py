@@ -310,7 +310,7 @@ class Misses:
             if record is not None:
                 draft = deposit.draft_observed(plan, job.compiler.covered, ours, record.take(), request.env, ran, before.profiles)
             elif asked is not None:
-                draft, began_ns = asked.draft, asked.began_ns
+                draft, began_ns = asked.draft, min(asked.began_ns, began_ns)
             else:
                 look = FileLook(job.sight.memo, self._texts, began_ns)
                 draft = deposit.draft_listed(plan, job.compiler.driver, None, request.env, request.cwd, job.wishes.extra_files, look)

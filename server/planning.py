@@ -22,6 +22,7 @@ from sccache_py.server.jobs import Seen, unseen
 from sccache_py.server.machine import processor_features
 from sccache_py.server.observer import Observer
 from sccache_py.server.sight import Sight
+from sccache_py.server.stamps import leads_to
 from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains, files_below
 
@@ -52,8 +53,9 @@ class Job:
     began: float = field(default_factory=time.perf_counter)
 
     def is_as_planned(self) -> bool:
-        """Whether the compiler and the command line are what the recipe says: the compile may have waited for its token for long."""
-        return self.compiler.is_unchanged() and all(_text(path) == text for path, text in self.response_files.items())
+        """Whether the compiler, the command line and the directory are what the recipe says: the compile may have waited for long."""
+        is_there = leads_to(self.request.cwd, self.request.here)  # else it read relative names elsewhere
+        return is_there and self.compiler.is_unchanged() and all(_text(path) == text for path, text in self.response_files.items())
 
 
 @dataclass(slots=True)
@@ -113,8 +115,9 @@ class Planner:
         refused = compiler.driver.refused_variable(request.env)
         if refused is not None:
             return refused
-        if "LD_PRELOAD" in request.env and preloads.redirects(request.env):
-            return Refusal(Reason.REFUSED_VARIABLE, "LD_PRELOAD")
+        loaders = preloads.refused_variable(request.env)
+        if loaders is not None:
+            return Refusal(Reason.REFUSED_VARIABLE, loaders)
         if plan.incremental is not None and not wishes.incremental:
             return Reason.INCREMENTAL
         observed = self.settings.observe and self.observer.can_preload(compiler.image)
@@ -221,11 +224,7 @@ def _pwd(request: Request) -> str:
     pwd = request.env.get("PWD", "")
     if pwd == request.cwd or not pwd.startswith("/"):
         return request.cwd
-    try:
-        st = os.stat(pwd)
-    except (OSError, ValueError):
-        return request.cwd
-    return pwd if (st.st_dev, st.st_ino) == request.here else request.cwd
+    return pwd if leads_to(pwd, request.here) else request.cwd
 
 
 def _text(path: str) -> str | None:

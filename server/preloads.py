@@ -1,6 +1,8 @@
-"""Whether what a caller has preloaded opens other files than it is asked for (fakechroot): a record of names would be one of others.
+"""What a caller tells ld.so that no record shows.
 
-What a library does that way cannot be observed from outside; that it can shows, for it stands in the C library's place.
+A library that was preloaded to open other files than it is asked for (fakechroot): a record of names would be one of others.
+What it does that way cannot be observed from outside; that it can shows, for it stands in the C library's place.  And variables by
+which ld.so itself speaks, or loads what nobody sees.
 """
 
 from __future__ import annotations
@@ -21,6 +23,19 @@ _OPENING = frozenset((b"open", b"open64", b"openat", b"openat64", b"fopen", b"fo
 _KNOWN = re.compile(r"lib([a-z]*san|clang_rt\.[a-z_]*san.*|eatmydata|fakeroot.*)\.so.*")
 
 _USUAL = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib")
+
+
+# ld.so(8): it says more on stdout or stderr, with addresses and process ids, or has a library look on at all that it loads.  It asks
+# for none of them by getenv.
+_LOADERS = ("LD_AUDIT", "LD_DEBUG", "LD_PROFILE", "LD_SHOW_AUXV", "LD_TRACE_LOADED_OBJECTS")
+
+
+def refused_variable(env: Mapping[str, str]) -> str | None:
+    """The name of one under which nothing is cached."""
+    for name in _LOADERS:
+        if name in env:
+            return name
+    return "LD_PRELOAD" if "LD_PRELOAD" in env and redirects(env) else None
 
 
 def redirects(env: Mapping[str, str]) -> bool:

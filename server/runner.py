@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sccache_py.model import Request
-from sccache_py.server.files import coarse_ns, write_all
+from sccache_py.server.files import by_the_clock_now, coarse_ns, write_all
 from sccache_py.server.groups import group_lives, send_signal
 from sccache_py.server.room import Room
 
@@ -198,7 +198,7 @@ class Runner:
             stderr=bytes(err.kept),
             talked_too_much=out.overflowed or err.overflowed,
             left_running=lingering or await _lingers(child.pid),
-            began_ns=began_ns,
+            began_ns=by_the_clock_now(began_ns, time.monotonic_ns() - began, coarse_ns()),
             took_ns=took_ns,
             peak_rss_kib=reaped.peak_rss_kib,
             pid=child.pid,

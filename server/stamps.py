@@ -27,6 +27,15 @@ def which_of(st: os.stat_result) -> str:
     return f"{st.st_ino}:{os.major(st.st_dev)}:{os.minor(st.st_dev)}"
 
 
+def leads_to(path: str, which: tuple[int, int]) -> bool:
+    """Whether a path names the directory of this device and inode."""
+    try:
+        st = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return which == (st.st_dev, st.st_ino)
+
+
 def born_ns(path: str) -> int:
     """When a file was created, which os.stat does not say; 0 where the file system does not know.  Raises OSError, ValueError."""
     name, answer = os.fsencode(path), ctypes.create_string_buffer(_STATX_BYTES)

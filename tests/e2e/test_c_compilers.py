@@ -474,6 +474,18 @@ def test_what_is_preloaded_to_open_other_files_is_left_to_the_compiler(c):
         c.refused("variable LD_PRELOAD", *args, env=env)
 
 
+@pytest.mark.parametrize("env", [{"LD_DEBUG": "statistics"}, {"LD_SHOW_AUXV": "1"}, {"LD_AUDIT": "/none.so"}])
+def test_what_ld_so_is_told_to_say_is_not_kept(c, env):
+    """Whoever looks for a library for a while (`LD_DEBUG=libs make`) would find those words in each later build."""
+    c.write("x.c", ONE)
+    args = ("-c", "x.c", "-o", c.object())
+    said = c.world.run([str(c.world.client), c.name, *args], None, {**env, **c.world.server_env})
+    assert said.returncode == 0
+    assert said.stdout + said.stderr != b""
+    c.world.control("zero")
+    c.compile_twice(*args)
+
+
 def test_another_session_of_fakeroot_hits(c):
     """Each asks for its own number; Debian's packages are built in such sessions."""
     if shutil.which("fakeroot") is None:

@@ -172,6 +172,24 @@ def test_the_umask_is_the_callers(world: World, mask: int) -> None:
     assert world.same_as_plain(*program, umask=mask).returncode == (1 if mask == 0o222 else 0)
 
 
+def test_a_directory_that_passes_its_access_list_on_knows_no_umask(world: World) -> None:
+    """A build directory that a group shares: its members could not write what came from the cache."""
+    everyone = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (1, 4, 0x20))
+    modes = []
+    for client in (world.client, world.client, "env"):
+        world.wipe()
+        try:
+            os.setxattr(world.out, "system.posix_acl_default", everyone)
+        except OSError as e:
+            pytest.skip(f"no access lists here: {e}")
+        for line in (world.crate(), ["gcc", "-g", "-MD", "-c", "-x", "c", "/dev/null", "-o", f"{world.out}/x.o"]):
+            assert world.run_plain(client, *line, umask=0o022).returncode == 0
+        world.settle()
+        modes.append({path.name: path.stat().st_mode for path in world.out.iterdir()})
+    assert world.counts().total("cache_hits") == 2
+    assert modes == [modes[0]] * 3
+
+
 # --- what is said ---
 
 

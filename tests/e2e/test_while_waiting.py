@@ -93,6 +93,32 @@ def test_a_compiler_that_is_replaced_is_another_compiler(world: World, gate: Gat
     assert hits(world) == before + 1
 
 
+def test_a_working_directory_that_is_replaced_is_not_where_the_compile_was(world: World) -> None:
+    """`mv tree old; mv new tree` while something compiles: what it read from then on has the old tree's new name."""
+    tree, new = world.cwd / "tree", world.cwd / "new"
+    for directory, value in ((tree, 1), (new, 2)):
+        directory.mkdir()
+        (directory / "x.c").write_text('#include "x.h"\n')
+        (directory / "x.h").write_text(f"int version = {value};\n")
+    script = world.directory / "stops-first-gcc"
+    script.write_text('#!/bin/sh\n[ "$1" != -c ] || kill -STOP $$\nexec gcc "$@"\n')
+    script.chmod(0o755)
+    line = [str(script), "-c", "x.c", "-o", str(world.cwd / "x.o")]
+    compiled = []
+    for _ in range(2):
+        client = world.start(*line, cwd=tree)
+        wait_until(lambda: stopped(script))
+        if new.exists():
+            os.rename(tree, world.cwd / "old")
+            os.rename(new, tree)
+        os.kill(stopped(script) or 0, signal.SIGCONT)
+        assert finish(client).returncode == 0
+        compiled.append((world.cwd / "x.o").read_bytes())
+        world.settle()
+    assert hits(world) == 0
+    assert compiled[0] != compiled[1]
+
+
 def stopped(program: Path) -> int | None:
     """The process of a script that has stopped itself."""
     for pid in filter(str.isdigit, os.listdir("/proc")):

@@ -11,7 +11,7 @@ import pytest
 
 from sccache_py.keys import digest
 from sccache_py.server import files
-from sccache_py.server.files import FileMemo, Names, coarse_ns, copy_descriptor, hash_path, publish, write_all
+from sccache_py.server.files import FileMemo, Names, by_the_clock_now, coarse_ns, copy_descriptor, hash_path, publish, write_all
 from sccache_py.server.sight import Sight
 from sccache_py.server.stamps import stamp_of
 
@@ -295,3 +295,12 @@ def test_a_copy_is_the_same_and_of_its_own(tmp_path, size):
     assert target.read_bytes() == content
     source.write_bytes(b"other")
     assert target.read_bytes() == content
+
+
+def test_a_clock_that_was_set_back_makes_no_compile_younger_than_what_it_read():
+    """NTP steps, a virtual machine that was resumed: what is edited after that has times from before the compile began."""
+    second = 1_000_000_000
+    assert by_the_clock_now(1000 * second, 5 * second, 1005 * second) == 1000 * second
+    assert by_the_clock_now(1000 * second, 5 * second, 1005 * second - 4_000_000) == 1000 * second  # a tick behind
+    assert by_the_clock_now(1000 * second, 5 * second, 4605 * second) == 1000 * second  # set forward
+    assert by_the_clock_now(1000 * second, 5 * second, 975 * second) == 970 * second
