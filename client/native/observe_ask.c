@@ -6,8 +6,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,11 +46,68 @@ asked_locale(const char *locale)
 			ask_variable(names[i], BY_PROGRAM);
 }
 
+static void
+looked_for(const char *place, size_t length, const char *name, bool is_codeset_plain)
+{
+	char path[PATH_MAX];
+	bool is_codeset = false, is_made_plain;
+	char c;
+
+	if (length + strlen(name) + 2 > sizeof(path))
+		return;
+	memcpy(path, place, length);
+	path[length++] = '/';
+	for (; *name; name++) {
+		is_codeset = *name == '.' || (is_codeset && *name != '@');
+		/* en_US.UTF-8 lies in en_US.utf8 */
+		is_made_plain = is_codeset_plain && is_codeset && *name != '.';
+		c = is_made_plain ? *name | 0x20 : *name;  /* makes a letter small and leaves a digit */
+		if (!is_made_plain || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'))
+			path[length++] = c;
+	}
+	path[length] = 0;
+	record_path('S', raw(SYS_faccessat, AT_FDCWD, (long)path, F_OK, 0, 0) < 0 ? errno : 0, AT_FDCWD, path);
+}
+
+/* The C library speaks plain English, in ASCII, for want of a locale: where one would be found. */
+static void
+lacks_locale(void)
+{
+	static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LANG"};
+	const char *places = variable("LOCPATH");
+	size_t length;
+
+	if (!places || !*places) {
+		places = "/usr/lib/locale";
+		looked_for(places, strlen(places), "locale-archive", false);
+	}
+	for (;; places += length + 1) {
+		length = strcspn(places, ":");
+		for (size_t i = 0; length && i < sizeof(names) / sizeof(*names); i++) {
+			const char *value = variable(names[i]);
+
+			if (value && *value && !strchr(value, '/')) {
+				looked_for(places, length, value, false);
+				looked_for(places, length, value, true);
+			}
+		}
+		if (!places[length])
+			return;
+	}
+}
+
 OURS(char *, setlocale, (int category, const char *locale))
 {
 	NEXT(char *, setlocale, (int, const char *), NULL)
+	int saved = errno;
+
 	asked_locale(locale);
-	return real(category, locale);
+	char *result = real(category, locale);
+	if (!result && locale && !*locale) {
+		lacks_locale();
+		errno = saved;
+	}
+	return result;
 }
 
 #define NEWLOCALE(name) \

@@ -6,6 +6,7 @@ Each test compiles, changes one thing and must see a miss with the compiler's ow
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -361,3 +362,18 @@ def test_a_failing_compile_is_not_remembered(c):
     c.write("x.c", "int f(void) { return }\n")
     c.expect("fail", "-c", "x.c", "-o", c.object())
     c.expect("fail", "-c", "x.c", "-o", c.object())
+
+
+def test_a_locale_that_is_installed_later_is_another_compilers_language(c, tmp_path):
+    """Without it gcc quotes in ASCII; an image gets its locales after the first build."""
+    have = Path("/usr/lib/locale/C.utf8")
+    if not c.is_gcc or not have.is_dir():
+        pytest.skip("gcc's, and to be copied from the C library's own")
+    c.world.needs_observation("the C library's own files are on no list")
+    c.write("x.c", "int f(void) { int unused; return 0; }\n")
+    env = {"LC_ALL": "xx_XX.UTF-8", "LOCPATH": str(tmp_path)}
+    args = ("-Wall", "-c", "x.c", "-o", c.object())
+    first = c.compile_twice(*args, env=env)
+    shutil.copytree(have, tmp_path / "xx_XX.utf8")
+    assert c.expect("miss", *args, env=env).stderr != first.stderr
+    c.expect("hit", *args, env=env)
