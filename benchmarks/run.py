@@ -130,6 +130,7 @@ def main() -> int:
     began = datetime.datetime.now()
     before = machine.load()
     interrupted = False
+    contenders: list[Contender] = []
     with console.status("getting ready") as status:
         try:
             contenders = assemble(chosen, results)
@@ -150,6 +151,9 @@ def main() -> int:
         except (KeyboardInterrupt, subprocess.SubprocessError) as e:
             interrupted = True
             results.remark(f"interrupted: {e}" if str(e) else "interrupted: what follows is what was measured until then")
+    if interrupted and not results.series:
+        console.print("interrupted: nothing was measured yet, and nothing is written", markup=False)
+        return 130
     if before > 0.3:
         results.remark(f"{before:.1f} processes were running when the run began: other work may have disturbed it")
     about = {
