@@ -104,19 +104,15 @@ def test_a_working_directory_that_is_replaced_is_not_where_the_compile_was(world
     script.write_text('#!/bin/sh\n[ "$1" != -c ] || kill -STOP $$\nexec gcc "$@"\n')
     script.chmod(0o755)
     line = [str(script), "-c", "x.c", "-o", str(world.cwd / "x.o")]
-    compiled = []
-    for _ in range(2):
-        client = world.start(*line, cwd=tree)
-        wait_until(lambda: stopped(script))
-        if new.exists():
-            os.rename(tree, world.cwd / "old")
-            os.rename(new, tree)
-        os.kill(stopped(script) or 0, signal.SIGCONT)
-        assert finish(client).returncode == 0
-        compiled.append((world.cwd / "x.o").read_bytes())
-        world.settle()
+
+    def replace() -> None:
+        os.rename(tree, world.cwd / "old")
+        os.rename(new, tree)
+
+    first = object_with_a_change_meanwhile(world, script, replace, *line, cwd=tree)
+    second = object_with_a_change_meanwhile(world, script, lambda: None, *line, cwd=tree)
     assert hits(world) == 0
-    assert compiled[0] != compiled[1]
+    assert first != second
 
 
 def stopped(program: Path) -> int | None:
@@ -129,6 +125,18 @@ def stopped(program: Path) -> int | None:
         if os.fsencode(program) in words.split(b"\0") and state.rpartition(b")")[2].split()[0] == b"T":
             return int(pid)
     return None
+
+
+def object_with_a_change_meanwhile(world: World, script: Path, change: Callable[[], object], *line: str, cwd: Path | None = None) -> bytes:
+    """What a compile by a script that stops itself leaves in x.o."""
+    client = world.start(*line, cwd=cwd or world.cwd)
+    wait_until(lambda: stopped(script))
+    change()
+    os.kill(stopped(script) or 0, signal.SIGCONT)
+    assert finish(client).returncode == 0
+    left = (world.cwd / "x.o").read_bytes()
+    world.settle()
+    return left
 
 
 @pytest.mark.parametrize("place", ["", "sub/"])
@@ -155,16 +163,9 @@ def test_an_input_whose_name_leads_elsewhere_meanwhile_is_not_what_was_read(worl
     script.chmod(0o755)
     (world.cwd / "x.c").write_text(f'#include "now/{place}x.h"\n')
     line = [str(script), "-c", "x.c", "-o", "x.o"]
-    compiled = []
-    for change in (lambda: switch("2"), lambda: None):
-        client = world.start(*line)
-        wait_until(lambda: stopped(script))
-        change()
-        os.kill(stopped(script) or 0, signal.SIGCONT)
-        assert finish(client).returncode == 0
-        compiled.append((world.cwd / "x.o").read_bytes())
-        world.settle()
+    first = object_with_a_change_meanwhile(world, script, lambda: switch("2"), *line)
+    second = object_with_a_change_meanwhile(world, script, lambda: None, *line)
     assert hits(world) == 0
-    assert compiled[0] != compiled[1]
+    assert first != second
     assert world.run(*line).returncode == 0
     assert hits(world) == 1
