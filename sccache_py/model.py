@@ -207,7 +207,8 @@ class Plan:
 
     def overwrites_itself(self) -> bool:
         """Whether an output is the source or another output, by name: in the key, where names are roles, that does not show."""
-        return len({self.source, *self.must_write}) != 1 + len(self.must_write)
+        outputs = set(self.must_write)
+        return len(outputs) != len(self.must_write) or not outputs.isdisjoint((self.source, *self.more_sources))
 
     def place(self, path: str, resolved: str, is_directory: bool) -> str:
         """Where a path that was looked at leads, told by role; "" where its own name says that, less its dots.

@@ -5,6 +5,7 @@ What they mean for a compile is for gcc.py to say.  An option that is not in the
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,25 @@ class Parsed:
 
     def colors_by_terminal(self) -> bool:
         return next(reversed(self.colors), None) in c_messages.BY_THE_TERMINAL
+
+    def width_by_terminal(self) -> bool:
+        return not any(word.startswith("-fmessage-length") for word in self.arguments)
+
+    def language_of(self, number: int) -> str | None:
+        """Of an input: as -x said, or by its name.
+
+        clang takes an object for bitcode if it shall be optimised by an index (lib/Driver/Driver.cpp, BuildInputs).
+        """
+        name, told = self.inputs[number]
+        suffix = os.path.splitext(name)[1]
+        if told is None and suffix == ".o" and any(word.startswith("-fthinlto-index=") for word in self.arguments):
+            return "ir"
+        return told or c_options.EXTENSIONS.get(suffix)
+
+
+def is_stream(name: str) -> bool:
+    """Whether an output of that name is a stream of the caller's, or a device."""
+    return name == "-" or name.startswith(("/dev/", "/proc/"))
 
 
 def read(dialect: Dialect, options: dict[str, Option], argv: Sequence[str], parsed: Parsed) -> Reason | Refusal | None:

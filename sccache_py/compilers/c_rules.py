@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sccache_py.compilers import c_options
-from sccache_py.compilers.c_arguments import Parsed
+from sccache_py.compilers.c_arguments import Parsed, is_stream
 from sccache_py.compilers.c_dialects import Dialect
 from sccache_py.model import Plan, Reason, Refusal
 from sccache_py.observation import plain
@@ -23,25 +23,22 @@ def refusal(parsed: Parsed) -> Reason | Refusal | None:
         return Refusal(Reason.REFUSED_OPTION, parsed.rules or "")
     if targets and len(parsed.inputs) > 1:
         return Reason.MANY_INPUTS  # each writes over what the one before it wrote
-    if any(name == "-" or name.startswith(("/dev/", "/proc/")) for name in targets):
+    if any(map(is_stream, targets)):
         return Reason.OUTPUT_IS_STDOUT
-    for name, language in parsed.inputs:
+    for number, (name, _) in enumerate(parsed.inputs):
         if name == "-":
             return Reason.STDIN
-        language = language or c_options.EXTENSIONS.get(os.path.splitext(name)[1])
+        language = parsed.language_of(number)
         if language not in c_options.LANGUAGES or language in c_options.PREPROCESSED:
             return Refusal(Reason.UNKNOWN_LANGUAGE, language or os.path.splitext(name)[1])
     return None
 
 
-def plan(dialect: Dialect, called: str, parsed: Parsed, cwd: str, pwd: str) -> Plan | Reason:
+def plan(dialect: Dialect, called: str, parsed: Parsed, cwd: str, pwd: str) -> Plan:
     sources = [plain(os.path.join(cwd, name)) for name, _ in parsed.inputs]
-    name, language = parsed.inputs[0]
-    counted, named = c_options.LANGUAGES[language or c_options.EXTENSIONS[os.path.splitext(name)[1]]]
+    counted, named = c_options.LANGUAGES[parsed.language_of(0) or ""]
     output = parsed.output or parsed.depfile
     must = [plain(os.path.join(cwd, output))] if output is not None else []
-    if not set(must).isdisjoint(sources):
-        return Reason.OUTPUT_TWICE
     told = [f"{flag} {name}" for flag, name in parsed.targets] + [f"{flag}{old}={new}" for flag, old, new in parsed.maps]
     return Plan(
         language=counted,
@@ -60,7 +57,7 @@ def plan(dialect: Dialect, called: str, parsed: Parsed, cwd: str, pwd: str) -> P
         native_cpu=parsed.native_cpu,
         unlisted=Refusal(Reason.FALLBACK_C, parsed.rules or ""),
         chooses_color=parsed.colors_by_terminal(),
-        chooses_width=not any(word.startswith("-fmessage-length") for word in parsed.arguments),
+        chooses_width=parsed.width_by_terminal(),
         follows_links=False,
         moves_text=False,
         told_variables=parsed.told_variables,

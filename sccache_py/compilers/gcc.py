@@ -70,8 +70,9 @@ class C:
         if refusal is not None:
             return refusal
         if parsed.rules is not None:
-            return c_rules.plan(self.dialect, self._called, parsed, cwd, pwd)
-        plan = self._plan(parsed, cwd, pwd)
+            plan = c_rules.plan(self.dialect, self._called, parsed, cwd, pwd)
+        else:
+            plan = self._plan(parsed, cwd, pwd)
         return Reason.OUTPUT_TWICE if plan.overwrites_itself() else plan
 
     def refused_variable(self, env: Mapping[str, str]) -> Refusal | None:
@@ -130,8 +131,7 @@ class C:
             return Reason.MISSING_INPUT
         if parsed.rules is not None:
             return _implicit_modules(parsed) or c_rules.refusal(parsed)
-        source, language = parsed.inputs[0]
-        language = language or _language_of(source, parsed.arguments)
+        source, language = parsed.inputs[0][0], parsed.language_of(0)
         is_header = language is not None and language.endswith("-header")
         if parsed.mode is None and not (is_header and len(parsed.inputs) == 1):
             return Reason.NOT_COMPILING  # linking
@@ -144,15 +144,14 @@ class C:
         if (refused := _implicit_modules(parsed)) is not None:
             return refused
         for name in (parsed.output, parsed.depfile, *parsed.files):
-            if name is not None and (name == "-" or (name.startswith(("/dev/", "/proc/")) and name != "/dev/null")):
+            if name is not None and name != "/dev/null" and c_arguments.is_stream(name):
                 return Reason.OUTPUT_IS_STDOUT
         return None
 
     # -- planning --------------------------------------------------------------------------------------------------
 
     def _plan(self, parsed: Parsed, cwd: str, pwd: str) -> Plan:
-        source, language = parsed.inputs[0]
-        language = language or _language_of(source, parsed.arguments) or ""
+        source, language = parsed.inputs[0][0], parsed.language_of(0) or ""
         if self._plus and language in ("c", "c-header", "cpp-output"):
             language = language.replace("c-", "c++-") if language.startswith("c-") else "c++"
         counted, named = c_options.LANGUAGES[language]
@@ -223,7 +222,7 @@ class C:
             chooses_links=self.dialect is GCC
             and not (parsed.records or parsed.shows_names or parsed.debug)
             and not any(a.startswith("-fdiagnostics-urls") for a in arguments),
-            chooses_width=not parsed.records and not any(a.startswith("-fmessage-length") for a in arguments),
+            chooses_width=not parsed.records and parsed.width_by_terminal(),
             colors=colors,
             message_variables=c_messages.VARIABLES,
             depfile=self._targets(parsed, source, templates[0]) if templates else None,
@@ -275,14 +274,6 @@ class C:
             name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
             names = [quote(os.fsencode(name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
-
-
-def _language_of(source: str, arguments: Sequence[str]) -> str | None:
-    """By its name.  clang takes an object for bitcode if it shall be optimised by an index (lib/Driver/Driver.cpp, BuildInputs)."""
-    suffix = os.path.splitext(source)[1]
-    if suffix == ".o" and any(word.startswith("-fthinlto-index=") for word in arguments):
-        return "ir"
-    return c_options.EXTENSIONS.get(suffix)
 
 
 def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
