@@ -61,6 +61,7 @@ class Listener:
     def stop_accepting(self) -> None:
         if self._accepting:
             self._accept()  # who connected before is served
+        if self._accepting:  # not if one of those said stop, too
             self._accepting = False
             if self._paused is not None:
                 self._paused.cancel()
@@ -91,6 +92,8 @@ class Listener:
     def _accept(self) -> None:
         # Several at a time: under load one wake-up serves all who queue.
         for _ in range(64):
+            if not self._accepting:  # the last one said stop
+                return
             full = len(self.connections) >= self._most
             if not full:
                 self._full_since = None
