@@ -35,6 +35,8 @@ from sccache_py.wire import PROTOCOL, Decoder, Kind, encode_frame
 
 ROOT = Path(__file__).resolve().parents[2]
 
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can do that")
+
 # For what must happen: a failing test, not a hanging one.
 PATIENCE_S = 60.0
 
@@ -238,6 +240,11 @@ class World:
             f.write(text)
         return path
 
+    def scripted_rustc(self, text: str) -> str:
+        """Answers what the server asks of a rustc, does something of its own, and compiles."""
+        asked = 'case "$*" in *--print*|*-vV*) exec {rustc} "$@";; esac'
+        return str(self.program("rustc-script", f'#!/bin/sh\n{asked}\n{text}\nexec {{rustc}} "$@"\n'))
+
     # -- compiles ------------------------------------------------------------------------------------------------
 
     def crate(self, name: str = "unit", text: str = "pub fn answer() -> u32 { 42 }\n") -> list[str]:
@@ -300,7 +307,7 @@ class World:
     def ask(self, name: str) -> dict[str, Any]:
         """The answer to a CONTROL."""
         with self.dial() as peer:
-            peer.send(Kind.CONTROL, pack([PROTOCOL, sccache_py.__version__, name, {}]))
+            peer.send(Kind.CONTROL, control(name))
             kind, payload = peer.expect()
         assert kind is Kind.ANSWER
         answer = unpack(payload)
@@ -444,10 +451,16 @@ def open_world(client: Path) -> Iterator[World]:
 # Fixtures, for the tests that import them by name.
 
 
+def control(name: str) -> bytes:
+    """The payload of a Kind.CONTROL of this version."""
+    return pack([PROTOCOL, sccache_py.__version__, name, {}])
+
+
 @pytest.fixture
 def world(native: Any) -> Iterator[World]:
     with open_world(native.client) as world:
         yield world
+        assert "Traceback" not in world.log(), world.log()
 
 
 @pytest.fixture

@@ -1,193 +1,31 @@
-"""What a compile does to its surroundings and they to it: the same with the cache as without.
+"""What a caller may have set up differently, limits, libraries, descriptors and wrappers: the same with the cache as without.
 
 `World.same_as_plain` runs each line without the cache, then as a miss, then as a hit, and compares exit status, stdout, stderr and
 every output with its mode.
-
-Longer than 500 lines because it is a list: one small test for each thing that a caller may have set up differently.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import pty
 import re
 import resource
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
-from fcntl import ioctl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import PATIENCE_S, Outcome, World, finish, open_world, rustc, tree, wait_until
+from stage import Outcome, World, rustc, tree, wait_until, world
+
+__all__ = ["world"]  # fixtures
 
 pytestmark = pytest.mark.slow
-
-# Answers what the server asks of a rustc, does something of its own, and compiles.
-SCRIPT = """\
-#!/bin/sh
-case "$*" in *--print*|*-vV*) exec {rustc} "$@";; esac
-%s
-exec {rustc} "$@"
-"""
-
-# Some 100 bytes of stderr for each.
-UNUSED = "fn unused_%d() {}\n"
-
-
-@pytest.fixture
-def world(native: Any) -> Iterator[World]:
-    with open_world(native.client) as world:
-        yield world
-        assert "Traceback" not in world.log()
-
-
-def script(world: World, text: str, name: str = "rustc-script") -> str:
-    return str(world.program(name, SCRIPT % text))
-
-
-def warnings(count: int) -> str:
-    return "".join(UNUSED % i for i in range(count))
-
-
-# --- outputs ---
-
-
-def test_an_output_directory_that_is_missing_is_the_compilers_to_complain_of(world: World) -> None:
-    """What rustc makes it makes, what it refuses it refuses, in its own words."""
-    line = world.crate()
-    assert world.same_as_plain(*line).returncode == 0
-    for out in (world.cwd / "missing", world.cwd / "missing" / "deeply", world.cwd / "unit.rs"):
-        moved = [f"--out-dir={out}" if a.startswith("--out-dir") else a for a in line]
-        plain = world.run_plain(*moved)
-        subprocess.run(["rm", "-rf", world.cwd / "missing"], check=True)
-        assert world.run(*moved) == plain
-        subprocess.run(["rm", "-rf", world.cwd / "missing"], check=True)
-
-
-@pytest.fixture
-def unwritable(world: World) -> Iterator[Callable[[], None]]:
-    """Makes the output directory unwritable, for root, too."""
-
-    def make() -> None:
-        if os.getuid() != 0:
-            world.out.chmod(0o555)
-        elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", world.out], stderr=subprocess.DEVNULL, check=False).returncode:
-            pytest.skip("no mounts here")
-
-    yield make
-    if os.getuid() != 0:
-        world.out.chmod(0o755)
-    else:
-        subprocess.run(["umount", "-l", world.out], stderr=subprocess.DEVNULL, check=False)
-
-
-def test_an_output_directory_that_is_not_writable_is_the_compilers_to_complain_of(world: World, unwritable: Callable[[], None]) -> None:
-    """Also where we know the result."""
-    line = world.crate()
-    assert world.same_as_plain(*line).returncode == 0
-    unwritable()
-    plain = world.run_plain(*line)
-    assert plain.returncode == 1
-    assert world.run(*line) == plain
-    unknown = world.crate("unknown")
-    plain = world.run_plain(*unknown)
-    assert world.run(*unknown) == plain
-
-
-def test_an_output_that_is_read_only_is_the_compilers_to_complain_of(world: World) -> None:
-    """We could rename over it; rustc says "output file … is not writeable", even to root."""
-    line = world.crate()
-    assert world.same_as_plain(*line).returncode == 0
-    for name in tree(world.out):
-        (world.out / name).chmod(0o444)
-    plain = world.run_plain(*line)
-    assert world.run(*line) == plain
-
-
-def test_an_output_that_is_a_directory_is_the_compilers_to_complain_of(world: World) -> None:
-    """Nothing is renamed over, nothing removed."""
-    line = world.crate()
-    assert world.same_as_plain(*line).returncode == 0
-    (world.out / "libunit.rlib").unlink()
-    (world.out / "libunit.rlib").mkdir()
-    plain = world.run_plain(*line)
-    assert world.run(*line) == plain
-    assert (world.out / "libunit.rlib").is_dir()
-
-
-def test_an_output_that_is_a_fifo_holds_up_nobody_else(world: World) -> None:
-    """Its reader may never come; the compiler waits for it, the server serves the others."""
-    line = world.crate()
-    assert world.same_as_plain(*line).returncode == 0
-    (world.out / "unit.d").unlink()
-    os.mkfifo(world.out / "unit.d")
-    stuck = world.start(*line)
-    others = [world.start(*world.crate(f"other{i}")) for i in range(6)]
-    assert [finish(c) for c in others] == [Outcome(0, b"", b"")] * 6
-    assert world.ask("ping")
-    reader = os.open(world.out / "unit.d", os.O_RDONLY)
-    said = b""
-    while part := os.read(reader, 1 << 16):
-        said += part
-    os.close(reader)
-    assert b"unit.rs" in said
-    assert finish(stuck) == Outcome(0, b"", b"")
-
-
-def test_outputs_go_through_symbolic_links_as_the_compilers_do(world: World) -> None:
-    """Some build systems link their output directories into a cache of their own."""
-    line = world.crate()
-    trees = []
-    for run in (world.run_plain, world.run, world.run):
-        world.wipe()
-        (world.out / "elsewhere").mkdir()
-        (world.out / "unit.d").symlink_to(world.out / "elsewhere" / "unit.d")
-        assert run(*line) == Outcome(0, b"", b"")
-        trees.append((tree(world.out), (world.out / "unit.d").is_symlink()))
-        if run == world.run:
-            world.settle()
-    assert trees[0] == trees[1] == trees[2]
-
-
-@pytest.mark.parametrize("mask", [0o077, 0o027, 0o000, 0o222])
-def test_the_umask_is_the_callers(world: World, mask: int) -> None:
-    """Also where the result is another's, who had another umask."""
-    line = world.crate()
-    assert world.same_as_plain(*line, umask=0o022).returncode == 0
-    assert world.same_as_plain(*line, umask=mask).returncode == (1 if mask == 0o222 else 0)
-    program = world.crate("program", "fn main() {}\n")
-    program = [a for a in program if not a.startswith(("--crate-type", "--emit"))]
-    assert world.same_as_plain(*program, umask=0o022).returncode == 0
-    assert world.same_as_plain(*program, umask=mask).returncode == (1 if mask == 0o222 else 0)
-
-
-def test_a_directory_that_passes_its_access_list_on_knows_no_umask(world: World) -> None:
-    """A build directory that a group shares: its members could not write what came from the cache."""
-    everyone = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (1, 4, 0x20))
-    modes = []
-    for client in (world.client, world.client, "env"):
-        world.wipe()
-        try:
-            os.setxattr(world.out, "system.posix_acl_default", everyone)
-        except OSError as e:
-            pytest.skip(f"no access lists here: {e}")
-        for line in (world.crate(), ["gcc", "-g", "-MD", "-c", "-x", "c", "/dev/null", "-o", f"{world.out}/x.o"]):
-            assert world.run_plain(client, *line, umask=0o022).returncode == 0
-        world.settle()
-        modes.append({path.name: path.stat().st_mode for path in world.out.iterdir()})
-    assert world.counts().total("cache_hits") == 2
-    assert modes == [modes[0]] * 3
 
 
 # --- what is said ---
@@ -266,163 +104,13 @@ def test_an_environment_of_odd_strings_arrives_or_harms_nothing(world: World) ->
     assert results[0][0].returncode == 0
 
 
-def test_a_loud_compiler_is_relayed_whole_in_bounded_memory(world: World) -> None:
-    """Generated code has warnings by the ten thousand; a server that keeps them all for all clients is killed."""
-    line = [script(world, "yes 'warning: unused' | head -c 20000000 >&2"), *world.crate()[1:]]
-    world.run(*world.crate("before"))
-    pid = world.server_pid()
-    before = peak_kib(pid)
-    plain = world.run_plain(*line)
-    assert len(plain.stderr) == 20_000_000
-    world.wipe()
-    client = world.start(*line)
-    assert client.stderr is not None
-    # A slow reader: everything that can fill up does.
-    wait_until(lambda: unread(client.stderr.fileno()) > 30_000)  # type: ignore[union-attr]
-    assert finish(client) == plain
-    assert peak_kib(pid) - before < 64 * 1024
-    assert world.counts().reasons() == {"too much on stdout or stderr": 1}
-
-
-def peak_kib(pid: int) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0])
-
-
-def unread(fd: int) -> int:
-    return int(struct.unpack("i", ioctl(fd, termios.FIONREAD, bytes(4)))[0])
-
-
-def test_both_streams_may_be_loud_at_once(world: World) -> None:
-    """Each waits until there is room; neither may wait for ever."""
-    line = [script(world, "yes out | head -c 6000000 &\nyes error | head -c 6000000 >&2\nwait"), *world.crate()[1:]]
-    plain = world.run_plain(*line)
-    world.wipe()
-    client = world.start(*line)
-    assert client.stdout is not None
-    assert client.stderr is not None
-    # A slow reader: one of the two fills up and holds up everything.
-    wait_until(lambda: max(unread(client.stdout.fileno()), unread(client.stderr.fileno())) > 30_000)  # type: ignore[union-attr]
-    said = finish(client)
-    assert (len(said.stdout), len(said.stderr)) == (len(plain.stdout), len(plain.stderr)) == (6_000_000, 6_000_000)
-    assert said == plain
-
-
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_reader_that_left_ends_the_compile_as_without_the_cache(world: World, stream: str) -> None:
-    """`cargo build 2>&1 | head`: killed by SIGPIPE or not, the same as before; as a miss and as a hit."""
-    line = [rustc(), "--print=cfg"] if stream == "stdout" else world.crate("loud", warnings(300))
-    outcomes = []
-    for start in (world.start_plain, world.start, world.start):
-        process = start(*line)
-        pipe = getattr(process, stream)
-        pipe.close()
-        setattr(process, stream, None)
-        outcomes.append(finish(process))
-    assert outcomes[0] == outcomes[1] == outcomes[2]
-    assert world.run(*line).returncode == 0
-    world.settle()
-    process = world.start(*line)
-    pipe = getattr(process, stream)
-    pipe.close()
-    setattr(process, stream, None)
-    hit = finish(process)
-    assert hit.returncode == outcomes[0].returncode
-
-
-def test_a_reader_that_left_while_sigpipe_is_ignored_is_borne(world: World) -> None:
-    """Python's subprocess and some shells leave SIGPIPE ignored."""
-
-    def ignore() -> None:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-    line = world.crate("loud", warnings(300))
-    outcomes = []
-    for start in (world.start_plain, world.start, world.start):
-        process = start(*line, preexec_fn=ignore, restore_signals=False)
-        assert process.stderr is not None
-        process.stderr.close()
-        process.stderr = None
-        outcomes.append(finish(process).returncode)
-    # rustc sets SIGPIPE back by itself, and we do not know of it.
-    assert set(outcomes) <= {0, -signal.SIGPIPE}
-
-
-@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (1, 2)], ids=lambda fds: "-".join(map(str, fds)))
-def test_closed_descriptors_are_borne(world: World, closed: tuple[int, ...]) -> None:
-    """Daemons start builds with 0, 1 or 2 closed; an open() then gets that number, and a compiler's warnings land in a file."""
-
-    def close() -> None:
-        for fd in closed:
-            os.close(fd)
-
-    line = world.crate("loud", warnings(3))
-    plain = world.run_plain(*line, preexec_fn=close)
-    plain_tree = tree(world.out)
-    for _ in range(3):
-        world.wipe()
-        assert world.run(*line, preexec_fn=close) == plain
-        assert tree(world.out) == plain_tree
-        if world.sockets():
-            world.settle()
-
-
-@pytest.mark.parametrize("fd", [1, 2])
-def test_a_warning_that_cannot_be_said_ends_as_without_the_cache(world: World, fd: int) -> None:
-    """gcc exits with 1 where its stderr is closed; a hit that another caller's compile left would say 0."""
-    world.env["PATH"] = "/usr/bin:/bin"
-    (world.cwd / "loud.c").write_text("#warning hear, hear\n")
-    line = ["gcc", "-c", "loud.c", "-o", "out/loud.o"]
-    assert world.same_as_plain(*line).returncode == 0
-    said = world.same_as_plain(*line, preexec_fn=lambda: os.close(fd))
-    assert said.returncode == (1 if fd == 2 else 0)
-
-
-@pytest.mark.parametrize("columns", [80, 200])
-def test_on_a_terminal_it_looks_as_without_the_cache(world: World, columns: int) -> None:
-    """Colours and line widths: the compiler's stderr is our pipe, and it must not show."""
-    line = world.crate("loud", "fn unused_with_a_name_that_is_not_short(_: Vec<Vec<Vec<String>>>) {} fn other() { let x: u32 = 0; }\n")
-    world.env["TERM"] = "xterm-256color"
-    plain = on_terminal(world, columns, *line)
-    assert b"\x1b[" in plain
-    for _ in range(2):
-        assert on_terminal(world, columns, str(world.client), *line) == plain
-        world.settle()
-    assert world.counts().total("cache_hits") == 1
-    world.env["NO_COLOR"] = "1"
-    assert on_terminal(world, columns, str(world.client), *line) == on_terminal(world, columns, *line)
-    piped = world.run_plain(*line)
-    assert world.run(*line) == piped
-
-
-def on_terminal(world: World, columns: int, *argv: str) -> bytes:
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
-    process = world.start_plain(*argv, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said = b""
-    while True:
-        readable, _, _ = select.select([ours], [], [], PATIENCE_S)
-        assert readable
-        try:
-            part = os.read(ours, 1 << 16)
-        except OSError:  # EIO: the other side is closed
-            break
-        if not part:
-            break
-        said += part
-    os.close(ours)
-    assert process.wait(PATIENCE_S) == 0
-    return said
-
-
 # --- what it may ---
 
 
 def test_limits_niceness_umask_and_processors_are_the_callers(world: World) -> None:
     """A build under `nice`, `ulimit` and `taskset` stays there, though its compilers are children of a server that is not."""
     shows = "ulimit -a >&2; ulimit -Ha >&2; nice >&2; umask >&2; grep -E 'Cpus_allowed_list|SigBlk|SigIgn|SigCgt' /proc/self/status >&2"
-    line = [script(world, shows), *world.crate()[1:]]
+    line = [world.scripted_rustc(shows), *world.crate()[1:]]
     assert world.run(*world.crate("first")).returncode == 0
 
     def confine() -> None:
@@ -472,7 +160,7 @@ def test_a_limit_on_file_sizes_is_not_for_our_notes(world: World) -> None:
 
 def test_a_limit_on_processor_time_ends_a_compile_as_without_the_cache(world: World) -> None:
     """`ulimit -t`: the compiler is killed, not the server, and the client says how."""
-    line = [script(world, "while :; do :; done"), *world.crate()[1:]]
+    line = [world.scripted_rustc("while :; do :; done"), *world.crate()[1:]]
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (1, 2))
@@ -497,7 +185,7 @@ def weak_server(world: World, prepare: Callable[[], None]) -> None:
 def test_a_caller_that_is_more_urgent_than_the_server_compiles_by_itself(world: World) -> None:
     """The first client was under `nice make`: an ordinary user's server stays as nice as that, and must not pass it on."""
     weak_server(world, lambda: os.nice(5) and None)
-    line = [script(world, "nice >&2"), *world.crate()[1:]]
+    line = [world.scripted_rustc("nice >&2"), *world.crate()[1:]]
     assert world.same_as_plain(*line).stderr == b"0\n"
     assert world.counts().reasons() == {"caller may do more than the server": 2}
     assert world.counts().total("compilations") == 0
@@ -519,7 +207,7 @@ def test_a_caller_that_may_use_more_than_the_server_compiles_by_itself(world: Wo
 def test_a_server_makes_way_for_a_caller_who_may_do_more(world: World) -> None:
     """Last night's `nice make` must not cost everybody the cache for as long as somebody builds."""
     weak_server(world, lambda: os.nice(5) and None)
-    line = [script(world, "nice >&2"), *world.crate()[1:]]
+    line = [world.scripted_rustc("nice >&2"), *world.crate()[1:]]
     begun = time.monotonic()
     wait_until(lambda: time.monotonic() - begun > 11.0)  # not at once: two such callers would chase each other
     assert world.run(*line).stderr == b"0\n"
@@ -555,7 +243,7 @@ def test_preloaded_libraries_of_the_caller_work_and_stay_his(world: World) -> No
 
 def test_library_paths_of_the_caller_reach_the_compiler(world: World) -> None:
     """cargo sets LD_LIBRARY_PATH for every rustc."""
-    line = [script(world, 'echo "$LD_LIBRARY_PATH" >&2'), *world.crate()[1:]]
+    line = [world.scripted_rustc('echo "$LD_LIBRARY_PATH" >&2'), *world.crate()[1:]]
     assert world.same_as_plain(*line, env={**world.env, "LD_LIBRARY_PATH": "/one:/two"}).stderr == b"/one:/two\n"
     other = [line[0], *world.crate("other")[1:]]
     assert world.same_as_plain(*other).stderr == b"\n"
@@ -687,43 +375,3 @@ def test_a_compiler_of_a_wrappers_name_that_is_not_there_says_so(world: World) -
 
 
 # --- what stays ---
-
-
-def test_what_a_compiler_leaves_running_does_not_hold_up_its_caller(world: World) -> None:
-    """A wrapper that starts a daemon of its own, which inherits our pipes: the compile is over when the compiler is."""
-    pids = world.directory / "left"
-    line = [script(world, f"sleep 1000 & echo $! >>{pids}"), *world.crate("loud", warnings(300))[1:]]
-    said = []
-    try:
-        for start in (world.start_plain, world.start):
-            world.wipe()
-            with (world.directory / "stderr").open("wb") as f:
-                assert start(*line, stdout=f, stderr=f).wait(PATIENCE_S) == 0
-            said.append(((world.directory / "stderr").read_bytes(), tree(world.out)))
-    finally:
-        for pid in pids.read_text().split():
-            os.kill(int(pid), signal.SIGKILL)
-    assert said[0] == said[1]
-    assert world.counts().reasons() == {"left a process running": 1}
-
-
-def test_last_words_to_a_slow_reader_are_whole_whatever_was_left_running(world: World) -> None:
-    """Its pipe is kept open by somebody else; that must not cut what the compiler itself has said."""
-    pids = world.directory / "left"
-    text = f"sleep 1000 & echo $! >>{pids}\nyes | head -c 3000000 >&2"
-    line = [script(world, text), *world.crate()[1:]]
-    r, w = os.pipe()
-    client = world.start(*line, stderr=w)
-    os.close(w)
-    try:
-        wait_until(lambda: unread(r) > 30_000)
-        # Everything is full now; the compiler ends only when somebody reads.
-        heard = 0
-        while part := os.read(r, 1 << 16):
-            heard += len(part)
-        assert finish(client).returncode == 0
-        assert heard == 3_000_000
-    finally:
-        os.close(r)
-        for pid in pids.read_text().split():
-            os.kill(int(pid), signal.SIGKILL)

@@ -10,13 +10,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import Gate, World, finish, gate, wait_until, world
+from stage import Gate, World, as_root, finish, gate, wait_until, world
 
 __all__ = ["gate", "world"]  # fixtures
 
 pytestmark = pytest.mark.slow
-
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
 
 
 def records(world: World) -> int:

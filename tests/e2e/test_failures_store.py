@@ -21,11 +21,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import Gate, Outcome, World, finish, open_world, tree, wait_until
+from stage import Gate, Outcome, World, as_root, finish, open_world, tree, wait_until
 
 pytestmark = pytest.mark.slow
 
-as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
 
 # Beyond what the store keeps inside its database.
 BIG = "pub static BIG: [u8; 100000] = [7; 100000];\n"
