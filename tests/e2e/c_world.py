@@ -140,6 +140,10 @@ def one_compiler(request: pytest.FixtureRequest, c_servers: Callable[[str], Any]
     root = Path(tempfile.mkdtemp(prefix="w"))
     buster = {"SCCACHE_C_CUSTOM_CACHE_BUSTER": f"{root}"}
     server.control("zero")
+    log = server.root / "log"
+    before = log.stat().st_size
     yield C(world_of(root, mode, server.client, server.sysroot, server.env, buster, pids=set(server.pids)), name)
-    print(f"server's log, {mode}:", (server.root / "log").read_text()[-2000:])
+    said = log.read_bytes()[before:].decode(errors="replace")
+    print(f"server's log, {mode}:", said[-2000:])
     shutil.rmtree(root)
+    assert "Traceback" not in said

@@ -391,13 +391,16 @@ def make_world(installed, sysroot) -> Iterator[Callable[..., World]]:
         return world
 
     yield make
+    logs = []
     try:
         for world in worlds:
             world.close()
     finally:
         for world in worlds:
-            print(f"server's log, {world.mode}:", (world.root / "log").read_text() if (world.root / "log").exists() else "none")
+            logs.append((world.root / "log").read_text() if (world.root / "log").exists() else "")
+            print(f"server's log, {world.mode}:", logs[-1])
             shutil.rmtree(world.root, ignore_errors=True)
+    assert not any("Traceback" in log for log in logs)
 
 
 @pytest.fixture(params=[OBSERVED, FALLBACK])
