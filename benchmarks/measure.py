@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -72,12 +73,14 @@ class Results:
 def alternate(
     work: Mapping[str, Callable[[], float]], rounds: int, warmups: int, results: Results, what: str, tick: Callable[[str], None]
 ) -> dict[str, list[float]]:
-    """A B C, B C A, C A B…: each round everybody once, the first place going round.  Who fails is out, with a remark."""
+    """Each round everybody once, in an order drawn anew.  Who fails is out, with a remark.
+
+    Not A B C, B C A, C A B: there B always finds the processor's caches as A leaves them, and a compiler leaves them empty.
+    """
     timed: dict[str, list[float]] = {name: [] for name in work}
+    draw = random.Random(what)  # the same orders in each run
     for n in range(warmups + rounds):
-        names = list(timed)
-        turn = n % len(names) if names else 0
-        for name in names[turn:] + names[:turn]:
+        for name in draw.sample(list(timed), len(timed)):
             tick(name)
             try:
                 value = work[name]()
