@@ -1,9 +1,8 @@
 """Hit workers: further processes that accept on the same socket and answer hits from the shared store.
 
-One Python process answers some thousand hits a second.  A worker does all that a hit needs (plan, lookup, outputs) by itself;
-what it finds to be
-a miss, a question to the server or a crate on standard input it hands to the owner, the one process that has tokens and flights.
- Nothing that a hit needs lives only there.
+One Python process answers some thousand hits a second.  A worker does all that a hit needs (plan, lookup, outputs) by itself; what it
+finds to be a miss, a question to the server or a crate on standard input it hands to the owner, the one process that has tokens and
+flights.  Nothing that a hit needs lives only there.
 
 Between the two is a SOCK_SEQPACKET pair.  Messages, one kind byte each:
 
