@@ -6,7 +6,9 @@ import ctypes
 import os
 import struct
 
-Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime (both in ns)
+from sccache_py.server.mounts import DEVICES
+
+Stamp = tuple[int, int, int, int, int]  # device (a mark of mounts.py), inode, size, mtime, ctime (both in ns)
 
 # linux/fcntl.h, linux/stat.h: what statx is asked for, and where in its 256 bytes the answer stands.
 _AT_FDCWD = -100
@@ -19,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def stamp_of(st: os.stat_result) -> Stamp:
-    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+    return (DEVICES[st.st_dev], st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
 def which_of(st: os.stat_result) -> str:
