@@ -2,7 +2,7 @@
 
 A digest is remembered with the (device, inode, size, mtime, ctime) that it was computed under, and only if ctime lay below the
 coarse clock when hashing began: file timestamps come from that clock, and a file as young as its tick can change again
-without showing it.  Where a ctime is not the kernel's: mounts.py.
+without showing it.  Where times are rounded down or a ctime is not the kernel's: latest_ns (stamps.py), mounts.py.
 
 One request's look at all this is a `Sight` (sight.py).
 """
@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 from sccache_py.keys import Hasher
 from sccache_py.model import Variant
 from sccache_py.server.mounts import DEVICES
-from sccache_py.server.stamps import Stamp, stamp_of
+from sccache_py.server.stamps import Stamp, latest_ns, stamp_of
 from sccache_py.server.time_macros import TimeMacros
 from sccache_py.server.watch import Watcher
 
@@ -142,7 +142,7 @@ def hash_path(path: str) -> tuple[Stamp, bytes, bool] | None:
         stamp = stamp_of(before)
         if stamp_of(os.fstat(fd)) != stamp:
             return None
-        return stamp, digest, before.st_ctime_ns < began
+        return stamp, digest, latest_ns(before.st_ctime_ns) < began
     except OSError:
         return None
     finally:

@@ -15,7 +15,7 @@ from sccache_py.keys import names_digest
 from sccache_py.model import Variant
 from sccache_py.server.files import NEVER, FileMemo, Names, Place, State, Steady, Watched, coarse_ns
 from sccache_py.server.mounts import DEVICES
-from sccache_py.server.stamps import Stamp, born_ns, stamp_of
+from sccache_py.server.stamps import Stamp, born_ns, latest_ns, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
 _INLINE_FILE_BYTES = 64 * 1024
@@ -337,7 +337,7 @@ class Sight:
                 return None
             began = coarse_ns()
             names = None if few and not self.memo.seen_so(directory, stamp) else Names.of(directory)
-            if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
+            if latest_ns(st.st_ctime_ns) < began and stamp_of(os.stat(directory)) == stamp:
                 self.memo.remember_names(directory, stamp, names)
         except (OSError, ValueError):
             return None

@@ -24,6 +24,16 @@ def stamp_of(st: os.stat_result) -> Stamp:
     return (DEVICES[st.st_dev], st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
 
 
+def latest_ns(time_ns: int) -> int:
+    """Until when a file that has this time may have been changed: file systems round down.
+
+    To the second ext4 with inodes of 128 bytes, to two FAT, to a hundredth exFAT; what is finer is finer than the clock's tick.
+    """
+    if time_ns % 1_000_000_000 == 0:
+        return time_ns + 2_000_000_000 - 1
+    return time_ns + 10_000_000 - 1 if time_ns % 10_000_000 == 0 else time_ns
+
+
 def which_of(st: os.stat_result) -> str:
     """Which file it is, as the record of a compile says it."""
     return f"{st.st_ino}:{os.major(st.st_dev)}:{os.minor(st.st_dev)}"

@@ -1,4 +1,4 @@
-"""File systems by whose stats two contents look the same: images of which one takes the other's place.
+"""File systems by whose stats two contents look the same: images of which one takes the other's place, and times in whole seconds.
 
 Each test mounts what it needs from a file, in a mount namespace of its own.
 """
@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from sccache_py.server.stamps import latest_ns
 
 pytestmark = [
     pytest.mark.slow,
@@ -93,3 +95,30 @@ for name in (path, f"{top}/files/b.h"):
 print(*(os.path.basename(row[0]) for row in memo.export()))
 """
     assert printed(program, tmp_path) == ["b.h"]
+
+
+def test_a_second_change_within_the_second_is_seen_where_times_are_whole_seconds(tmp_path):
+    """ext4 with inodes of 128 bytes: `sed -i` on a header, make, sed again; the size is the same."""
+    make_image(tmp_path, "-I", "128")
+    program = """
+mount("one")
+memo = FileMemo()
+stats, found = set(), []
+for number in range(40):
+    fd = os.open(path, os.O_WRONLY)
+    os.write(fd, b"#define RELEASE %d" % (100 + number))
+    os.close(fd)
+    stats.add(os.stat(path)[:10])
+    found.append(right(memo))
+print(all(found), len(stats) < 40)
+"""
+    assert printed(program, tmp_path) == ["True", "True"]
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "latest"),
+    [(5_000_000_000, 6_999_999_999), (5_010_000_000, 5_019_999_999), (5_010_000_001, 5_010_000_001)],
+)
+def test_a_round_time_may_have_been_rounded_down(time_ns, latest):
+    """FAT by two seconds, exFAT by ten milliseconds."""
+    assert latest_ns(time_ns) == latest
