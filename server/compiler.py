@@ -14,6 +14,7 @@ from sccache_py.compilers.driver import Driver
 from sccache_py.elf import Image
 from sccache_py.model import Request
 from sccache_py.server.files import NEVER
+from sccache_py.server.mounts import DEVICES
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
 from sccache_py.server.stamps import Stamp, stamp_of
@@ -85,7 +86,7 @@ def stamp(path: str) -> Stamp | None:
     """A path that ends in "/" stands for which directory that is, not for what is in it."""
     try:
         st = os.stat(path)
-        return (st.st_dev, st.st_ino, 0, 0, 0) if path.endswith("/") else stamp_of(st)
+        return (DEVICES[st.st_dev], st.st_ino, 0, 0, 0) if path.endswith("/") else stamp_of(st)
     except OSError:
         return None
 

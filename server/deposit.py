@@ -45,7 +45,7 @@ from sccache_py.server.inputs import Inputs, take_down
 from sccache_py.server.look import FileLook
 from sccache_py.server.runner import Ran
 from sccache_py.server.scan import copy_and_search, shows_any
-from sccache_py.server.stamps import Stamp, stamp_of
+from sccache_py.server.stamps import Stamp, latest_ns, stamp_of
 from sccache_py.server.store.base import Store
 from sccache_py.server.time_macros import DEPENDENCY, result_tells_time
 
@@ -130,7 +130,7 @@ def _left(plan: Plan, seen: Observation, began_ns: int) -> list[str]:
 
 def _is_older(path: str, began_ns: int) -> bool:
     try:
-        return os.stat(path).st_ctime_ns < began_ns
+        return latest_ns(os.stat(path).st_ctime_ns) < began_ns
     except OSError:
         return False
 
@@ -347,7 +347,7 @@ class Depositor:
         """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
-        settled = opened.st.st_ctime_ns < coarse_ns()
+        settled = latest_ns(opened.st.st_ctime_ns) < coarse_ns()
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
             data = opened.data if opened.data is not None else os.pread(opened.fd, size + 1, 0)
             if len(data) != size or (opened.data is None and not _unchanged(opened)):

@@ -2,7 +2,7 @@
 
 A digest is remembered with the (device, inode, size, mtime, ctime) that it was computed under, and only if ctime lay below the
 coarse clock when hashing began: file timestamps come from that clock, and a file as young as its tick can change again
-without showing it.
+without showing it.  Where times are rounded down or a ctime is not the kernel's: latest_ns (stamps.py), mounts.py.
 
 One request's look at all this is a `Sight` (sight.py).
 """
@@ -22,7 +22,8 @@ from typing import BinaryIO, NamedTuple
 
 from sccache_py.keys import Hasher
 from sccache_py.model import Variant
-from sccache_py.server.stamps import Stamp, stamp_of
+from sccache_py.server.mounts import DEVICES
+from sccache_py.server.stamps import Stamp, latest_ns, stamp_of
 from sccache_py.server.time_macros import TimeMacros
 from sccache_py.server.watch import Watcher
 
@@ -141,7 +142,7 @@ def hash_path(path: str) -> tuple[Stamp, bytes, bool] | None:
         stamp = stamp_of(before)
         if stamp_of(os.fstat(fd)) != stamp:
             return None
-        return stamp, digest, before.st_ctime_ns < began
+        return stamp, digest, latest_ns(before.st_ctime_ns) < began
     except OSError:
         return None
     finally:
@@ -238,7 +239,11 @@ class FileMemo:
     def export(self) -> list[list[object]]:
         """What was expensive to learn, newest last: toolchains and big libraries, for the next server of this cache."""
         self.news = False
-        large = [[path, *known.stamp, known.digest] for path, known in self.digests.items() if known.stamp[2] >= _LARGE_BYTES]
+        large = [
+            [path, *known.stamp, known.digest]
+            for path, known in self.digests.items()
+            if known.stamp[2] >= _LARGE_BYTES and known.stamp[0] > 0
+        ]
         return large[-_EXPORTED:]
 
     def learn(self, exported: object) -> None:
@@ -254,9 +259,10 @@ class FileMemo:
         Linux ≥ 6.13 gives such a change a timestamp of the fine clock ("multigrain timestamps") on ext4, XFS, btrfs and tmpfs.  Tried out
         once for each device, in `directory`.
         """
-        if device not in self._fine:
-            self._fine[device] = _tick_is_fine(directory)
-        return self._fine[device]
+        mark = DEVICES[device]
+        if mark not in self._fine:
+            self._fine[mark] = _tick_is_fine(directory)
+        return self._fine[mark]
 
     def remember_state(self, path: str, state: State) -> None:
         if len(self.states) >= _MEMO_LIMIT // 10:

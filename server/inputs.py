@@ -24,7 +24,7 @@ from sccache_py.model import Plan, Reason, Twins, Variant
 from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
 from sccache_py.server.search import find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
-from sccache_py.server.stamps import Stamp, stamp_of, which_of
+from sccache_py.server.stamps import Stamp, latest_ns, stamp_of, which_of
 from sccache_py.server.time_macros import NAMES, OUT_DIR, Words, tells_names
 
 log = logging.getLogger(__name__)
@@ -158,14 +158,14 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
         if stat.S_ISDIR(st.st_mode):
             # Who opened it as a file (gcc a header of that name) went on without: as long as it is a directory.
             if path not in plan.may_write:
-                if st.st_ctime_ns >= began_ns:
+                if latest_ns(st.st_ctime_ns) >= began_ns:
                     log.info("input too new: %s", path)
                     return Reason.INPUT_TOO_NEW
                 inputs.directories.append(path)
             continue
         if not stat.S_ISREG(st.st_mode):
             return Reason.SPECIAL_FILE
-        if st.st_ctime_ns >= began_ns and not _is_as_before(path, st, began_ns, before.get(path), memo):
+        if latest_ns(st.st_ctime_ns) >= began_ns and not _is_as_before(path, st, began_ns, before.get(path), memo):
             log.info("input too new: %s", path)
             return Reason.INPUT_TOO_NEW
         digest = memo.known(path, stamp_of(st))
@@ -176,7 +176,7 @@ def _take_files(plan: Plan, draft: Draft, sight: Sight, began_ns: int, before: M
             digest = hashed[1]
         if digest is None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            inputs._late[len(files)] = _Late(path, fd, stamp_of(st), st.st_ctime_ns < now)
+            inputs._late[len(files)] = _Late(path, fd, stamp_of(st), latest_ns(st.st_ctime_ns) < now)
             if stamp_of(os.fstat(fd)) != stamp_of(st):
                 return Reason.INPUT_TOO_NEW
             digest = b""
@@ -194,7 +194,7 @@ def _is_as_before(path: str, st: os.stat_result, began_ns: int, before: bytes | 
 
     Who writes something else and then the same again leaves a new mtime.
     """
-    return before is not None and st.st_mtime_ns < began_ns and Sight(memo, watched=False).hash_now(path) == before
+    return before is not None and latest_ns(st.st_mtime_ns) < began_ns and Sight(memo, watched=False).hash_now(path) == before
 
 
 def _searched(plan: Plan, draft: Draft) -> Words | None:
@@ -260,7 +260,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
     for path in draft.listed:
         try:
             st = os.stat(path)
-            if (path not in plan.may_write and st.st_ctime_ns >= began_ns) or draft.which.get(path) not in (None, which_of(st)):
+            if (path not in plan.may_write and latest_ns(st.st_ctime_ns) >= began_ns) or draft.which.get(path) not in (None, which_of(st)):
                 log.info("names came or went: %s", path)
                 return Reason.INPUT_TOO_NEW
         except OSError:
@@ -313,7 +313,7 @@ def _take_twins(plan: Plan, sight: Sight, began_ns: int, inputs: Inputs) -> Reas
                 continue
             for path in paths:
                 state = look(path)
-                if state is None or os.stat(path).st_ctime_ns >= began_ns:
+                if state is None or latest_ns(os.stat(path).st_ctime_ns) >= began_ns:
                     log.info("input too new: %s", path)
                     return Reason.INPUT_TOO_NEW
                 inputs.variant.present.append((plan.roles.fold(path), state))
@@ -357,7 +357,7 @@ def _take_date(path: str, draft: Draft, sight: Sight, fold: Callable[[str], str]
         return Reason.INPUT_VANISHED
     if not stat.S_ISREG(st.st_mode):
         return None
-    if st.st_ctime_ns >= began_ns:
+    if latest_ns(st.st_ctime_ns) >= began_ns:
         log.info("input too new: %s", path)
         return Reason.INPUT_TOO_NEW
     if draft.reading_counts and st.st_atime_ns >= began_ns:  # perhaps after the macro asked
@@ -384,7 +384,7 @@ def _is_precompiled(path: str) -> bool:
 def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> bytes | None:
     """The state of a name that is there and nothing to who opens it; None: it is something, or may be younger than the compile."""
     state = sight.state(path, place)
-    if state is None or not state.startswith(TO_NOTHING) or os.lstat(path).st_ctime_ns >= began_ns:
+    if state is None or not state.startswith(TO_NOTHING) or latest_ns(os.lstat(path).st_ctime_ns) >= began_ns:
         return None
     return state
 

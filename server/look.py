@@ -12,7 +12,7 @@ from sccache_py.compilers.c_includes import Names, names_in
 from sccache_py.keys import digest as digest_of
 from sccache_py.server.files import FileMemo, open_regular
 from sccache_py.server.sight import Sight
-from sccache_py.server.stamps import which_of
+from sccache_py.server.stamps import latest_ns, which_of
 
 _MEMO_LIMIT = 50_000
 
@@ -58,7 +58,7 @@ class FileLook:
         st = self._stat(path)
         if st is None or stat.S_ISDIR(st.st_mode):
             return None
-        self.saw_too_new = self.saw_too_new or st.st_ctime_ns >= self._asked_ns
+        self.saw_too_new = self.saw_too_new or latest_ns(st.st_ctime_ns) >= self._asked_ns
         return st.st_dev, st.st_ino
 
     def which(self) -> dict[str, str]:

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sccache_py.model import Request
-from sccache_py.server.files import by_the_clock_now, coarse_ns, write_all
+from sccache_py.server.files import by_the_clock_now, coarse_ns
 from sccache_py.server.groups import group_lives, send_signal
+from sccache_py.server.held import held
 from sccache_py.server.room import Room
 
 log = logging.getLogger(__name__)
@@ -99,10 +100,9 @@ def child_spec(caller: Request) -> str:
     return ";".join(items)
 
 
-def _held(data: bytes) -> int:
+def _input(data: bytes) -> int:
     """A descriptor from which `data` can be read."""
-    fd = os.memfd_create("stdin", os.MFD_CLOEXEC)
-    write_all(fd, data)
+    fd = held(data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
@@ -116,7 +116,7 @@ class Runner:
     def _spawn(self, command: Command, out: int, err: int) -> subprocess.Popen[bytes]:
         caller = command.caller
         try:
-            source = subprocess.DEVNULL if command.stdin is None else _held(command.stdin)
+            source = subprocess.DEVNULL if command.stdin is None else _input(command.stdin)
         except OSError as e:
             raise SpawnError(str(e)) from e
         if self._native is not None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from sccache_py.keys import names_digest
 from sccache_py.model import Variant
 from sccache_py.server.files import NEVER, FileMemo, Names, Place, State, Steady, Watched, coarse_ns
-from sccache_py.server.stamps import Stamp, born_ns, stamp_of
+from sccache_py.server.mounts import DEVICES
+from sccache_py.server.stamps import Stamp, born_ns, latest_ns, stamp_of
 
 # What one look may hash without leaving the event loop: some tens of microseconds each.
 _INLINE_FILE_BYTES = 64 * 1024
@@ -45,6 +46,7 @@ class Sight:
     def __init__(self, memo: FileMemo, watched: bool = True) -> None:
         """watched: take the kernel's word for what is watched; a compile's conditions are taken down from the files themselves."""
         self.memo = memo
+        DEVICES.look()  # before the watches: what they vouch for has these marks
         self._since = memo.watched() if watched else Watched({}, NEVER, 0)
         self._watched, self.dropped, self.added = self._since.stamps, self._since.dropped, self._since.added
         self._seen: dict[str, bytes | None] = {}
@@ -160,6 +162,7 @@ class Sight:
         """
         # A link's own stamp is that of no digest, so links take the long way.
         seen, known, look, stamps, watched = self._seen, self.memo.digests, os.lstat, self._stamps, self._watched
+        devices = DEVICES
         unsure = False
         for folded, digest in files:
             path = folded if folded[0] == "/" else unfold(folded)
@@ -174,7 +177,7 @@ class Sight:
                         st = look(path)
                     except (OSError, ValueError):
                         return False
-                    stamp = (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+                    stamp = (devices[st.st_dev], st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
                     if path is folded:
                         self.memo.wish(path)
                 if entry is not None and entry.stamp == stamp:
@@ -334,7 +337,7 @@ class Sight:
                 return None
             began = coarse_ns()
             names = None if few and not self.memo.seen_so(directory, stamp) else Names.of(directory)
-            if st.st_ctime_ns < began and stamp_of(os.stat(directory)) == stamp:
+            if latest_ns(st.st_ctime_ns) < began and stamp_of(os.stat(directory)) == stamp:
                 self.memo.remember_names(directory, stamp, names)
         except (OSError, ValueError):
             return None

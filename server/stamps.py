@@ -6,7 +6,9 @@ import ctypes
 import os
 import struct
 
-Stamp = tuple[int, int, int, int, int]  # device, inode, size, mtime, ctime (both in ns)
+from sccache_py.server.mounts import DEVICES
+
+Stamp = tuple[int, int, int, int, int]  # device (a mark of mounts.py), inode, size, mtime, ctime (both in ns)
 
 # linux/fcntl.h, linux/stat.h: what statx is asked for, and where in its 256 bytes the answer stands.
 _AT_FDCWD = -100
@@ -19,7 +21,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def stamp_of(st: os.stat_result) -> Stamp:
-    return (st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+    return (DEVICES[st.st_dev], st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+def latest_ns(time_ns: int) -> int:
+    """Until when a file that has this time may have been changed: file systems round down.
+
+    To the second ext4 with inodes of 128 bytes, to two FAT, to a hundredth exFAT; what is finer is finer than the clock's tick.
+    """
+    if time_ns % 1_000_000_000 == 0:
+        return time_ns + 2_000_000_000 - 1
+    return time_ns + 10_000_000 - 1 if time_ns % 10_000_000 == 0 else time_ns
 
 
 def which_of(st: os.stat_result) -> str:

@@ -33,14 +33,13 @@ import errno
 import logging
 import math
 import os
-import re
 import select
 import stat
 import threading
 import time
 from dataclasses import dataclass, field
 
-from sccache_py.server import inotify
+from sccache_py.server import inotify, mounts
 from sccache_py.server.inotify import Inotify
 from sccache_py.server.stamps import Stamp, stamp_of
 
@@ -165,12 +164,13 @@ class Watcher:
 
     def _begin(self) -> None:
         """Watch nothing, from now on."""
+        mounts.DEVICES.look()  # what is watched next has the marks of now
         self._end()
         if self._beginnings == _MOST_BEGINNINGS:
             return
         self._beginnings += 1
         try:
-            self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._mounts = mounts.open_table()
             self._inotify = Inotify()
             self._devices = _local_devices(self._mounts)
             root = self._add("/", _DIRECTORY)
@@ -376,36 +376,17 @@ def _limit() -> int:
         return 0
 
 
-def _local_devices(mounts: int) -> dict[int, float]:
-    """Device numbers of file systems that only this kernel changes (proc(5), /proc/pid/mountinfo), and how many links a file may have."""
+def _local_devices(table: int) -> dict[int, float]:
+    """Device numbers of file systems that only this kernel changes, and how many links a file may have."""
     devices: dict[int, float] = {}
-    text = b""
-    while chunk := os.read(mounts, 1 << 16):
-        text += chunk
     ours = _in_first_user_namespace()
-    for line in text.splitlines():
-        fields, _, rest = line.partition(b" - ")
-        kind, _, options = rest.partition(b" ")
-        if kind.decode() in _LOCAL:
-            number, _, _, _, point, *_ = fields.split(b" ")
-            device = _device(re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), point), number)
+    for mount in mounts.read_table(table):
+        if mount.kind.decode() in _LOCAL:
+            device = mount.device()
             if device is not None:
-                follows = ours and b"userxattr" not in options.split(b" ")[-1].split(b",")
-                devices[device] = math.inf if kind != b"overlay" else 1 if follows else 0
+                follows = ours and b"userxattr" not in mount.options
+                devices[device] = math.inf if mount.kind != b"overlay" else 1 if follows else 0
     return devices
-
-
-def _device(point: bytes, number: bytes) -> int | None:
-    """Of the mount of that number, as stat tells it; None: another one lies over it, perhaps a server's."""
-    try:
-        fd = os.open(point, os.O_PATH | os.O_CLOEXEC)
-        try:
-            with open(f"/proc/self/fdinfo/{fd}", "rb") as f:
-                return os.fstat(fd).st_dev if b"mnt_id:\t%s\n" % number in f.read() else None
-        finally:
-            os.close(fd)
-    except OSError:
-        return None
 
 
 def _in_first_user_namespace() -> bool:

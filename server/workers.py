@@ -6,7 +6,7 @@ flights.  Nothing that a hit needs lives only there.
 
 Between the two is a SOCK_SEQPACKET pair.  Messages, one kind byte each:
 
-    worker → owner   `C` with two descriptors by SCM_RIGHTS: the client's connection, and a memfd with what was read of it
+    worker → owner   `C` with two descriptors by SCM_RIGHTS: the client's connection, and a file in memory with what was read of it
                      `S` + msgpack: what was counted since the last one
     owner → worker   `F`: send what was counted now; `S` follows even if there is nothing
                      `D` and the key of a result that was dropped or stored anew
@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 
 from sccache_py.codec import pack, unpack
 from sccache_py.errors import FormatError
-from sccache_py.server.files import write_all
+from sccache_py.server.held import held
 from sccache_py.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -200,12 +200,12 @@ class Link:
 
     def hand_over(self, client: socket.socket, received: bytes) -> None:
         """The owner goes on with this connection.  If it cannot be given away the client reads its end and becomes the compiler."""
-        memory = os.memfd_create("received", os.MFD_CLOEXEC)
         try:
-            write_all(memory, received)
-            fds = array.array("i", (client.fileno(), memory))
-            self._socket.sendmsg([b"C"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+            memory = held(received)
+            try:
+                fds = array.array("i", (client.fileno(), memory))
+                self._socket.sendmsg([b"C"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)], socket.MSG_NOSIGNAL)
+            finally:
+                os.close(memory)
         except OSError as e:
             log.warning("a connection could not be handed over: %s", e)
-        finally:
-            os.close(memory)

@@ -1,0 +1,106 @@
+"""Which file systems tell by a file's stat that it is another one, and which only for as long as they stay mounted.
+
+A ctime comes from the kernel's clock where the kernel writes the file system, so no two contents ever have the same (device, inode,
+size, mtime, ctime).  In an image that was written whole (squashfs, erofs, iso9660, what lies below an overlay, ext4 on a loop device) it is
+what the image's maker chose, often one time for all files, and what a server of a file system (FUSE) says is its own affair.  Mount the
+next release of an SDK where the last one was: device and inode numbers are given out again, and files of the same size look the same.
+
+So the device of such a file is told by a mark of our own, which is another after any change of the mounts.  Marks are negative,
+and mean nothing to another process.  Where there is no /proc nothing is known of mounts: every device is told as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import select
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Those whose ctime is always the kernel's.  Not overlay: its files have the times of the layer below.
+_OWN_TIMES = frozenset((b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs", b"jfs", b"tmpfs", b"xfs", b"zfs"))
+
+_LOOP_MAJOR = 7  # Documentation/admin-guide/devices.txt
+
+
+class Mount(NamedTuple):
+    number: bytes
+    point: bytes
+    kind: bytes
+    options: list[bytes]  # the file system's, not the mount's
+
+    def device(self) -> int | None:
+        """As stat tells it; None: another one lies over it, perhaps a server's."""
+        try:
+            fd = os.open(self.point, os.O_PATH | os.O_CLOEXEC)
+            try:
+                with open(f"/proc/self/fdinfo/{fd}", "rb") as f:
+                    return os.fstat(fd).st_dev if b"mnt_id:\t%s\n" % self.number in f.read() else None
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
+
+
+def open_table() -> int:
+    """A descriptor; it has POLLPRI after a change (proc(5)).  Raises OSError."""
+    return os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def read_table(fd: int) -> Iterator[Mount]:
+    os.lseek(fd, 0, os.SEEK_SET)
+    text = b""
+    while chunk := os.read(fd, 1 << 16):
+        text += chunk
+    for line in text.splitlines():
+        fields, _, rest = line.partition(b" - ")
+        number, _, _, _, point, *_ = fields.split(b" ")
+        kind, _, options = rest.partition(b" ")
+        point = re.sub(rb"\\([0-7]{3})", lambda m: bytes((int(m[1], 8),)), point)
+        yield Mount(number, point, kind, options.split(b" ")[-1].split(b","))
+
+
+class Devices(dict[int, int]):
+    """st_dev → the number that stands for it in a stamp.  Safe in threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+        self._marks = itertools.count(1)
+        self._begun = False
+        self._table = -1
+        self._lasting: set[int] = set()
+
+    def __missing__(self, device: int) -> int:
+        with self._lock:
+            self.look()
+            mark = self[device] = device if self._table < 0 or device in self._lasting else -next(self._marks)
+            return mark
+
+    def look(self) -> None:
+        """Hear whether something was mounted or unmounted."""
+        with self._lock:
+            if not self._begun:
+                self._begun = True
+                with contextlib.suppress(OSError):
+                    self._table = open_table()
+                    self._poll = select.poll()
+                    self._poll.register(self._table, select.POLLPRI)
+                    self._learn()
+            elif self._table >= 0 and self._poll.poll(0):
+                self._learn()
+
+    def _learn(self) -> None:
+        self._lasting.clear()
+        self.clear()
+        for mount in read_table(self._table):
+            if mount.kind in _OWN_TIMES and b"rw" in mount.options:
+                device = mount.device()
+                if device is not None and os.major(device) != _LOOP_MAJOR:
+                    self._lasting.add(device)
+
+
+DEVICES = Devices()
