@@ -143,6 +143,20 @@ def test_a_prefix_map_that_covers_the_parent_keeps_the_rest_in_the_key(c):
         c.expect("miss", "-g", f"-ffile-prefix-map={c.p}=.", "-c", "x.c", "-o", c.object(), cwd=c.p / place)
 
 
+_MAPS = ("-Wa,-g,--debug-prefix-map={}=.", "-Wa,-g,-debug-prefix-map,{}=.", "-Wa,--gdwarf-5 -Wa,--debug-p={}=.", "-Wa,@asked")
+
+
+@pytest.mark.parametrize("word", _MAPS)
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_a_prefix_map_of_the_assembler_keeps_the_rest_in_the_key(c, word):
+    """Its debug information names ./one and ./two, and no option of gcc's says that there is any."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.s", ".globl f\nf: ret\n")
+        c.write(f"{place}/asked", f"-g --debug-prefix-map={c.p}=.\n")
+        c.expect("miss", *word.format(c.p).split(), "-c", "x.s", "-o", c.object(), cwd=c.p / place)
+        c.expect("hit", *word.format(c.p).split(), "-c", "x.s", "-o", c.object(), cwd=c.p / place)
+
+
 def test_a_prefix_map_of_a_header_elsewhere_is_not_told_by_the_cwd(c):
     """The map changes the header's name in the object in one call and not in the other."""
     for place in ("one", "two"):
