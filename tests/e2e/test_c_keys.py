@@ -391,3 +391,27 @@ def test_a_locale_that_is_installed_later_is_another_compilers_language(c, tmp_p
     shutil.copytree(have, tmp_path / "xx_XX.utf8")
     assert c.expect("miss", *args, env=env).stderr != first.stderr
     c.expect("hit", *args, env=env)
+
+
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_counts_of_earlier_runs_go_where_gcc_takes_them_away(c):
+    """With -frandom-seed no stamp tells two compiles apart, so gcc removes what the old object counted; else it would be added up."""
+    counts = c.p / "x.gcda"
+    c.write("x.c", ONE)
+    args = ("--coverage", "-frandom-seed=1", "-c", "x.c", "-o", "x.o")
+    counts.write_bytes(b"old")
+    c.world.cached(*args, rustc=c.name)
+    assert not counts.exists()
+    c.compile_twice(*args)
+    counts.write_bytes(b"old")
+    c.world.cached(*args, rustc=c.name)
+    assert not counts.exists()
+    c.expect("hit", *args)
+
+
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_split_debug_information_of_an_earlier_compile_may_be_there(c):
+    """objcopy removes it before it writes it: the same build without a clean."""
+    (c.p / "x.dwo").write_bytes(b"old")
+    c.write("x.c", ONE)
+    c.compile_twice("-g", "-gsplit-dwarf", "-c", "x.c", "-o", "x.o")
