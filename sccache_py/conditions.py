@@ -236,9 +236,13 @@ def judge(
     for path in outputs:
         if path not in plan.must_write and not path.startswith(allowed):
             return Reason.WROTE_ELSEWHERE
-    # What was there before and is gone now would not go on a hit.
-    if any(not p.startswith(allowed) and p not in plan.must_write for p in deciding(seen.removed)):
+    # What was there before and is gone now would not go on a hit.  rustc tidies up what is its own; gcc takes away the counts of
+    # earlier runs (.gcda) of an object that it cannot stamp (--coverage -frandom-seed=…), which are the user's.
+    tidies_up = plan.language == "Rust"
+    gone = [p for p in deciding(seen.removed) if p not in outputs and p not in plan.must_write]
+    if any(not (tidies_up and p.startswith(allowed)) for p in gone):
         return Reason.WROTE_ELSEWHERE
+    spared = [] if tidies_up else [p for p in seen.spared if p.startswith(allowed)]
     left_too_little = not set(plan.must_write).difference(plan.droppable).issubset(outputs) or not (outputs or plan.exact_outputs)
     if succeeded and not plan.asks and left_too_little:
         return Reason.OUTPUT_MISSING
@@ -263,7 +267,7 @@ def judge(
         dated=_dated(seen, present) if plan.language == "Rust" else [],
         sized=condition(seen.sized) if plan.language == "Rust" else [],
         which=seen.which,
-        absent=condition(seen.absent),
+        absent=condition([*seen.absent, *spared]),
         listed=[p for p in condition(seen.listed) if p not in list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,

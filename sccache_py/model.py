@@ -254,6 +254,7 @@ class Observation:
     shining: list[str] = field(default_factory=list)  # written without truncation: what was there may show through what is left
     written: list[str] = field(default_factory=list)  # wrote; what is still there was left behind
     removed: list[str] = field(default_factory=list)  # was there before and was removed
+    spared: list[str] = field(default_factory=list)  # would have been removed, and was not there
     made: set[str] = field(default_factory=set)  # every path that the tree created, wrote, renamed or removed
     images: list[str] = field(default_factory=list)  # executables that ran
 

@@ -110,6 +110,7 @@ class _Reader:
         self.zone_asked_by: set[str] = set()
         self.written: dict[str, None] = {}
         self.removed: dict[str, None] = {}
+        self.spared: dict[str, None] = {}
         self.made: set[str] = set()
         self.shining: dict[str, None] = {}
         self.made_directories: list[str] = []
@@ -218,6 +219,8 @@ class _Reader:
         if error:
             if kind == "K" and error == errno.EEXIST and path not in self.made:
                 self.present[path] = None
+            elif kind == "U" and error in _GONE:
+                self.spared[path] = None
         elif kind == "W":
             self._wrote(path)
         elif kind == "B":
@@ -290,6 +293,7 @@ class _Reader:
             shining=list(self.shining),
             written=list(self.written),
             removed=list(self.removed),
+            spared=outside(self.spared),
             made=self.made,
             images=list(self.images),
         )

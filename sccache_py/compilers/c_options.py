@@ -130,7 +130,9 @@ COMMON_OPTIONS = (
     Option("-U", _EITHER),
     Option("-V", _EITHER, Does.NOT_COMPILING),
     Option("-W", _JOINED),
-    Option("-Wa,", _JOINED, Does.UNLISTED, shows="(.*,)?(-a|--MD)"),  # listings have dates and file names, and lists of files names
+    # Listings have dates and file names, lists of files names, --debug-prefix-map makes part of the cwd's path, @FILE may say all that;
+    # as takes one dash for two, and half an option for a whole one.
+    Option("-Wa,", _JOINED, Does.UNLISTED, shows="(.*,)?(-a|--?MD|--?deb|@)"),
     Option("-Wa,--noexecstack", _JOINED),
     Option("-Wl,", _JOINED),
     Option("-Wp,", _JOINED, Does.PREPROCESSOR),

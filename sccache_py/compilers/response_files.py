@@ -3,18 +3,25 @@
 Source: libiberty's `expandargv` and `buildargv` (gcc 12), which LLVM's `TokenizeGNUCommandLine` follows: words are separated by
 white space; both quotes keep it; a backslash takes the next character as it is, within quotes too.  A name that cannot be read
 stays on the command line as it stands.
+
+What they read in different ways is left to them: to clang a form feed is no white space and a zero byte is, and a backslash at the
+end is one; a later libiberty goes by POSIX, to which a backslash is nothing within '…', something only before some characters
+within "…", and takes away the end of a line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+_DISPUTED_SPACE = frozenset("\f\v\0")
+_ESCAPED_IN_DOUBLE_QUOTES = frozenset('"\\$`')
+
 # libiberty gives up after as many files, so that one that names itself ends.
 _MOST_FILES = 2000
 
 
 def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> list[str] | None:
-    """The words; None if there is no end to them.  read: a file's text by its name, or None."""
+    """The words; None if there is no end to them or the compilers differ.  read: a file's text by its name, or None."""
     words: list[str] = []
     files = 0
     pending = list(reversed(argv))
@@ -27,12 +34,17 @@ def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> list[str] 
         files += 1
         if files > _MOST_FILES:
             return None
-        pending += reversed(split(text))
+        found = split(text)
+        if found is None:
+            return None
+        pending += reversed(found)
     return words
 
 
-def split(text: str) -> list[str]:
-    """A response file's text → words."""
+def split(text: str) -> list[str] | None:
+    """A response file's text → words; None: not all compilers would read it so."""
+    if not _DISPUTED_SPACE.isdisjoint(text):
+        return None
     words: list[str] = []
     word: list[str] = []
     inside = False  # a word, maybe an empty one: ''
@@ -46,7 +58,10 @@ def split(text: str) -> list[str]:
             continue
         inside = True
         if character == "\\":
-            word.append(next(characters, ""))
+            escaped = next(characters, "\n")
+            if escaped == "\n" or quote == "'" or (quote and escaped not in _ESCAPED_IN_DOUBLE_QUOTES):
+                return None
+            word.append(escaped)
         elif quote:
             if character == quote:
                 quote = ""

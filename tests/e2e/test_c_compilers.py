@@ -355,7 +355,7 @@ def test_an_empty_source_is_a_source(c):
     c.compile_twice("-c", "-x", "assembler-with-cpp", "/dev/null", "-o", c.object())
 
 
-@pytest.mark.parametrize("word", ["-Wa,-L,-a=asked", "-Wa,-as=asked", "-Wa,--MD,asked"])
+@pytest.mark.parametrize("word", ["-Wa,-L,-a=asked", "-Wa,-as=asked", "-Wa,--MD,asked", "-Wa,-MD,asked"])
 @pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
 def test_what_the_assembler_is_asked_for_comes_back(c, word):
     """Listings, wherever in the word they are asked for, and the assembler's own list of files."""

@@ -143,6 +143,20 @@ def test_a_prefix_map_that_covers_the_parent_keeps_the_rest_in_the_key(c):
         c.expect("miss", "-g", f"-ffile-prefix-map={c.p}=.", "-c", "x.c", "-o", c.object(), cwd=c.p / place)
 
 
+_MAPS = ("-Wa,-g,--debug-prefix-map={}=.", "-Wa,-g,-debug-prefix-map,{}=.", "-Wa,--gdwarf-5 -Wa,--debug-p={}=.", "-Wa,@asked")
+
+
+@pytest.mark.parametrize("word", _MAPS)
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_a_prefix_map_of_the_assembler_keeps_the_rest_in_the_key(c, word):
+    """Its debug information names ./one and ./two, and no option of gcc's says that there is any."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.s", ".globl f\nf: ret\n")
+        c.write(f"{place}/asked", f"-g --debug-prefix-map={c.p}=.\n")
+        c.expect("miss", *word.format(c.p).split(), "-c", "x.s", "-o", c.object(), cwd=c.p / place)
+        c.expect("hit", *word.format(c.p).split(), "-c", "x.s", "-o", c.object(), cwd=c.p / place)
+
+
 def test_a_prefix_map_of_a_header_elsewhere_is_not_told_by_the_cwd(c):
     """The map changes the header's name in the object in one call and not in the other."""
     for place in ("one", "two"):
@@ -377,3 +391,27 @@ def test_a_locale_that_is_installed_later_is_another_compilers_language(c, tmp_p
     shutil.copytree(have, tmp_path / "xx_XX.utf8")
     assert c.expect("miss", *args, env=env).stderr != first.stderr
     c.expect("hit", *args, env=env)
+
+
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_counts_of_earlier_runs_go_where_gcc_takes_them_away(c):
+    """With -frandom-seed no stamp tells two compiles apart, so gcc removes what the old object counted; else it would be added up."""
+    counts = c.p / "x.gcda"
+    c.write("x.c", ONE)
+    args = ("--coverage", "-frandom-seed=1", "-c", "x.c", "-o", "x.o")
+    counts.write_bytes(b"old")
+    c.world.cached(*args, rustc=c.name)
+    assert not counts.exists()
+    c.compile_twice(*args)
+    counts.write_bytes(b"old")
+    c.world.cached(*args, rustc=c.name)
+    assert not counts.exists()
+    c.expect("hit", *args)
+
+
+@pytest.mark.parametrize("c", ["gcc-observed"], indirect=True)
+def test_split_debug_information_of_an_earlier_compile_may_be_there(c):
+    """objcopy removes it before it writes it: the same build without a clean."""
+    (c.p / "x.dwo").write_bytes(b"old")
+    c.write("x.c", ONE)
+    c.compile_twice("-g", "-gsplit-dwarf", "-c", "x.c", "-o", "x.o")

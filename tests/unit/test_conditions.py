@@ -109,6 +109,19 @@ def test_a_file_removed_elsewhere_prevents_storing():
     assert decide(Observation(removed=["/p/old"])) is Reason.WROTE_ELSEWHERE
 
 
+def test_what_would_have_been_removed_must_not_be_there():
+    """gcc's counts of earlier runs: a hit would leave them.  rustc tidies up its own."""
+    coverage = C(GCC, plus=False).parse(["--coverage", "-frandom-seed=1", "-c", "x.c"], "/p", "/p")
+    assert isinstance(coverage, Plan)
+    for seen, verdict in (
+        (Observation(removed=["/p/x.gcda"]), Reason.WROTE_ELSEWHERE),
+        (Observation(spared=["/p/x.gcda", "/tmp/x"]), ["/p/x.gcda"]),
+    ):
+        found = judge(coverage, seen, COVERED, [], ["/p/x.o"], ())
+        assert (found.absent if isinstance(found, Draft) else found) == verdict
+    assert draft(Observation(removed=["/t/deps/old"], spared=["/t/deps/older"])).absent == []
+
+
 def test_a_missing_output_prevents_storing():
     """rustc ended well and something is not there: then we do not understand what it did."""
     assert decide(Observation(), left=OUTPUTS[:1]) is Reason.OUTPUT_MISSING

@@ -13,7 +13,9 @@ TEXTS = [
     "  -DA\t-DB\n\n-DC\r\n",
     "'-DA=a b' \"-DB=c d\"",
     r"-DA=a\ b -DB=\"x\" -DC='it'\''s'",
-    r"""'a\'b' "a\"b" "a'b" 'a"b'""",
+    r"""'a'\''b' "a\"b" "a'b" 'a"b'""",
+    r'-DA="a \$b \\ \`"',
+    "'-DA=not closed",
     r"a\\b \a ''",
     '"" x',
     "",
@@ -27,9 +29,17 @@ def test_a_response_file_is_split_as_the_compiler_splits_it(tmp_path, compiler, 
     """The compiler's opinion is the only one that counts: it says what it would preprocess from each word."""
     (tmp_path / "r").write_text(text)
     words = split(text)
+    assert words is not None
     by_file = subprocess.run([compiler, "-###", "-E", "@r"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     by_words = subprocess.run([compiler, "-###", "-E", *words], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert by_file.stderr == by_words.stderr
+
+
+@pytest.mark.parametrize("text", ["-DA\f-DB", "-DA\v", "-DA\0-DB", "-DA=\\", "-DA \\\n-DB", r"'-DA=\"b\"'", r'"-DA=\a"'])
+def test_what_compilers_read_in_different_ways_is_left_to_them(text):
+    """clang's words are others than gcc 12's, and those of a later gcc may be others again."""
+    assert split(text) is None
+    assert expand(["@a", "x.c"], {"a": text}.get) is None
 
 
 def test_files_are_expanded_where_they_stand_and_in_one_another():
