@@ -55,7 +55,7 @@ IGNORED_VARIABLES = {
     "COLUMNS": "the terminal's width reaches the compiler as an argument, which is in the key",
     "FAKEROOTKEY": "where fakeroot keeps the owners that it pretends; each session has another",
     "GNUMAKEFLAGS": "the jobserver",
-    "LD_LIBRARY_PATH": "where libraries are; which ones were loaded is recorded",
+    "LD_LIBRARY_PATH": "where libraries are; which ones were loaded is recorded, and where they are found along it (Variant.libraries)",
     "LD_PRELOAD": "ours; the caller's own is in the key",
     "MAKEFLAGS": "the jobserver; the compiler is given ours",
     "MAKELEVEL": "the jobserver",
@@ -84,9 +84,10 @@ IGNORED_VARIABLES = {
 }
 
 # Of these the reason does not hold for a proc-macro or a plugin: what it asks for may go into the output.
-_FOR_THE_COMPILER_ALONE = {"COLUMNS", "FAKEROOTKEY", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TERM"}.union(
-    name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")
-)
+_FOR_THE_COMPILER_ALONE = {
+    *("COLUMNS", "FAKEROOTKEY", "LD_LIBRARY_PATH", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "TEMP", "TERM", "TMP", "TMPDIR"),
+    *(name for name in IGNORED_VARIABLES if name.startswith("SCCACHE_")),
+}
 
 # What says nothing where only compilers and linkers ran: rustc asks whether a crash of LLVM may open a dialog.
 _ASKED_BY_RUSTC = frozenset(("CI",))
@@ -116,6 +117,8 @@ _WRITERS = re.compile(r"bash|(.*-)?(as|cc1|cc1plus|cc1obj|cc1objplus|clang|clang
 # What a shell sets anew for whatever it starts.
 _SHELLS_OWN = {"_", "OLDPWD", "PWD", "SHLVL"}
 
+_LIBRARY = re.compile(r"\.so(\.|$)")
+
 # What no compiler or linker asks for unless a source does.
 _OUT_DIR = "OUT_DIR"
 
@@ -142,6 +145,7 @@ class Draft:
     reading_counts: bool = False  # and when they were read last
     pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
+    libraries: list[str] = field(default_factory=list)  # names that ld.so looked for along LD_LIBRARY_PATH, perhaps
     placed: list[str] = field(default_factory=list)  # of `asked`: only the source itself asked, which may have named files by it
     which: dict[str, str] = field(default_factory=dict)  # of `read` and `listed`: which file or directory that was (Observation)
     profiles: dict[str, str] = field(default_factory=dict)  # outputs named after the process id → told so (profiles.py)
@@ -273,6 +277,7 @@ def judge(
         outputs=outputs,
         pins=pins,
         sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
+        libraries=_libraries(read, seen, plan, env if isinstance(env, Mapping) else {}),
         placed=[_OUT_DIR] if named is not None and _OUT_DIR in named - seen.plugins_asked and not _aliens(seen) else [],
     )
 
@@ -304,6 +309,24 @@ def _sought(seen: Observation, plan: Plan, env: Mapping[str, str]) -> list[str]:
     among = {d.rstrip("/") or "/" for d in directories}
     places = (os.path.split(path) for path in (*seen.absent, *seen.present, *seen.read, *seen.images))
     return sorted({name for directory, name in places if directory in among})
+
+
+def _libraries(read: Iterable[str], seen: Observation, plan: Plan, env: Mapping[str, str]) -> list[str]:
+    """What a macro or plugin needs beside itself, and what linkers read, may have been found by name: along another LD_LIBRARY_PATH, or
+    earlier along this one, lies perhaps another.
+
+    Not a macro, which is opened by its path; nor what programs start with, unless it was found there.
+    """
+    along = {d.rstrip("/") for d in re.split("[:;]", env.get("LD_LIBRARY_PATH", "")) if d}
+    named = {*plan.known_inputs, *plan.must_write}
+    found = set()
+    for path in read:
+        directory, name = os.path.split(path)
+        if not _LIBRARY.search(name) or path in named or directory in plan.list_free:
+            continue
+        if path not in seen.linked or directory in along:
+            found.add(name)
+    return sorted(found)
 
 
 def _ancestors(paths: Iterable[str]) -> set[str]:

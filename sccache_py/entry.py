@@ -38,6 +38,7 @@ def pack_manifest(variants: list[Variant]) -> bytes:
             v.pins,
             v.result,
             v.sought,
+            v.libraries,
             v.placed,
         ]
         for v in variants
@@ -55,7 +56,7 @@ def unpack_manifest(data: bytes) -> list[Variant]:
 
 
 def _variant(table: list[str], row: list[Any]) -> Variant:
-    files, present, absent, listed, env, pins, result, sought, placed = row
+    files, present, absent, listed, env, pins, result, sought, libraries, placed = row
     return Variant(
         files=[(table[i], d) for i, d in files],
         present=[(table[i], s) for i, s in present],
@@ -65,6 +66,7 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
         pins=[(role, path) for role, path in pins],
         result=result,
         sought=[(name, where) for name, where in sought],
+        libraries=[(name, where) for name, where in libraries],
         placed=[(name, where) for name, where in placed],
     )
 
@@ -84,7 +86,7 @@ class Shared:
             self._known = {}
         put = self._known.setdefault
         for v in variants:
-            lists: tuple[list[Any], ...] = (v.files, v.present, v.listed, v.env, v.pins, v.sought, v.placed)
+            lists: tuple[list[Any], ...] = (v.files, v.present, v.listed, v.env, v.pins, v.sought, v.libraries, v.placed)
             for conditions in lists:
                 conditions[:] = [put(c, c) for c in conditions]
             v.absent[:] = [put((path, tuple(names)), (path, names)) for path, names in v.absent]

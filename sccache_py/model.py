@@ -271,6 +271,7 @@ class Variant:
     pins: list[tuple[str, str]]  # role, the path that it must have: an output shows that path
     result: bytes = b""
     sought: list[tuple[str, str]] = field(default_factory=list)  # programs looked for along PATH, folded path found or ""
+    libraries: list[tuple[str, str]] = field(default_factory=list)  # looked for along LD_LIBRARY_PATH, folded path found or ""
     placed: list[tuple[str, str]] = field(default_factory=list)  # variables that name a directory, its folded path (Plan.place_of)
 
 

@@ -26,6 +26,7 @@ from sccache_py.elf import (
     ARGUMENTS,
     CREATED,
     OWN_CALLS,
+    PROGRAM,
     hides_text,
     links_in,
     takes_environment,
@@ -115,6 +116,8 @@ def draft_observed(
         draft.reading_counts = any(m.tells_reading for m in macros)
         if any(m.sees_arguments for m in macros):  # in which every directory stands
             draft.pins = [role for role, _ in plan.roles.spellings()]
+        elif plan.roles.has("toolchain") and any(m.sees_program for m in macros):
+            draft.pins.append("toolchain")
         takers = [m for m in macros if m.takes_environment]
         if takers or WHICH_VARIABLES in seen.plugins_asked:
             draft.asked = asked_by_macros(seen, draft.asked, env, all(m.walk_shows for m in takers))
@@ -152,6 +155,7 @@ class _Macro(NamedTuple):
     tells_birth: bool = False
     tells_reading: bool = False
     sees_arguments: bool = False
+    sees_program: bool = False
     whether: tuple[tuple[int, int], ...] = ()  # where functions lie that only tell whether a path is there
 
 
@@ -182,6 +186,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
                 # another target directory.
                 links_in(view, *ACCESSED) is True,
                 links_in(view, *ARGUMENTS) is True,
+                links_in(view, PROGRAM) is not False,
                 whether_functions(view),
             )
 

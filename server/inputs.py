@@ -22,7 +22,7 @@ from sccache_py.conditions import Draft, search_path, value_of
 from sccache_py.keys import digest as digest_of
 from sccache_py.model import Plan, Reason, Twins, Variant
 from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor, open_regular
-from sccache_py.server.search import find_program
+from sccache_py.server.search import find_libraries, find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, latest_ns, stamp_of, which_of
 from sccache_py.server.time_macros import NAMES, OUT_DIR, Words, tells_names
@@ -116,6 +116,7 @@ def take_down(
     inputs.placed = [(name, place) for name, place in places if place is not None]
     if "PATH" in draft.asked and (directories := search_path(env.get("PATH"))):
         inputs.variant.sought = [(name, plan.roles.fold(find_program(name, directories))) for name in draft.sought]
+    inputs.variant.libraries = find_libraries(draft.libraries, env, plan)
     try:
         sight = Sight(memo, watched=False)
         reason = (

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from sccache_py.conditions import search_path, value_of
 from sccache_py.model import MESSAGES, Plan, Variant
-from sccache_py.server.search import find_program
+from sccache_py.server.search import find_libraries, find_program
 from sccache_py.server.sight import Sight
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
         if value_of(env, name) != value and not (name == "PATH" and _finds_the_same(variant, plan, env)):
             return False
     if any(plan.place_of(env.get(name)) != place for name, place in variant.placed):
+        return False
+    if variant.libraries and find_libraries([name for name, _ in variant.libraries], env, plan) != variant.libraries:
         return False
     for role, pinned in variant.pins:
         if plan.pin(role) != pinned:
@@ -93,6 +95,9 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
     for name, place in variant.placed:
         if plan.place_of(env.get(name)) != place:
             return f"variable {name}"
+    for found, was in zip(find_libraries([name for name, _ in variant.libraries], env, plan), variant.libraries, strict=True):
+        if found != was:
+            return f"another {was[0]} along LD_LIBRARY_PATH"
     for role, pinned in variant.pins:
         if plan.pin(role) != pinned:
             return "messages look otherwise" if role == MESSAGES else f"an output names {pinned}"

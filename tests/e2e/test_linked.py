@@ -102,6 +102,19 @@ def test_a_native_library_that_appears_earlier_on_the_path_is_a_miss(w: Any) -> 
     )
 
 
+def test_a_library_that_a_library_needs_is_looked_for_along_this_callers_path(w: Any) -> None:
+    """bfd's ld goes along LD_LIBRARY_PATH for it: what links in one terminal fails in another."""
+    for name, text, more in (("b", "int b(void) { return 1; }\n", ()), ("a", "int b(void); int a(void) { return b(); }\n", ("-Lb", "-lb"))):
+        source = w.write(f"{name}/{name}.c", text)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", w.p / name / f"lib{name}.so", source, *more], cwd=w.p, check=True)
+    w.write("x.rs", '#[link(name = "a")] extern "C" { fn a() -> i32; }\nfn main() { unsafe { a() }; }\n')
+    args = ("--crate-name", "x", "--crate-type", "bin", EMIT, *w.out, "-Lnative=a", "-Clink-arg=-fuse-ld=bfd", "x.rs")
+    there = {"LD_LIBRARY_PATH": f"{w.p}/b"}
+    w.compile_twice(*args, env=there)
+    assert w.cached(*args).status != 0
+    w.expect("hit", *args, env=there, asks=True)
+
+
 def test_another_linker_in_path_is_a_miss(w: Any) -> None:
     """rustc finds `cc` in PATH: a new one in front makes another program."""
     tools = w.p / "tools"

@@ -19,6 +19,23 @@ from rust_macros import LIB, NO_MACRO_READS, point, using
 
 pytestmark = pytest.mark.slow
 
+_NUMBER = {
+    "needs": """\
+extern crate proc_macro;
+mod c { #[link(name = "number")] extern "C" { pub fn number() -> i32; } }
+#[proc_macro] pub fn number(_: proc_macro::TokenStream) -> proc_macro::TokenStream { unsafe { c::number() }.to_string().parse().unwrap() }
+""",
+    "opens": """\
+extern crate proc_macro;
+use std::ffi::{c_char, c_void};
+extern "C" { fn dlopen(n: *const c_char, f: i32) -> *mut c_void; fn dlsym(h: *mut c_void, n: *const c_char) -> *mut c_void; }
+#[proc_macro] pub fn number(_: proc_macro::TokenStream) -> proc_macro::TokenStream {
+    let f: extern "C" fn() -> i32 = unsafe { std::mem::transmute(dlsym(dlopen(c"libnumber.so".as_ptr(), 2), c"number".as_ptr())) };
+    f().to_string().parse().unwrap()
+}
+""",
+}
+
 NO_MACRO_VARIABLES = "dep-info names no variable that a macro asks for by itself"
 
 
@@ -368,12 +385,33 @@ def test_the_text_of_path_counts_where_a_macro_asks_for_it(world, macros):
     world.changes_env("PATH", path, f"{path}:/nowhere", *using(world, macros, 'm::variable!("PATH")'))
 
 
-@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS", "CI"])
+@pytest.mark.parametrize("name", ["TERM", "COLUMNS", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "SCCACHE_JOBS", "CI", "TMPDIR", "TMP"])
 def test_what_is_nothing_to_the_compiler_counts_where_a_macro_asks(world, macros, name):
     """The compiler's colours come from its arguments, and rustc says nothing of the variable."""
     world.needs_observation(NO_MACRO_VARIABLES)
-    before, after = ("/nowhere/a", "/nowhere/b") if name == "LD_LIBRARY_PATH" else ("1", "2")
+    before, after = {"LD_LIBRARY_PATH": ("/nowhere/a", "/nowhere/b"), "TMPDIR": ("/tmp", "/var/tmp")}.get(name, ("1", "2"))
     world.changes_env(name, before, after, *using(world, macros, f'm::variable!("{name}")'))
+
+
+@pytest.mark.parametrize("how", ["needs", "opens"])
+def test_a_library_that_a_macro_needs_is_the_one_that_the_loader_finds_first(world, how):
+    """A macro that wraps a C library: cargo names each target directory's own in LD_LIBRARY_PATH."""
+    world.needs_observation("dep-info names no libraries")
+    for directory, number in (("one", 1), ("two", 2)):
+        world.write(f"{directory}/n.c", f"int number(void) {{ return {number}; }}\n")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", f"{directory}/libnumber.so", f"{directory}/n.c"], cwd=world.p, check=True)
+    world.write("m.rs", _NUMBER[how])
+    words = ("--crate-type=proc-macro", "--edition=2021", "-Lnative=one", "m.rs")
+    subprocess.run([world.compiler, *words], cwd=world.p, env=world.env, check=True)
+    world.write("src/lib.rs", "pub const N: i32 = m::number!();\n")
+    args = (*LIB, *world.out, "--extern=m=libm.so", "src/lib.rs")
+    one, two = f"{world.p}/one", f"{world.p}/two"
+    world.changes_env("LD_LIBRARY_PATH", one, two, *args)
+    world.expect("hit", *args, env={"LD_LIBRARY_PATH": f"/nowhere:{one}"}, asks=True)
+    early = {"LD_LIBRARY_PATH": f"{world.p}/early:{one}"}
+    world.expect("hit", *args, env=early, asks=True)
+    world.write("early/libnumber.so", Path(two, "libnumber.so").read_bytes())
+    world.expect("miss", *args, env=early)
 
 
 def test_a_macro_that_calls_the_kernel_by_itself_is_not_stored(world, macros):

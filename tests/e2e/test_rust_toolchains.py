@@ -250,6 +250,17 @@ def test_two_copies_of_a_toolchain_share_results_and_each_has_libraries_of_its_o
     world.expect("hit", *other, rustc=str(one / "bin" / "rustc"))
 
 
+def test_a_macro_may_tell_in_which_toolchain_it_runs(make_world, toolchain, macros):
+    """The program's path is in no variable and no argument that a macro would have to ask for."""
+    world = make_world()
+    world.write("src/lib.rs", "pub const S: &str = m::program!();\n")
+    args = (*lib(world), "--extern", f"m={macros}/libm.so")
+    one, two = (str(toolchain(world, name) / "bin" / "rustc") for name in ("one", "two"))
+    first = world.compile_twice(*args, rustc=one)
+    assert world.expect("miss", *args, rustc=two) != first
+    assert world.expect("hit", *args, rustc=one) == first
+
+
 def test_a_message_that_names_a_toolchains_sources_is_this_toolchains(make_world, toolchain):
     """With rust-src installed rustc tells where a macro of the standard library stands, on this disk."""
     world = make_world()

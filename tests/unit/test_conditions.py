@@ -148,6 +148,13 @@ def test_variables_that_are_asked_for_count_less_those_with_a_reason():
     assert draft(Observation(asked=["HOME", "RUST_BACKTRACE", "MAKEFLAGS"])).asked == ["HOME"]
 
 
+def test_libraries_that_were_not_there_at_the_start_may_have_been_found_by_name():
+    """A macro's, and what a linker read.  Not the macro, which is opened by its path, and not the linker's own, unless found so."""
+    own, found = "/usr/lib/libbfd.so", "/opt/l/libz.so.1"
+    seen = Observation(read=["/t/deps/libm.so", "/l/libn.so.2", "/usr/lib/libc.so", own, found, "/p/a.sound"], linked={own, found})
+    assert draft(seen, env={"LD_LIBRARY_PATH": "/nowhere:/opt/l/"}).libraries == ["libc.so", "libn.so.2", "libz.so.1"]
+
+
 def test_a_variable_that_the_source_asks_for_counts_whatever_it_is():
     """option_env!("TERM") puts it into the crate."""
     assert draft(Observation(asked=["RUST_BACKTRACE", "TERM"]), named=frozenset(["TERM"])).asked == ["TERM"]

@@ -48,6 +48,8 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
 #[proc_macro] pub fn variable(t: TokenStream) -> TokenStream { literal(std::env::var(text(t)).unwrap_or("unset".into())) }
 /// The content of the file that a variable names.
 #[proc_macro] pub fn named(t: TokenStream) -> TokenStream { literal(fs::read_to_string(std::env::var(text(t)).unwrap()).unwrap()) }
+/// Where the compiler lies.
+#[proc_macro] pub fn program(_: TokenStream) -> TokenStream { literal(std::env::current_exe().unwrap().display().to_string()) }
 #[proc_macro] pub fn cwd(_: TokenStream) -> TokenStream { literal(std::env::current_dir().unwrap().display().to_string()) }
 #[proc_macro] pub fn write(t: TokenStream) -> TokenStream {
     let t = text(t);
