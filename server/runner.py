@@ -180,11 +180,12 @@ class Runner:
         finally:
             for task in relays:
                 task.cancel()
-            # They unregister their descriptors, which must happen before these are closed: epoll forgets a closed one, asyncio does not.
-            await asyncio.gather(*relays, return_exceptions=True)
-            out.close()
-            err.close()
-            reaped.close()
+            try:
+                await asyncio.gather(*relays, return_exceptions=True)
+            finally:  # also if the client goes at this moment
+                out.close()
+                err.close()
+                reaped.close()
         status = reaped.status
         if os.WIFSIGNALED(status):
             send_signal(child.pid, signal.SIGKILL)
@@ -342,9 +343,12 @@ class _Stream:
         try:
             await ready
         finally:
-            loop.remove_reader(self._fd)
+            if self._fd >= 0:  # else the number may be another's by now
+                loop.remove_reader(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
+            # epoll forgets a descriptor that is closed, asyncio does not.
+            asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
