@@ -20,18 +20,10 @@ from sccache_py.model import Request
 from sccache_py.server.builds import build_of
 from sccache_py.server.jobserver import TokenPool, processors
 from sccache_py.server.memory import Memory
-from sccache_py.server.runner import Command, Runner
+from sccache_py.server.runner import Command, Nobody, Runner
 from sccache_py.tokens import Need
 
 GOAL_MS = 0.2
-
-
-class Nobody:
-    def started(self, process_group: int) -> None: ...
-    def stdout(self, data: bytes) -> None: ...
-    def stderr(self, data: bytes) -> None: ...
-    def ended(self, killed_by: int | None, status: int) -> None: ...
-    async def room(self) -> None: ...
 
 
 CALLER = Request(

@@ -36,7 +36,7 @@ from sccache_py.server.memory import Peaks
 from sccache_py.server.observer import Observer, Record
 from sccache_py.server.other_defines import OtherDefines
 from sccache_py.server.planning import Job
-from sccache_py.server.runner import Command, Ran, Runner, SpawnError
+from sccache_py.server.runner import Command, Nobody, Ran, Runner, SpawnError
 from sccache_py.server.second_chance import SecondChance
 from sccache_py.server.sight import Sight
 from sccache_py.server.threads import Threads
@@ -96,25 +96,6 @@ class _Before:
 
     digests: dict[str, bytes | None]
     profiles: ProfileNames | None
-
-
-class _Nobody:
-    """The audience of a question: it was not the client's."""
-
-    def started(self, process_group: int) -> None:
-        pass
-
-    def stdout(self, data: bytes) -> None:
-        pass
-
-    def stderr(self, data: bytes) -> None:
-        pass
-
-    def ended(self, killed_by: int | None, status: int) -> None:
-        pass
-
-    async def room(self) -> None:
-        pass
 
 
 @dataclass(slots=True)
@@ -228,7 +209,7 @@ class Misses:
         began_ns = coarse_ns()
         try:
             ran = await self.runner.run(
-                Command(compiler.program, [request.argv[0], *plan.question], request.cwd, env, (), request), _Nobody()
+                Command(compiler.program, [request.argv[0], *plan.question], request.cwd, env, (), request), Nobody()
             )
         except SpawnError:  # response files may hold more than a command line does
             return Asked(Reason.FALLBACK_LIST, began_ns)

@@ -59,6 +59,25 @@ class Audience(Protocol):
         ...
 
 
+class Nobody:
+    """The audience of what no client asked for."""
+
+    def started(self, process_group: int) -> None:
+        pass
+
+    def stdout(self, data: bytes) -> None:
+        pass
+
+    def stderr(self, data: bytes) -> None:
+        pass
+
+    def ended(self, killed_by: int | None, status: int) -> None:
+        pass
+
+    async def room(self) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """What is executed, and how."""

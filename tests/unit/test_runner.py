@@ -9,20 +9,12 @@ import os
 import pytest
 
 from sccache_py.model import Request
-from sccache_py.server.runner import Command, Runner
+from sccache_py.server.runner import Command, Nobody, Runner
 
 CALLER = Request(
     argv=["true"], program="/bin/true", cwd="/", env={}, umask=0o022, nice=0, limits=[], descriptors=7, columns=0, root=(0, 0), here=(0, 0),
     affinity=b"", blocked=0, ignored=0,
 )  # fmt: skip
-
-
-class Nobody:
-    def started(self, process_group: int) -> None: ...
-    def stdout(self, data: bytes) -> None: ...
-    def stderr(self, data: bytes) -> None: ...
-    def ended(self, killed_by: int | None, status: int) -> None: ...
-    async def room(self) -> None: ...
 
 
 def descriptors() -> list[str]:
