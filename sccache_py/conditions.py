@@ -256,6 +256,7 @@ def judge(
     if named is not None and plan.language == "Rust" and not _aliens(seen):
         ignored |= _ASKED_BY_RUSTC - named - seen.plugins_asked
     own = plan.own_output_prefixes
+    variables = env if isinstance(env, Mapping) else {}
 
     def condition(paths: list[str]) -> list[str]:
         return [p for p in deciding(paths) if not (p.startswith(own) or p in plan.must_write or _is_special(p))]
@@ -276,8 +277,8 @@ def judge(
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,
         pins=pins,
-        sought=_sought(seen, plan, env if isinstance(env, Mapping) else {}),
-        libraries=_libraries(read, seen, plan, env if isinstance(env, Mapping) else {}),
+        sought=_sought(seen, plan, variables),
+        libraries=_libraries(read, seen, plan, variables),
         placed=[_OUT_DIR] if named is not None and _OUT_DIR in named - seen.plugins_asked and not _aliens(seen) else [],
     )
 
