@@ -218,7 +218,9 @@ class FileMemo:
         self._names: dict[str, tuple[Stamp, Names | None]] = {}
 
     def watched(self) -> Watched:
+        """As of now; also whether something was mounted has been heard then (mounts.py)."""
         if self._watcher is None:
+            DEVICES.look()
             return Watched({}, NEVER, 0)
         self._watcher.look()
         return Watched(self._watcher.stamps, self._watcher.dropped, self._watcher.added)

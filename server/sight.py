@@ -46,7 +46,8 @@ class Sight:
     def __init__(self, memo: FileMemo, watched: bool = True) -> None:
         """watched: take the kernel's word for what is watched; a compile's conditions are taken down from the files themselves."""
         self.memo = memo
-        DEVICES.look()  # before the watches: what they vouch for has these marks
+        if not watched:
+            DEVICES.look()
         self._since = memo.watched() if watched else Watched({}, NEVER, 0)
         self._watched, self.dropped, self.added = self._since.stamps, self._since.dropped, self._since.added
         self._seen: dict[str, bytes | None] = {}

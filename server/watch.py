@@ -127,6 +127,7 @@ class Watcher:
     def look(self) -> None:
         """Hear what was reported up to now: what changed is not among the stamps after this."""
         if self._inotify is None:
+            mounts.DEVICES.look()  # else _begin does, where the poll below tells of mounts
             return  # there are no stamps then, see _end
         with self._lock:
             if self._inotify is None:
