@@ -49,6 +49,13 @@ _IGNORED_EXACT = frozenset(IGNORED_PATHS)
 _IGNORED_BELOW = tuple(p for p in IGNORED_PATHS if p.endswith("/"))
 _SPECIAL_BELOW = ("/proc/", "/sys/", "/dev/")
 
+# Of these the reason does not hold for a proc-macro or a plugin: what it reads there may go into the output.
+_TOLD_OF_THE_MACHINE = frozenset(
+    f"/proc/{name}" for name in ("cpuinfo", "filesystems", "meminfo", "mounts", "self/stat", "self/statm", "self/status", "stat")
+)
+# The same, of how many processors there are: that can be asked again (server/machine.py).
+_TOLD_OF_PROCESSORS = ("/proc/self/cgroup", "/proc/self/mountinfo", "/sys/devices/system/", "/sys/fs/cgroup/")
+
 # Variables whose value changes no output, with why.
 IGNORED_VARIABLES = {
     "CARGO_MAKEFLAGS": "the jobserver; the compiler is given ours",
@@ -143,6 +150,7 @@ class Draft:
     sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
     birth_counts: bool = False  # of those that are dated also when they were created,
     reading_counts: bool = False  # and when they were read last
+    processors_count: bool = False  # a macro asked how many there are
     pins: list[str] = field(default_factory=list)  # roles whose path counts, whatever the outputs show
     sought: list[str] = field(default_factory=list)  # names looked for along PATH, whose value decides nothing else
     libraries: list[str] = field(default_factory=list)  # names that ld.so looked for along LD_LIBRARY_PATH, perhaps
@@ -231,6 +239,9 @@ def judge(
     read = [p for p in deciding((*seen.read, *shining)) if p not in replaced]
     if any(map(_is_special, read)):
         return Reason.SPECIAL_FILE
+    told = seen.machine if plan.language == "Rust" else ()  # not what LLVMgold.so counts, for the threads of an LTO link
+    if not _TOLD_OF_THE_MACHINE.isdisjoint(told):
+        return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
         return Reason.OUTPUT_READ
@@ -279,6 +290,7 @@ def judge(
         pins=pins,
         sought=_sought(seen, plan, variables),
         libraries=_libraries(read, seen, plan, variables),
+        processors_count=any(path.startswith(_TOLD_OF_PROCESSORS) for path in told),
         placed=[_OUT_DIR] if named is not None and _OUT_DIR in named - seen.plugins_asked and not _aliens(seen) else [],
     )
 

@@ -40,6 +40,7 @@ def pack_manifest(variants: list[Variant]) -> bytes:
             v.sought,
             v.libraries,
             v.placed,
+            v.processors,
         ]
         for v in variants
     ]
@@ -56,7 +57,7 @@ def unpack_manifest(data: bytes) -> list[Variant]:
 
 
 def _variant(table: list[str], row: list[Any]) -> Variant:
-    files, present, absent, listed, env, pins, result, sought, libraries, placed = row
+    files, present, absent, listed, env, pins, result, sought, libraries, placed, processors = row
     return Variant(
         files=[(table[i], d) for i, d in files],
         present=[(table[i], s) for i, s in present],
@@ -68,6 +69,7 @@ def _variant(table: list[str], row: list[Any]) -> Variant:
         sought=[(name, where) for name, where in sought],
         libraries=[(name, where) for name, where in libraries],
         placed=[(name, where) for name, where in placed],
+        processors=processors,
     )
 
 

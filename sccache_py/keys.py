@@ -19,7 +19,7 @@ from sccache_py.environment import of_all_variables
 from sccache_py.model import Plan, Variant
 
 # Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
-KEY_FORMAT = b"10"
+KEY_FORMAT = b"11"
 
 # Read by proc-macros through env::vars(), which asks for no name and so is not observed; and what decides the language.
 _ALWAYS = ("RUSTC_BOOTSTRAP",)
@@ -147,7 +147,7 @@ def describe_recipe(
 def result_key(recipe: bytes, variant: Variant) -> bytes:
     """The key of what a compile under exactly these conditions gave."""
     v = variant
-    return digest(pack([recipe, v.files, v.present, v.absent, v.listed, v.env, v.placed, v.pins, v.sought, v.libraries]))
+    return digest(pack([recipe, v.files, v.present, v.absent, v.listed, v.env, v.placed, v.pins, v.sought, v.libraries, v.processors]))
 
 
 def names_digest(names: Iterable[tuple[str, str]]) -> bytes:

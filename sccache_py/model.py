@@ -246,6 +246,7 @@ class Observation:
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
     linked: set[str] = field(default_factory=set)  # libraries that its images were started with
     plugin_clock: bool = False  # such a library asked for the time of day
+    machine: set[str] = field(default_factory=set)  # the kernel's files that such a library read, or asked for what is in them
     dated: dict[str, set[str]] = field(default_factory=dict)  # by image, "plugin" or its calls: of which it may know when they changed
     sized: list[str] = field(default_factory=list)  # open files that a plugin asked for their size, or for their time as well
     which: dict[str, str] = field(default_factory=dict)  # what was opened for reading or listing → "inode:major:minor" of its device
@@ -273,6 +274,7 @@ class Variant:
     sought: list[tuple[str, str]] = field(default_factory=list)  # programs looked for along PATH, folded path found or ""
     libraries: list[tuple[str, str]] = field(default_factory=list)  # looked for along LD_LIBRARY_PATH, folded path found or ""
     placed: list[tuple[str, str]] = field(default_factory=list)  # variables that name a directory, its folded path (Plan.place_of)
+    processors: str = ""  # how many a macro was told that there are (server/machine.py); "": none asked
 
 
 @dataclass(frozen=True, slots=True)

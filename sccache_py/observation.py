@@ -101,6 +101,7 @@ class _Reader:
         self.asked: set[str] = set()
         self.plugins_asked: set[str] = set()
         self.plugin_clock = False
+        self.machine: set[str] = set()
         self.dated: defaultdict[str, set[str]] = defaultdict(set)
         self.sized: dict[str, None] = {}
         self.which: dict[str, str] = {}
@@ -152,7 +153,10 @@ class _Reader:
                 elif text1 == "TZ":
                     self.zone_asked_by.add(self.image_of.get(pid, ""))
             elif kind == "C":
-                self.plugin_clock = True
+                if text1 == "plugin":
+                    self.plugin_clock = True
+                else:
+                    self.machine.add(text1)
             elif kind == "I":
                 self._input(plain(text1))
                 self.linked.add(plain(text1))
@@ -284,6 +288,7 @@ class _Reader:
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,
+            machine=self.machine,
             dated={who: paths & self.present.keys() for who, paths in self.dated.items()},
             sized=outside(self.sized),
             which=self.which,

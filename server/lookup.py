@@ -10,7 +10,8 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from sccache_py.conditions import search_path, value_of
-from sccache_py.model import MESSAGES, Plan, Variant
+from sccache_py.model import MESSAGES, Plan, Request, Variant
+from sccache_py.server import machine
 from sccache_py.server.search import find_libraries, find_program
 from sccache_py.server.sight import Sight
 
@@ -23,16 +24,25 @@ class Pending(enum.Enum):
     DIGESTS = enum.auto()
 
 
-def first_holding(variants: Sequence[Variant], plan: Plan, env: Mapping[str, str], sight: Sight) -> Variant | Pending | None:
+def first_holding(variants: Sequence[Variant], plan: Plan, request: Request, sight: Sight) -> Variant | Pending | None:
+    env = request.env
     for variant in variants:
+        if not _has_as_many_processors(variant, request):
+            continue
         held = holds(variant, plan, env, sight)
         if held is None:
             return Pending.DIGESTS
         if held:
             return variant
     if variants and log.isEnabledFor(logging.INFO):
-        log.info("miss: %s: %s", plan.source, why_not(variants[0], plan, env, sight))
+        first = variants[0]
+        why = why_not(first, plan, env, sight) if _has_as_many_processors(first, request) else "another number of processors"
+        log.info("miss: %s: %s", plan.source, why)
     return None
+
+
+def _has_as_many_processors(variant: Variant, request: Request) -> bool:
+    return not variant.processors or variant.processors == machine.processors(request.affinity)
 
 
 def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> bool | None:

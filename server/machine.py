@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 
 from sccache_py.keys import KeyHash
+from sccache_py.server import jobserver
 
 # Fields of /proc/cpuinfo that say which instructions there are, by architecture (x86, arm, s390, riscv).
 _FEATURE_FIELDS = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part", "features", "isa")
@@ -25,3 +27,10 @@ def processor_features() -> bytes:
     except OSError:
         pass
     return found.key()
+
+
+def processors(affinity: bytes) -> str:
+    """What a macro is told that asks how many processors there are: the machine's, those of its caller (the bytes of a cpu_set_t), and
+    what the cgroup leaves of them, which compilers share with the server.
+    """
+    return f"{os.cpu_count()} {int.from_bytes(affinity, 'little').bit_count()} {jobserver.processors()}"

@@ -24,7 +24,7 @@ from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason, Stored, Variant
 from sccache_py.observation import plain
 from sccache_py.profiles import ProfileNames, is_profile, profile_names
-from sccache_py.server import deposit, trace
+from sccache_py.server import deposit, machine, trace
 from sccache_py.server.answers import Client, Finished
 from sccache_py.server.files import coarse_ns, open_regular
 from sccache_py.server.flights import Flights, Landing
@@ -298,7 +298,10 @@ class Misses:
             if isinstance(draft, Reason):
                 return draft
             try:
-                return deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before.digests)
+                examined = deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before.digests)
+                if draft.processors_count and not isinstance(examined, Reason):
+                    examined.inputs.variant.processors = machine.processors(request.affinity)
+                return examined
             except OSError as e:
                 log.warning("%s: what it read cannot be looked at: %s", plan.source, e)
                 return Reason.INPUT_VANISHED

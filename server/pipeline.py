@@ -80,7 +80,7 @@ class Pipeline:
         job.tried = self.keeper.manifest_now(job.recipe)
         if job.tried is None:
             return job
-        variant = lookup.first_holding(job.tried, job.plan, request.env, job.sight)
+        variant = lookup.first_holding(job.tried, job.plan, request, job.sight)
         trace.mark("lookup")
         if not isinstance(variant, Variant):
             job.tried = None if variant is lookup.Pending.DIGESTS else job.tried
@@ -208,7 +208,7 @@ class Pipeline:
 
     async def _first_holding(self, job: Job, variants: list[Variant]) -> Variant | None:
         while True:
-            found = lookup.first_holding(variants, job.plan, job.request.env, job.sight)
+            found = lookup.first_holding(variants, job.plan, job.request, job.sight)
             if not isinstance(found, lookup.Pending):
                 return found
             await self.threads.run(job.sight.hash_all)

@@ -275,7 +275,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 #ifdef SYS_open
 	/* the calls that newer machines do not have */
 	case SYS_open:
-		return opened(AT_FDCWD, PATH(a), (int)b, RESULT);
+		return opened(AT_FDCWD, PATH(a), (int)b, RESULT, CALLER);
 	case SYS_creat:
 		return noted('W', AT_FDCWD, PATH(a), RESULT);
 	case SYS_stat:
@@ -298,11 +298,11 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 		return noted('T', AT_FDCWD, PATH(a), RESULT);
 #endif
 	case SYS_openat:
-		return opened((int)a, PATH(b), (int)c, RESULT);
+		return opened((int)a, PATH(b), (int)c, RESULT, CALLER);
 #ifdef SYS_openat2
 	case SYS_openat2:
 		/* a pointer to 64 bits of flags, if we believe its size */
-		return opened((int)a, PATH(b), c && d >= 8 ? (int)*(uint64_t *)c : O_RDWR, RESULT);
+		return opened((int)a, PATH(b), c && d >= 8 ? (int)*(uint64_t *)c : O_RDWR, RESULT, CALLER);
 #endif
 	case SYS_fstat:
 		return looked_at_open((int)a, NULL, CALLER, BY_PLUGIN, RESULT);

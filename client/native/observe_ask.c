@@ -1,4 +1,4 @@
-/* Preloaded with observe.c: records which variables are asked for, and who wants to know what time it is, or which machine. */
+/* Preloaded with observe.c: records which variables are asked for, and who wants to know what time it is, which machine, or how large. */
 
 #define _GNU_SOURCE
 #include "observe_next.h"
@@ -289,3 +289,50 @@ OURS(int, uname, (void *to))
 	NEXT(int, uname, (void *), -1)
 	return told_host(__builtin_return_address(0), real(to));
 }
+
+/* How large it is decides about threads and heaps, and a macro may write it down (std::thread::available_parallelism). */
+static void
+told_machine(const char *as_in, const void *caller)
+{
+	if (is_plugin(caller))
+		record_machine(as_in);
+}
+
+static const char processors[] = "/sys/devices/system/cpu/online", memory[] = "/proc/meminfo";
+
+OURS(int, sched_getaffinity, (pid_t pid, size_t size, void *set))
+{
+	NEXT(int, sched_getaffinity, (pid_t, size_t, void *), -1)
+	told_machine(processors, __builtin_return_address(0));
+	return real(pid, size, set);
+}
+
+OURS(long, sysconf, (int name))
+{
+	NEXT(long, sysconf, (int), -1)
+	if (name == _SC_NPROCESSORS_ONLN || name == _SC_NPROCESSORS_CONF)
+		told_machine(processors, __builtin_return_address(0));
+	else if (name == _SC_PHYS_PAGES || name == _SC_AVPHYS_PAGES)
+		told_machine(memory, __builtin_return_address(0));
+	return real(name);
+}
+
+OURS(int, sysinfo, (void *to))
+{
+	NEXT(int, sysinfo, (void *), -1)
+	told_machine(memory, __builtin_return_address(0));
+	return real(to);
+}
+
+#ifdef __GLIBC__
+#define GET_NPROCS(name) \
+	OURS(int, name, (void)) \
+	{ \
+		NEXT(int, name, (void), 1) \
+		told_machine(processors, __builtin_return_address(0)); \
+		return real(); \
+	}
+
+GET_NPROCS(get_nprocs)
+GET_NPROCS(get_nprocs_conf)
+#endif

@@ -25,8 +25,18 @@
 int fileno(void *stream);
 int dirfd(void *stream);
 
+#define CALLER __builtin_return_address(0)
+
+/* A macro may write down what the kernel tells of the machine; a compiler only goes by it. */
+static void
+told(const char *path, const void *caller)
+{
+	if ((!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5)) && is_plugin(caller))
+		record_machine(path);
+}
+
 int
-opened(int dir, const char *path, int flags, int result)
+opened(int dir, const char *path, int flags, int result, const void *caller)
 {
 	char kind = 'R';
 
@@ -42,6 +52,8 @@ opened(int dir, const char *path, int flags, int result)
 		kind = 'B';             /* what was there before shows through */
 	if (kind == 'B' && result >= 0 && (flags & (O_ACCMODE | O_APPEND)) == O_WRONLY && raw(SYS_lseek, result, 0, SEEK_END, 0, 0) == 0)
 		kind = 'b';             /* nothing was there, or nothing that anybody sees */
+	if (result >= 0 && kind == 'R')
+		told(path, caller);
 	if (result >= 0 && (kind == 'R' || kind == 'D'))
 		record_opened(kind, dir, path, result);
 	else
@@ -66,7 +78,7 @@ needs_mode(int flags)
 			mode = va_arg(ap, mode_t); \
 			va_end(ap); \
 		} \
-		return opened(AT_FDCWD, path, flags, real(path, flags, mode)); \
+		return opened(AT_FDCWD, path, flags, real(path, flags, mode), CALLER); \
 	}
 
 #define OPENAT(name) \
@@ -80,21 +92,21 @@ needs_mode(int flags)
 			mode = va_arg(ap, mode_t); \
 			va_end(ap); \
 		} \
-		return opened(dir, path, flags, real(dir, path, flags, mode)); \
+		return opened(dir, path, flags, real(dir, path, flags, mode), CALLER); \
 	}
 
 #define OPEN_2(name) \
 	OURS(int, name, (const char *path, int flags)) \
 	{ \
 		NEXT(int, name, (const char *, int), -1) \
-		return opened(AT_FDCWD, path, flags, real(path, flags)); \
+		return opened(AT_FDCWD, path, flags, real(path, flags), CALLER); \
 	}
 
 #define OPENAT_2(name) \
 	OURS(int, name, (int dir, const char *path, int flags)) \
 	{ \
 		NEXT(int, name, (int, const char *, int), -1) \
-		return opened(dir, path, flags, real(dir, path, flags)); \
+		return opened(dir, path, flags, real(dir, path, flags), CALLER); \
 	}
 
 OPEN(open)
@@ -114,7 +126,7 @@ OPENAT_2(__openat64_2)
 	OURS(int, name, (const char *path, mode_t mode)) \
 	{ \
 		NEXT(int, name, (const char *, mode_t), -1) \
-		return opened(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, real(path, mode)); \
+		return opened(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, real(path, mode), CALLER); \
 	}
 
 CREAT(creat)
@@ -137,8 +149,10 @@ stream_kind(const char *mode)
 }
 
 static __attribute__((noinline)) void *
-opened_stream(char kind, const char *path, void *result, int (*descriptor)(void *))
+opened_stream(char kind, const char *path, void *result, int (*descriptor)(void *), const void *caller)
 {
+	if (result && kind == 'R')
+		told(path, caller);
 	if (result && (kind == 'R' || kind == 'D'))
 		record_opened(kind, AT_FDCWD, path, descriptor(result));
 	else
@@ -150,7 +164,7 @@ opened_stream(char kind, const char *path, void *result, int (*descriptor)(void 
 	OURS(void *, name, params) \
 	{ \
 		NEXT(void *, name, params, NULL) \
-		return opened_stream(stream_kind(mode), path, real args, fileno); \
+		return opened_stream(stream_kind(mode), path, real args, fileno, CALLER); \
 	}
 
 STREAM(fopen, (const char *path, const char *mode), (path, mode))
@@ -161,5 +175,5 @@ STREAM(freopen64, (const char *path, const char *mode, void *file), (path, mode,
 OURS(void *, opendir, (const char *path))
 {
 	NEXT(void *, opendir, (const char *), NULL)
-	return opened_stream('D', path, real(path), dirfd);
+	return opened_stream('D', path, real(path), dirfd, CALLER);
 }

@@ -373,6 +373,24 @@ def test_a_macro_that_asks_which_machine_it_runs_on_is_not_stored(world, macros,
     world.not_stored("read a special file", *using(world, macros, f'p::{way}!("x")'))
 
 
+def test_a_macro_that_reads_what_the_kernel_says_of_processors_is_not_stored(world, macros):
+    """Their frequencies are in it."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("read a special file", *using(world, macros, "p::by_cpuinfo!()"))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_how_many_processors_there_are_counts_where_a_macro_asks(world, macros):
+    """taskset, or another machine's runner with the same cache."""
+    world.needs_observation(NO_MACRO_READS)
+    every = os.sched_getaffinity(0)
+    args = using(world, macros, "p::by_available_parallelism!()")
+    try:
+        world.changes(lambda: os.sched_setaffinity(0, {min(every)}), lambda: os.sched_setaffinity(0, every), *args)
+    finally:
+        os.sched_setaffinity(0, every)
+
+
 def test_a_macro_that_measures_how_long_it_takes_is_stored(world, macros):
     """And so is one that has the clock beside it and does not ask."""
     world.compile_twice(*using(world, macros, 'h::quickly!("x")'))

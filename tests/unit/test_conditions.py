@@ -94,6 +94,13 @@ def test_a_special_file_as_input_prevents_storing(path):
     assert decide(Observation(read=[path])) is Reason.SPECIAL_FILE
 
 
+def test_what_the_kernel_says_of_the_machine_counts_where_a_macro_read_it():
+    """Its names and memory prevent storing; how many processors there are can be asked again."""
+    assert decide(Observation(read=["/proc/cpuinfo"], machine={"/proc/cpuinfo"})) is Reason.SPECIAL_FILE
+    assert draft(Observation(machine={"/proc/self/cgroup"})).processors_count
+    assert not draft(Observation(read=["/proc/cpuinfo", "/proc/self/cgroup"], machine={"/proc/self/maps"})).processors_count
+
+
 def test_a_file_written_elsewhere_prevents_storing():
     """A hit would not write it."""
     assert decide(Observation(written=[*OUTPUTS, "/home/me/.cache/x"])) is Reason.WROTE_ELSEWHERE

@@ -269,3 +269,9 @@ def test_what_an_image_was_started_with_is_read_and_told_apart():
     """rustc's own driver is a library, too, and no macro."""
     seen = Tape().note("I", "/lib/librustc_driver.so").note("R", "/t/libm.so").seen()
     assert (seen.read, seen.linked) == (["/lib/librustc_driver.so", "/t/libm.so"], {"/lib/librustc_driver.so"})
+
+
+def test_what_a_plugin_reads_of_the_machine_is_told_apart_from_the_time():
+    """A compiler goes by the number of processors, a macro may write it down."""
+    seen = Tape().note("C", "/proc/cpuinfo").note("C", "/sys/fs/cgroup/cpu.max").seen()
+    assert (seen.machine, seen.plugin_clock) == ({"/proc/cpuinfo", "/sys/fs/cgroup/cpu.max"}, False)

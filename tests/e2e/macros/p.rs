@@ -1,4 +1,4 @@
-//! Asks which machine it runs on.
+//! Asks which machine it runs on, and how large that is.
 extern crate proc_macro;
 use proc_macro::TokenStream;
 use std::os::raw::{c_char, c_int};
@@ -18,6 +18,14 @@ unsafe extern "C" { fn gethostname(to: *mut c_char, size: usize) -> c_int; fn un
     let mut names = [0 as c_char; 6 * 65];
     unsafe { uname(names.as_mut_ptr()) };
     text(&names[65..130])
+}
+/// For threads, as rayon and tokio do; most write down no more than what these found.
+#[proc_macro] pub fn by_available_parallelism(_: TokenStream) -> TokenStream {
+    format!("{:?}", std::thread::available_parallelism().unwrap().to_string()).parse().unwrap()
+}
+/// As num_cpus::get_physical does.
+#[proc_macro] pub fn by_cpuinfo(_: TokenStream) -> TokenStream {
+    format!("{:?}", std::fs::read_to_string("/proc/cpuinfo").unwrap()).parse().unwrap()
 }
 fn text(name: &[c_char]) -> TokenStream {
     let bytes: Vec<u8> = name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
