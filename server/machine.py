@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from pathlib import Path
 
 from sccache_py.keys import KeyHash
 from sccache_py.server import jobserver
@@ -12,20 +14,28 @@ from sccache_py.server import jobserver
 _FEATURE_FIELDS = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part", "features", "isa")
 
 
+# What gcc's -march=native says of caches in its --param options, which debug information repeats.
+_CACHE_FIELDS = ("level", "type", "size", "coherency_line_size")
+
+
 @functools.cache
-def processor_features() -> bytes:
-    """A digest of the processor's features, for compiles with target-cpu=native or -march=native."""
+def processor_features(cpuinfo: str = "/proc/cpuinfo", caches: str = "/sys/devices/system/cpu/cpu0/cache") -> bytes:
+    """A digest of the processor's features, for compiles with target-cpu=native or -march=native.
+
+    caches: a directory with a directory `index…` for each (Documentation/ABI/testing/sysfs-devices-system-cpu, `cpuX/cache`).
+    """
     found = KeyHash()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
-            seen = set()
-            for line in f:
-                name, _, value = line.partition(":")
-                if name.strip() in _FEATURE_FIELDS and (name, value) not in seen:
-                    seen.add((name, value))
-                    found.field(name.strip(), value.strip().encode())
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open(cpuinfo, encoding="utf-8", errors="replace") as f:
+        seen = set()
+        for line in f:
+            name, _, value = line.partition(":")
+            if name.strip() in _FEATURE_FIELDS and (name, value) not in seen:
+                seen.add((name, value))
+                found.field(name.strip(), value.strip().encode())
+    for path in sorted(Path(caches).glob("index*")):
+        for name in _CACHE_FIELDS:
+            with contextlib.suppress(OSError):
+                found.field(name, (path / name).read_bytes().strip())
     return found.key()
 
 
