@@ -38,7 +38,6 @@ class Does(enum.Enum):
     LANGUAGE = enum.auto()
     MACHINE = enum.auto()  # may be "native"
     NO_DEBUG = enum.auto()  # takes back what was said before
-    NOTHING = enum.auto()  # changes no byte of any output
     NOT_COMPILING = enum.auto()
     OUTPUT = enum.auto()
     PREFIX_MAP = enum.auto()
@@ -217,7 +216,7 @@ COMMON_OPTIONS = (
     Option("-pedantic-errors", _NO),
     Option("-pg", _NO),
     Option("-pie", _NO),
-    Option("-pipe", _NO, Does.NOTHING),
+    Option("-pipe", _NO),  # as says {standard input} then: in its messages, and in debug information of its own
     Option("-print-", _JOINED, Does.NOT_COMPILING),
     Option("-pthread", _NO),
     Option("-r", _NO),

@@ -183,3 +183,14 @@ def test_messages_for_programs_come_back(c, form):
     assert {path.name for path in c.p.iterdir()} - {"x.c"} == left
     c.expect("hit", *words)
     c.expect("miss", *words[:-1], c.object("y.o"))
+
+
+def test_the_assembler_that_reads_from_a_pipe_calls_its_input_so(c):
+    """-pipe: gcc's says {standard input} where it warns, and by -Wa,-g in the object; without it a temporary file's name."""
+    c.write("x.c", '__asm__(".warning \\"careful\\"");\n')
+    warned = c.compile_twice("-pipe", "-O2", "-MMD", "-c", "x.c", "-o", c.object())
+    assert (b"{standard input}" in warned.stderr) == c.is_gcc
+    before = c.world.counts()
+    assert c.world.cached("-O2", "-MMD", "-c", "x.c", "-o", c.object(), rustc=c.name).stderr.count(b"{standard input}") == 0
+    assert c.world.verdict_since(before) == "miss"
+    c.expect("hit", "-pipe", "-O2", "-MMD", "-c", "x.c", "-o", c.object())
