@@ -239,6 +239,7 @@ class C:
             writes_times=checks_times and makes_header,
             checks_times=checks_times,
             tells_twins=self.dialect.twins,
+            types_name_files=self.dialect.types_name_files,
         )
 
     def _output(self, parsed: Parsed, source: str, language: str) -> str | None:
