@@ -313,7 +313,8 @@ class Depositor:
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
             pinned.update(role for role, _ in plan.roots())
         if plan.roles.has("base"):
-            pinned.update(_shows_base(plan, variant, examined.inputs.tells_names))
+            in_words = any(os.fsdecode(name) in word for word in words for name in plan.names_base)  # -DHERE=__FILE__
+            pinned.update(_shows_base(plan, variant, in_words or examined.inputs.tells_names))
         outputs = []
         # Depfiles last: where the object cannot be written, the compiler would have left none.
         for opened in sorted(examined.outputs, key=lambda o: o.path in plan.templates):

@@ -111,6 +111,16 @@ def test_a_relative_name_is_the_same_in_another_checkout(c):
     c.expect("hit", *args, cwd=c.p / "second/build")
 
 
+def test_a_macro_that_names_the_file_counts_where_a_word_says_it(c):
+    """-DHERE=__FILE__ is in no text that was read."""
+    write(c, "int f(void) { return HERE; }\n")
+    for place in PLACES:
+        expect(c, "miss", place, "-DHERE=sizeof(__FILE__)")
+        expect(c, "hit", place, "-DHERE=sizeof(__FILE__)")
+    expect(c, "miss", "one", "-DHERE=sizeof(__FILE__)", "-fmacro-prefix-map={top}=.")
+    expect(c, "hit", "second", "-DHERE=sizeof(__FILE__)", "-fmacro-prefix-map={top}=.")
+
+
 # A number made of how clang calls the type of a lambda, "(lambda at /x/y.cpp:4:20)"; the object shows nothing of it.
 PRINTED = """\
 constexpr unsigned hash(const char *s) { unsigned h = 0; while (*s) h = 31 * h + *s++; return h; }
