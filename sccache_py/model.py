@@ -195,6 +195,7 @@ class Plan:
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
     tells_twins: Twins = Twins.NOWHERE
+    inode_marks: tuple[bytes, ...] = ()  # an output with one of these names the inode of something that was read
 
     def pin(self, role: str) -> str | None:
         """What must be the same where a result depends on this role; None: there is no such role."""

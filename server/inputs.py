@@ -323,6 +323,19 @@ def _take_twins(plan: Plan, sight: Sight, began_ns: int, inputs: Inputs) -> Reas
     return None
 
 
+def take_inodes(plan: Plan, variant: Variant, memo: FileMemo) -> Reason | None:
+    """For an output that names one of them: which file each is that was read, or that `#line` said, so that the compiler looked at it."""
+    sight = Sight(memo, watched=False)
+    for folded in dict.fromkeys(folded for folded, _ in (*variant.files, *variant.present)):
+        path = plan.roles.unfold(folded)
+        state = sight.inode(path) if path is not None else None
+        if path is None or state is None:
+            return Reason.INPUT_VANISHED
+        if not os.path.isdir(path):
+            variant.present.append((folded, state))
+    return None
+
+
 def _of_one_content(plan: Plan, inputs: Inputs) -> list[list[str]]:
     """Paths of files with the same text, and of those whose text is not known yet and may be the same, if one of them may be passed over.
 

@@ -324,6 +324,8 @@ CLANG_OPTIONS = (
     Option("-fmodules", _NO, Does.IMPLICIT_MODULES),
     Option("-fno-color-diagnostics", _NO, Does.COLOR),
     Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
+    Option("-fopenmp", _JOINED, Does.UNLISTED),  # what is for another device is called after a source's inode, or that of what #line names
+    Option("-fopenmp-simd", _NO),
     Option("-foptimization-record-file=", _JOINED, Does.WRITES),
     Option("-fpass-plugin", _JOINED, Does.UNLISTED),
     Option("-fprebuilt-", _JOINED, Does.UNLISTED),
