@@ -132,7 +132,7 @@ COMMON_OPTIONS = (
     # Listings have dates and file names, lists of files names, --debug-prefix-map makes part of the cwd's path, @FILE may say all that;
     # as takes one dash for two, and half an option for a whole one.
     Option("-Wa,", _JOINED, Does.UNLISTED, shows="(.*,)?(-a|--?MD|--?deb|@)"),
-    Option("-Wa,--noexecstack", _JOINED),
+    Option("-Wa,--noexecstack", _NO),
     Option("-Wl,", _JOINED),
     Option("-Wp,", _JOINED, Does.PREPROCESSOR),
     Option("-Xassembler", _NEXT, Does.SHOWS_NAMES),

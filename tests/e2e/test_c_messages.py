@@ -194,3 +194,13 @@ def test_the_assembler_that_reads_from_a_pipe_calls_its_input_so(c):
     assert c.world.cached("-O2", "-MMD", "-c", "x.c", "-o", c.object(), rustc=c.name).stderr.count(b"{standard input}") == 0
     assert c.world.verdict_since(before) == "miss"
     c.expect("hit", "-pipe", "-O2", "-MMD", "-c", "x.c", "-o", c.object())
+
+
+def test_words_for_the_assembler_behind_a_harmless_one_count(c):
+    """-Wa,--noexecstack,-a=FILE writes a listing; without observation it would be missing after a hit."""
+    if not c.is_gcc:
+        return
+    c.write("x.c", "int f(void) { return 1; }\n")
+    args = (f"-Wa,--noexecstack,-aln={c.object('x.lst')}", "-c", "x.c", "-o", c.object())
+    if not c.left_out("C without observation: -Wa,", *args):
+        assert "x.lst" in c.compile_twice(*args).names()
