@@ -65,6 +65,9 @@ class Option:
     shows: str = "(?!)"  # and with which it does SHOWS_NAMES
 
 
+# What a linker is told that is of this run alone, or fills a cache of its own (lld's, in files of modes that no umask makes).
+_RUN = r"(.*,)?--?(stats\b|time-trace|thinlto-cache-|plugin-opt[=,]cache-dir)"
+
 _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EITHER
 
 COMMON_OPTIONS = (
@@ -130,13 +133,13 @@ COMMON_OPTIONS = (
     Option("-V", _EITHER, Does.NOT_COMPILING),
     Option("-W", _JOINED),
     # Listings have dates and file names, lists of files names, --debug-prefix-map makes part of the cwd's path, @FILE may say all that;
-    # as takes one dash for two, and half an option for a whole one.
-    Option("-Wa,", _JOINED, Does.UNLISTED, shows="(.*,)?(-a|--?MD|--?deb|@)"),
+    # as takes one dash for two, and half an option for a whole one.  --statistics says how long it took.
+    Option("-Wa,", _JOINED, Does.UNLISTED, "(.*,)?--?stat", "(.*,)?(-a|--?MD|--?deb|@)"),
     Option("-Wa,--noexecstack", _NO),
-    Option("-Wl,", _JOINED),
+    Option("-Wl,", _JOINED, Does.KEEP, _RUN),
     Option("-Wp,", _JOINED, Does.PREPROCESSOR),
     Option("-Xassembler", _NEXT, Does.SHOWS_NAMES),
-    Option("-Xlinker", _NEXT),
+    Option("-Xlinker", _NEXT, Does.KEEP, _RUN),
     Option("-Xpreprocessor", _NEXT, Does.SHOWS_NAMES),
     Option("-ansi", _NO),
     Option("-c", _NO, Does.COMPILE),

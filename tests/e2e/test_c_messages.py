@@ -196,6 +196,16 @@ def test_the_assembler_that_reads_from_a_pipe_calls_its_input_so(c):
     c.expect("hit", "-pipe", "-O2", "-MMD", "-c", "x.c", "-o", c.object())
 
 
+def test_how_long_the_assembler_took_is_not_told_again(c):
+    """as says it on stderr."""
+    if not c.is_gcc:
+        return
+    c.write("x.c", "int f(void) { return 1; }\n")
+    for word in ("-Wa,--statistics", "-Wa,--noexecstack,-statistics"):
+        assert b"time" in c.world.cached(word, "-c", "x.c", "-o", c.object(), rustc=c.name).stderr
+    assert c.world.reasons() == {"-Wa,": 2}
+
+
 def test_words_for_the_assembler_behind_a_harmless_one_count(c):
     """-Wa,--noexecstack,-a=FILE writes a listing; without observation it would be missing after a hit."""
     if not c.is_gcc:
