@@ -187,13 +187,15 @@ class Plan:
     maps_below: tuple[str, ...] = ()  # roles: whatever lies below is mapped as the directory itself is
     mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
-    names_base: bool = False  # words say absolute paths below the base directory, and no prefix map covers it: so may __FILE__
+    types_name_files: bool = False  # the text of a type without a name says where it stands (clang's __PRETTY_FUNCTION__)
+    names_base: tuple[bytes, ...] = ()  # by which texts may name the base directory, so that no output shows it
     mapped_prefixes: tuple[str, ...] = ()  # told relative to the cwd: nothing else that was read may begin so
     resolves_names: bool = False  # outputs may say where a file really is, not where it was found (gcc's system headers)
     tells_time: bool = False  # __DATE__ and kin may be in what is read
     writes_times: bool = False  # the output holds the mtime of all that was read (a precompiled header of clang's)
     checks_times: bool = False  # a precompiled header of clang's that is read is compared with its sources' mtimes
     tells_twins: Twins = Twins.NOWHERE
+    inode_marks: tuple[bytes, ...] = ()  # an output with one of these names the inode of something that was read
 
     def pin(self, role: str) -> str | None:
         """What must be the same where a result depends on this role; None: there is no such role."""

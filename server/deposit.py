@@ -42,7 +42,7 @@ from sccache_py.profiles import ProfileNames
 from sccache_py.roles import encodings
 from sccache_py.server.candidates import passed_over
 from sccache_py.server.files import FileMemo, FileShrank, coarse_ns, existing, open_regular
-from sccache_py.server.inputs import Inputs, take_down
+from sccache_py.server.inputs import Inputs, take_down, take_inodes
 from sccache_py.server.look import FileLook
 from sccache_py.server.runner import Ran
 from sccache_py.server.scan import copy_and_search, shows_any
@@ -51,6 +51,9 @@ from sccache_py.server.store.base import Store
 from sccache_py.server.time_macros import DEPENDENCY, result_tells_time
 
 log = logging.getLogger(__name__)
+
+# No role: under it outputs are searched for what names an inode.
+_INODE = "inode"
 
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
@@ -313,7 +316,8 @@ class Depositor:
         if plan.mapped_prefixes and any(path.startswith(plan.mapped_prefixes) for path, _ in variant.files):
             pinned.update(role for role, _ in plan.roots())
         if plan.roles.has("base"):
-            pinned.update(_shows_base(plan, variant, examined.inputs.tells_names))
+            in_words = any(os.fsdecode(name) in word for word in words for name in plan.names_base)  # -DHERE=__FILE__
+            pinned.update(_shows_base(plan, variant, in_words or examined.inputs.tells_names))
         outputs = []
         # Depfiles last: where the object cannot be written, the compiler would have left none.
         for opened in sorted(examined.outputs, key=lambda o: o.path in plan.templates):
@@ -330,6 +334,11 @@ class Depositor:
             pinned.update(role for role, needles in movable if any(n in text for n in needles))
             if plan.roles.has("program") and os.fsencode(f"{plan.roles.path('program')}: ") in text:
                 pinned.add("program")  # gcc: warning: …
+        if _INODE in pinned:
+            reason = take_inodes(plan, variant, self._memo)
+            if reason is not None:
+                return reason
+            pinned.remove(_INODE)
         result = Result(tuple(outputs), stdout, stderr, ran.took_ns, ran.peak_rss_kib, ran.status)
         variant.pins = sorted((role, plan.roles.pin(role)) for role in pinned)
         if result.is_silent() and plan.exact_outputs:
@@ -408,7 +417,8 @@ def _says_when(opened: Opened) -> bool:
 
 
 def _all_roles(plan: Plan) -> list[str]:
-    return [role for role, _ in plan.roles.spellings() if role != "program" and not (role == "cwd" and plan.cwd_in_key)]
+    roles = [role for role, _ in plan.roles.spellings() if role != "program" and not (role == "cwd" and plan.cwd_in_key)]
+    return [*roles, _INODE] if plan.inode_marks else roles
 
 
 def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:
@@ -423,7 +433,7 @@ def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:
 
 
 def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
-    """Roles whose path is not in the key, with the bytes by which an output would show that it depends on them."""
+    """Roles whose path is not in the key, and _INODE, with the bytes by which an output would show that it depends on them."""
     found = []
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
@@ -431,7 +441,7 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
         needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
             found.append((role, sorted(set().union(*needles))))
-    return found
+    return [*found, (_INODE, list(plan.inode_marks))] if plan.inode_marks else found
 
 
 def _unchanged(opened: Opened) -> bool:

@@ -25,7 +25,7 @@ from sccache_py.server.files import FileMemo, Place, coarse_ns, hash_descriptor,
 from sccache_py.server.search import find_libraries, find_program
 from sccache_py.server.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.stamps import Stamp, latest_ns, stamp_of, which_of
-from sccache_py.server.time_macros import NAMES, OUT_DIR, Words, tells_names
+from sccache_py.server.time_macros import OUT_DIR, Words, tells_names
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def _searched(plan: Plan, draft: Draft) -> Words | None:
     if not plan.tells_time and not plan.roots():
         return None
     paths = tuple(os.fsencode(path) for _, paths in plan.roots() for path in sorted(paths))
-    return (*paths, *(NAMES if plan.names_base else ()), *((OUT_DIR,) if draft.placed else ()))
+    return (*paths, *plan.names_base, *((OUT_DIR,) if draft.placed else ()))
 
 
 def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | None:
@@ -320,6 +320,19 @@ def _take_twins(plan: Plan, sight: Sight, began_ns: int, inputs: Inputs) -> Reas
                 inputs.variant.present.append((plan.roles.fold(path), state))
     except OSError:
         return Reason.INPUT_VANISHED
+    return None
+
+
+def take_inodes(plan: Plan, variant: Variant, memo: FileMemo) -> Reason | None:
+    """For an output that names one of them: which file each is that was read, or that `#line` said, so that the compiler looked at it."""
+    sight = Sight(memo, watched=False)
+    for folded in dict.fromkeys(folded for folded, _ in (*variant.files, *variant.present)):
+        path = plan.roles.unfold(folded)
+        state = sight.inode(path) if path is not None else None
+        if path is None or state is None:
+            return Reason.INPUT_VANISHED
+        if not os.path.isdir(path):
+            variant.present.append((folded, state))
     return None
 
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from sccache_py.compilers.basedirs import NAMES
+
 _TIMES = (b"__DATE__", b"__TIME__", b"__TIMESTAMP__")
 # It says which of two files was changed last; told as one of the macros.
 DEPENDENCY = b"#pragma GCC dependency"
 _DEPENDENCY = re.compile(rb"(?:GCC|clang)(?:\s|\\\r?\n|/\*.*?\*/)+dependency\b", re.DOTALL)
-NAMES = (b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location")
 
 # What names a file of a build script's, and says no more than which: `include!(concat!(env!("OUT_DIR"), "/x.rs"))`.  Else it may be in a
 # result in any form.

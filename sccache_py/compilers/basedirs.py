@@ -25,6 +25,12 @@ _MAPS = ("-fcoverage-prefix-map=", "-fdebug-prefix-map=", "-ffile-prefix-map=", 
 # Hash the source's name, into something that does not show it.
 _HASHES_NAMES = ("-funique-internal-linkage-names",)
 
+# What names a file, unless a prefix map covers it; and what may whatever is mapped, by "(lambda at /x/y.cpp:1:2)": clang's text of a
+# type without a name.  A constant expression may make a number of either.
+_FILES = (b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location")
+_TYPES = (b"__FUNCSIG__", b"__PRETTY_FUNCTION__", b"__builtin_source_location")
+NAMES = (*dict.fromkeys(_FILES + _TYPES),)
+
 # Without anything that a depfile, JSON or a shell would quote: the path looks the same wherever it is written.
 _PLAIN = re.compile(r"(/[\w.+@~-]+)+", re.ASCII)
 
@@ -55,9 +61,15 @@ def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
         plan,
         arguments=(*arguments, where),
         roles=plan.roles.with_one("base", base),
-        names_base=arguments != plan.arguments and not mapped & {"-fmacro-prefix-map=", "-ffile-prefix-map="},
+        names_base=_names_base(plan, mapped) if arguments != plan.arguments else (),
         mapped_prefixes=(*plan.mapped_prefixes, *(old for _, old in maps if old.startswith(base))),
     )
+
+
+def _names_base(plan: Plan, mapped: set[str]) -> tuple[bytes, ...]:
+    """For words that say absolute paths: what in a text may say them, too."""
+    files = () if mapped & {"-fmacro-prefix-map=", "-ffile-prefix-map="} else _FILES
+    return tuple(dict.fromkeys(files + (_TYPES if plan.types_name_files else ())))
 
 
 def _tell_arguments(plan: Plan, base: str) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

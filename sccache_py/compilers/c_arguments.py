@@ -156,10 +156,6 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.shows_names = parsed.shows_names or option.name == "--precompile"
 
 
-def _nothing(parsed: Parsed, option: Option, value: str) -> None:
-    pass
-
-
 def _take_output(parsed: Parsed, option: Option, value: str) -> None:
     parsed.output = value
 
@@ -210,12 +206,11 @@ _UNLISTED = (
 _NOT_ASKED = (Does.COMPILE, Does.SYNTAX_ONLY)
 _PRINTS = ("-H", "-MG", "-MP")
 
-# What these say is told by role, or does not matter.
+# What these say is told by role.
 _SILENT = {
     Does.DEP_FILE: _take_dep_file,
     Does.DEP_TARGET: _take_dep_target,
     Does.DEP_WRITE: _take_dep_write,
-    Does.NOTHING: _nothing,
     Does.OUTPUT: _take_output,
     Does.PREFIX_MAP: _take_map,
     Does.PREPROCESSOR: _take_preprocessor,

@@ -29,6 +29,8 @@ class Dialect:
     dates_by_variable: bool  # SOURCE_DATE_EPOCH is what __DATE__ says
     twins: Twins
     renames: bool  # what -o names is written beside it and renamed, whatever it is; gcc leaves that to as, for objects
+    types_name_files: bool  # __PRETTY_FUNCTION__ says "(lambda at x.cpp:1:2)"
+    inode_marks: tuple[bytes, ...]  # how names begin that OpenMP makes of the device and inode of a source
     overwrites: tuple[str, ...]  # further outputs that take no other file's place, by their names' ends
 
 
@@ -36,9 +38,9 @@ class Dialect:
 _QUESTION = ("-M", "-v", "-w")
 GCC = Dialect(
     "gcc", c_options.GCC_OPTIONS, Style.GCC, "-fdiagnostics-color=always", "", False, False, False, _QUESTION, True, Twins.BY_TIME, False,
-    (".ci", ".gcno", ".su"),
+    False, (), (".ci", ".gcno", ".su"),
 )  # fmt: skip
 CLANG = Dialect(
     "clang", c_options.CLANG_OPTIONS, Style.CLANG, "-fcolor-diagnostics", "-fmessage-length=", True, True, True,
-    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE, True, (".dwo", ".gcno", ".su"),
+    (*_QUESTION, "-Qunused-arguments"), False, Twins.BY_INODE, True, True, (b"__omp_offloading_",), (".dwo", ".gcno", ".su"),
 )  # fmt: skip

@@ -38,7 +38,6 @@ class Does(enum.Enum):
     LANGUAGE = enum.auto()
     MACHINE = enum.auto()  # may be "native"
     NO_DEBUG = enum.auto()  # takes back what was said before
-    NOTHING = enum.auto()  # changes no byte of any output
     NOT_COMPILING = enum.auto()
     OUTPUT = enum.auto()
     PREFIX_MAP = enum.auto()
@@ -65,6 +64,9 @@ class Option:
     refused: str = "(?!)"  # an expression for the values with which it is refused all the same
     shows: str = "(?!)"  # and with which it does SHOWS_NAMES
 
+
+# What a linker is told that is of this run alone, or fills a cache of its own (lld's, in files of modes that no umask makes).
+_RUN = r"(.*,)?--?(stats\b|time-trace|thinlto-cache-|plugin-opt[=,]cache-dir)"
 
 _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EITHER
 
@@ -131,13 +133,13 @@ COMMON_OPTIONS = (
     Option("-V", _EITHER, Does.NOT_COMPILING),
     Option("-W", _JOINED),
     # Listings have dates and file names, lists of files names, --debug-prefix-map makes part of the cwd's path, @FILE may say all that;
-    # as takes one dash for two, and half an option for a whole one.
-    Option("-Wa,", _JOINED, Does.UNLISTED, shows="(.*,)?(-a|--?MD|--?deb|@)"),
-    Option("-Wa,--noexecstack", _JOINED),
-    Option("-Wl,", _JOINED),
+    # as takes one dash for two, and half an option for a whole one.  --statistics says how long it took.
+    Option("-Wa,", _JOINED, Does.UNLISTED, "(.*,)?--?stat", "(.*,)?(-a|--?MD|--?deb|@)"),
+    Option("-Wa,--noexecstack", _NO),
+    Option("-Wl,", _JOINED, Does.KEEP, _RUN),
     Option("-Wp,", _JOINED, Does.PREPROCESSOR),
     Option("-Xassembler", _NEXT, Does.SHOWS_NAMES),
-    Option("-Xlinker", _NEXT),
+    Option("-Xlinker", _NEXT, Does.KEEP, _RUN),
     Option("-Xpreprocessor", _NEXT, Does.SHOWS_NAMES),
     Option("-ansi", _NO),
     Option("-c", _NO, Does.COMPILE),
@@ -217,7 +219,7 @@ COMMON_OPTIONS = (
     Option("-pedantic-errors", _NO),
     Option("-pg", _NO),
     Option("-pie", _NO),
-    Option("-pipe", _NO, Does.NOTHING),
+    Option("-pipe", _NO),  # as says {standard input} then: in its messages, and in debug information of its own
     Option("-print-", _JOINED, Does.NOT_COMPILING),
     Option("-pthread", _NO),
     Option("-r", _NO),
@@ -325,6 +327,8 @@ CLANG_OPTIONS = (
     Option("-fmodules", _NO, Does.IMPLICIT_MODULES),
     Option("-fno-color-diagnostics", _NO, Does.COLOR),
     Option("-fno-integrated-as", _NO, Does.SEARCHES_PROGRAMS),
+    Option("-fopenmp", _JOINED, Does.UNLISTED),  # what is for another device is called after a source's inode, or that of what #line names
+    Option("-fopenmp-simd", _NO),
     Option("-foptimization-record-file=", _JOINED, Does.WRITES),
     Option("-fpass-plugin", _JOINED, Does.UNLISTED),
     Option("-fprebuilt-", _JOINED, Does.UNLISTED),

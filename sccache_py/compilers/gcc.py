@@ -33,6 +33,8 @@ _GCC_WITH_PLAIN_TARGETS_FIRST = 10
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
 
+_MAY_OFFLOAD = ("-fopenmp", *_ADDS_OPTIONS)
+
 
 class C:
     """Driver for one dialect.
@@ -239,6 +241,8 @@ class C:
             writes_times=checks_times and makes_header,
             checks_times=checks_times,
             tells_twins=self.dialect.twins,
+            types_name_files=self.dialect.types_name_files,
+            inode_marks=self.dialect.inode_marks if self._opaque or any(w.startswith(_MAY_OFFLOAD) for w in parsed.arguments) else (),
         )
 
     def _output(self, parsed: Parsed, source: str, language: str) -> str | None:

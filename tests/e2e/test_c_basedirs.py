@@ -111,6 +111,34 @@ def test_a_relative_name_is_the_same_in_another_checkout(c):
     c.expect("hit", *args, cwd=c.p / "second/build")
 
 
+def test_a_macro_that_names_the_file_counts_where_a_word_says_it(c):
+    """-DHERE=__FILE__ is in no text that was read."""
+    write(c, "int f(void) { return HERE; }\n")
+    for place in PLACES:
+        expect(c, "miss", place, "-DHERE=sizeof(__FILE__)")
+        expect(c, "hit", place, "-DHERE=sizeof(__FILE__)")
+    expect(c, "miss", "one", "-DHERE=sizeof(__FILE__)", "-fmacro-prefix-map={top}=.")
+    expect(c, "hit", "second", "-DHERE=sizeof(__FILE__)", "-fmacro-prefix-map={top}=.")
+
+
+# A number made of how clang calls the type of a lambda, "(lambda at /x/y.cpp:4:20)"; the object shows nothing of it.
+PRINTED = """\
+constexpr unsigned hash(const char *s) { unsigned h = 0; while (*s) h = 31 * h + *s++; return h; }
+template <class T> constexpr unsigned name_of(T) { return hash(__PRETTY_FUNCTION__); }
+constexpr unsigned number = name_of([] {});
+unsigned f(void) { return number; }
+"""
+
+
+def test_where_a_type_without_a_name_stands_counts_whatever_is_mapped(c):
+    """clang says it in __PRETTY_FUNCTION__, and no prefix map reaches that; gcc says <lambda()>."""
+    write(c, PRINTED)
+    for more in ((), ("-ffile-prefix-map={top}=.",)):
+        expect(c, "miss", "one", "-xc++", "-std=c++17", *more)
+        expect(c, "hit" if c.is_gcc else "miss", "second", "-xc++", "-std=c++17", *more)
+        expect(c, "hit", "one", "-xc++", "-std=c++17", *more)
+
+
 def test_assertions_are_shared_where_they_are_off(c):
     """<assert.h> names __FILE__, and so may every C++ header: they hand it on, and then the object shows it."""
     write(c, "#include <assert.h>\nint f(int x) { assert(x); return x; }\n")

@@ -275,14 +275,6 @@ def test_remarks_of_the_optimiser_come_back(c):
     assert b"remark: " in remarks.stderr
 
 
-def test_a_pipe_instead_of_temporary_files_changes_nothing(c):
-    """-pipe: the compile of one that says it is a hit for one that does not."""
-    c.write("x.c", ONE)
-    c.expect("miss", "-pipe", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
-    c.expect("hit", "-O2", "-pipe", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
-    c.expect("hit", "-O2", "-fPIC", "-MMD", "-c", "x.c", "-o", c.object())
-
-
 def test_a_compile_that_fails_is_a_failure_and_no_miss(c):
     """The hit rate tells how good the cache is, not how often somebody mistyped; sccache and ccache count so."""
     c.write("x.c", "int f(void) { return }\n")

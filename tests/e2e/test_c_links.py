@@ -126,3 +126,17 @@ def test_other_links_are_no_compiles(linked):
         ("-x", "none", *words(linked, "b.o", "-r")) if linked.is_gcc else ("a.o", "b.o", "-o", linked.object("prog")),
     ):
         linked.expect("pass", *args)
+
+
+@pytest.mark.parametrize(
+    "word", ["-Wl,--stats", "-Wl,--as-needed,--time-trace", "-Wl,--thinlto-cache-dir=kept", "-Wl,-plugin-opt,cache-dir=kept"]
+)
+def test_how_long_this_link_took_and_a_cache_of_the_linkers_own_are_not_kept(linked, word):
+    """The one would be told again, the other come back in files that everybody may read."""
+    if linked.is_gcc and word != "-Wl,--stats":
+        pytest.skip("lld's")
+    before = linked.world.counts()
+    for _ in range(2):
+        assert linked.world.cached(*words(linked, "b.o", word), rustc=linked.name).status in (0, 1)  # not every lld knows it
+    assert linked.world.reasons() == {"-Wl,": 2}
+    assert linked.world.counts().get("cache_hits", 0) == before.get("cache_hits", 0)

@@ -295,6 +295,46 @@ def test_twins_under_pragma_once_are_told_apart_by_their_inodes(c):
     assert c.expect("hit", "-c", "x.c", "-o", c.object()) == first
 
 
+@pytest.mark.parametrize("words", [("-c",), ("-S",), ("-O2", "-g", "-gz", "-c")], ids=" ".join)
+def test_what_is_called_after_the_inode_of_a_source_is_for_that_inode(c, words):
+    """clang names what OpenMP may run on another device __omp_offloading_DEVICE_INODE_f_l3, of the file that #line says."""
+    if not c.is_gcc and c.left_out("C without observation: -fopenmp", "-fopenmp", "-c", "x.c"):
+        return
+    c.write("x.c", '#line 1 "said.c"\nvoid f(int *a) {\n#pragma omp target\n  a[0] = 1;\n}\n')
+    said = c.write("said.c", "\n")
+    args = ("-fopenmp", "-frandom-seed=1", *words, "x.c", "-o", c.object())
+
+    def write_anew(path) -> None:
+        path.rename(c.p / "kept")
+        path.write_bytes((c.p / "kept").read_bytes())
+
+    first = c.compile_twice(*args)
+    write_anew(said)
+    if c.is_gcc:
+        c.expect("hit", *args)
+        return
+    assert c.expect("miss", *args) != first
+    (c.p / "kept").replace(said)
+    assert c.expect("hit", *args) == first
+    said.unlink()
+    c.expect("miss", *args)
+    write_anew(c.p / "x.c")
+    c.expect("miss", *args)
+    c.expect("hit", *args)
+
+
+def test_the_inode_of_a_source_is_nothing_to_openmp_without_another_device(c):
+    """Another checkout shares it."""
+    c.write("x.c", "void f(int *a) {\n#pragma omp parallel\n  a[0] = 1;\n}\n")
+    if not c.is_gcc and c.left_out("C without observation: -fopenmp", "-fopenmp", "-c", "x.c", "-o", c.object()):
+        return
+    c.expect("miss", "-fopenmp", "-c", "x.c", "-o", c.object())
+    text = (c.p / "x.c").read_bytes()
+    (c.p / "x.c").rename(c.p / "kept")
+    c.write("x.c", text)
+    c.expect("hit", "-fopenmp", "-c", "x.c", "-o", c.object())
+
+
 @pytest.mark.parametrize("directive", ["#import", "# /* */ import", "%:\\\nimport"])
 def test_imported_twins_are_told_apart_by_their_times(c, directive):
     """The same without a word of it in the headers."""

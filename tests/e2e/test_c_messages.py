@@ -183,3 +183,34 @@ def test_messages_for_programs_come_back(c, form):
     assert {path.name for path in c.p.iterdir()} - {"x.c"} == left
     c.expect("hit", *words)
     c.expect("miss", *words[:-1], c.object("y.o"))
+
+
+def test_the_assembler_that_reads_from_a_pipe_calls_its_input_so(c):
+    """-pipe: gcc's says {standard input} where it warns, and by -Wa,-g in the object; without it a temporary file's name."""
+    c.write("x.c", '__asm__(".warning \\"careful\\"");\n')
+    warned = c.compile_twice("-pipe", "-O2", "-MMD", "-c", "x.c", "-o", c.object())
+    assert (b"{standard input}" in warned.stderr) == c.is_gcc
+    before = c.world.counts()
+    assert c.world.cached("-O2", "-MMD", "-c", "x.c", "-o", c.object(), rustc=c.name).stderr.count(b"{standard input}") == 0
+    assert c.world.verdict_since(before) == "miss"
+    c.expect("hit", "-pipe", "-O2", "-MMD", "-c", "x.c", "-o", c.object())
+
+
+def test_how_long_the_assembler_took_is_not_told_again(c):
+    """as says it on stderr."""
+    if not c.is_gcc:
+        return
+    c.write("x.c", "int f(void) { return 1; }\n")
+    for word in ("-Wa,--statistics", "-Wa,--noexecstack,-statistics"):
+        assert b"time" in c.world.cached(word, "-c", "x.c", "-o", c.object(), rustc=c.name).stderr
+    assert c.world.reasons() == {"-Wa,": 2}
+
+
+def test_words_for_the_assembler_behind_a_harmless_one_count(c):
+    """-Wa,--noexecstack,-a=FILE writes a listing; without observation it would be missing after a hit."""
+    if not c.is_gcc:
+        return
+    c.write("x.c", "int f(void) { return 1; }\n")
+    args = (f"-Wa,--noexecstack,-aln={c.object('x.lst')}", "-c", "x.c", "-o", c.object())
+    if not c.left_out("C without observation: -Wa,", *args):
+        assert "x.lst" in c.compile_twice(*args).names()
