@@ -148,6 +148,8 @@ ACCESSED = (
     b"8Metadata8accessed", b"MetadataExt$GT$5atime", b"MetadataExt$GT$8st_atime", b"11MetadataExt5atime", b"11MetadataExt8st_atime",
 )  # fmt: skip
 ARGUMENTS = (b"3env4args", b"3env7args_os")
+# Where there are no symbols: std::env::args unwraps each word, and its panic would say where.  Of args_os nothing remains.
+ARGUMENTS_PANIC = b"library/std/src/env.rs"
 # Nearly every macro has it: std's backtraces ask where the program lies.
 PROGRAM = b"3env11current_exe"
 

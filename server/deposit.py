@@ -24,6 +24,7 @@ from sccache_py.depfile import parse_dep_info, replace_targets
 from sccache_py.elf import (
     ACCESSED,
     ARGUMENTS,
+    ARGUMENTS_PANIC,
     CREATED,
     OWN_CALLS,
     PROGRAM,
@@ -178,7 +179,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
         except ValueError:  # empty
             return _Macro(False, False, False)
         with library, memoryview(library) as view:
-            takes = takes_environment(view)
+            takes, arguments = takes_environment(view), links_in(view, *ARGUMENTS)
             return _Macro(
                 takes,
                 shows_any(f.fileno(), OWN_CALLS),
@@ -188,7 +189,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
                 # Where there are no symbols this is taken for unlikely: builds with `strip` would lose each day's first hit, or all in
                 # another target directory.
                 links_in(view, *ACCESSED) is True,
-                links_in(view, *ARGUMENTS) is True,
+                shows_any(f.fileno(), (ARGUMENTS_PANIC,)) if arguments is None else arguments,
                 links_in(view, PROGRAM) is not False,
                 whether_functions(view),
             )
