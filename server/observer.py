@@ -1,7 +1,8 @@
 """Where compilers leave their records: files on tmpfs if there is room, made once and used again.
 
 A record file is allocated whole before a compiler maps it: on a full tmpfs the compiler would otherwise die of SIGBUS where we
-get ENOSPC.  After use the part that was written is zeroed (a record's `done` byte must start as 0).
+get ENOSPC.  Where fallocate is refused (a sandbox, musl's C library on some file systems) it is written whole.  After use the part
+that was written is zeroed (a record's `done` byte must start as 0).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sccache_py import observation
 from sccache_py.elf import HEAD_BYTES, Image, read_image
 from sccache_py.errors import FormatError
 from sccache_py.keys import digest
-from sccache_py.server.files import open_regular
+from sccache_py.server.files import open_regular, write_all
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,28 @@ class Record:
         self.size = size
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            # For as long as we live, so that nobody sweeps it.
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
             os.stat(path)  # raises if it was swept just before
-            os.posix_fallocate(self._fd, 0, size)
+            self._allocate()
             self.reset(0)
         except OSError:
             self.discard()
             raise
+
+    def _lock(self) -> None:
+        """For as long as we live, so that nobody sweeps it; where there are no locks nobody can."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+
+    def _allocate(self) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, self.size)
+        except OSError:
+            write_all(self._fd, bytes(self.size))
 
     def reset(self, used: int) -> None:
         if used > observation.HEADER_BYTES:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -217,6 +218,20 @@ def test_many_first_clients_start_one_server(scene: Scene, reports: Path) -> Non
     for client in clients:
         client.communicate(timeout=PATIENCE_S)
     assert [c.returncode for c in clients] == [42] * 12
+    assert len(reports_in(reports)) == 1
+
+
+def test_where_there_are_no_locks_a_server_is_started_all_the_same(scene: Scene, reports: Path) -> None:
+    """A sandbox that forbids flock: every compile waited three seconds for somebody else's start, and then had no cache."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("no strace")
+    command = ("-o", str(scene.directory / "calls"), "-e", "inject=flock:error=ENOLCK", str(scene.client), "true")
+    done = scene.run(*command, program=strace)
+    if b"ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert (done.returncode, done.stderr) == (42, b"")
+    assert "ENOLCK" in (scene.directory / "calls").read_text()
     assert len(reports_in(reports)) == 1
 
 
