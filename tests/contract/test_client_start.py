@@ -101,11 +101,11 @@ def test_caches_and_homes_have_servers_of_their_own(scene: Scene) -> None:
     """The daemon's configuration is read once, from the environment of whoever started it."""
     scene.env["XDG_RUNTIME_DIR"] = str(scene.directory)
     del scene.env["SCCACHE_SERVER_UDS"]
-    for name in ("SCCACHE_DIR", "SCCACHE_CONF", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME"):
+    for name in ("SCCACHE_DIR", "SCCACHE_CONF", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME", "SCCACHE_SERVER_PORT"):
         scene.env[name] = "/elsewhere"
         scene.run("true")
     scene.run("true")
-    assert len(list((scene.directory / "sccache-py").glob("*.uncounted"))) == 5
+    assert len(list((scene.directory / "sccache-py").glob("*.uncounted"))) == 6
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
