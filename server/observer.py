@@ -7,12 +7,14 @@ that was written is zeroed (a record's `done` byte must start as 0).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import glob
 import itertools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -31,6 +33,10 @@ _FOR_A_SOURCE = 256 * 1024
 _FOR_A_LINKED_FILE = 1024
 _MOST = 64 * 1024 * 1024
 
+# How long something that has left its compiler's process group may take to end.
+_RELEASE_STEP_S = 0.005
+_RELEASE_STEPS = 40
+
 _LIBRARY = "libsccache-observe.so"
 _SANITIZER = "libasan"
 _ANY_ORDER = "verify_asan_link_order=0"
@@ -46,6 +52,7 @@ class Record:
     """One compile's record file."""
 
     def __init__(self, path: str, size: int = RECORD_BYTES) -> None:
+        """Raises OSError."""
         self.path = path
         self.size = size
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -54,6 +61,7 @@ class Record:
             os.stat(path)  # raises if it was swept just before
             self._allocate()
             self.reset(0)
+            self._tells_users = not self._is_in_use()
         except OSError:
             self.discard()
             raise
@@ -66,6 +74,25 @@ class Record:
             raise
         except OSError:
             pass
+
+    def _is_in_use(self) -> bool:
+        """Whether another process may write to it: while one has it open or mapped the kernel grants no lease for writing (fcntl(2))."""
+        try:
+            # Who opens it meanwhile breaks the lease, for which we would be sent SIGIO and end.  SIGURG is nothing to us.
+            fcntl.fcntl(self._fd, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError:
+            return True
+        return False
+
+    async def is_released(self) -> bool:
+        """Whether all of the compiler's tree has ended, also what left its process group; a moment is granted to those that do just now."""
+        for _ in range(_RELEASE_STEPS):
+            if not self._tells_users or not self._is_in_use():
+                return True
+            await asyncio.sleep(_RELEASE_STEP_S)
+        return False
 
     def _allocate(self) -> None:
         try:
