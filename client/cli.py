@@ -87,8 +87,6 @@ class Control:
     """The server of this user and cache, as seen from the command line."""
 
     def __init__(self, environ: Mapping[bytes, bytes], ourselves: Ourselves) -> None:
-        if environ.get(b"SCCACHE_SERVER_PORT"):
-            raise ControlError("TCP is refused: no authentication is possible there; use SCCACHE_SERVER_UDS")
         place = find_place(environ)
         if place is None:
             raise ControlError("the socket's name is too long; use a shorter SCCACHE_SERVER_UDS")

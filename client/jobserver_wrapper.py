@@ -156,10 +156,13 @@ def run(lease: Lease, command: Sequence[str], environ: Mapping[str, str]) -> NoR
     for number in (*FORWARDED, *LEFT_TO_THE_BUILD):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)  # until there is a child; exec undoes it
+    # Where it is ignored the kernel reaps the build, and its exit status is gone.
+    on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     libc = ctypes.CDLL(None)
     ourselves = os.getpid()
 
     def in_the_child() -> None:
+        signal.signal(signal.SIGCHLD, on_child)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != ourselves:
             os._exit(128 + signal.SIGTERM)

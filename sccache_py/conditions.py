@@ -80,6 +80,7 @@ IGNORED_VARIABLES = {
     "SCCACHE_PY_LEASE": "ours: the job token that it runs under",
     "SCCACHE_PY_OBSERVE": "ours",
     "SCCACHE_RECACHE": "what the caller wishes of us; what is stored is the same",
+    "SCCACHE_SERVER_PORT": "the server's, not the compiler's",
     "SCCACHE_SERVER_UDS": "the server's, not the compiler's",
     "SCCACHE_TRACE": "the server's, not the compiler's",
     "SCCACHE_VERIFY": "what the caller wishes of us; what is stored is the same",

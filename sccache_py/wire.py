@@ -121,10 +121,10 @@ def socket_identity(
 ) -> bytes:
     """Whatever must be equal for two clients to share a server (docs/protocol.md, section 1).
 
-    `environ` is the caller's environment (five names are looked at), `root` is (device, inode) of `/`, the
+    `environ` is the caller's environment (six names are looked at), `root` is (device, inode) of `/`, the
     namespaces are inode numbers, 0 where there is no /proc.
     """
-    names = (b"SCCACHE_DIR", b"SCCACHE_CONF", b"XDG_CACHE_HOME", b"XDG_CONFIG_HOME", b"HOME")
+    names = (b"SCCACHE_DIR", b"SCCACHE_CONF", b"XDG_CACHE_HOME", b"XDG_CONFIG_HOME", b"HOME", b"SCCACHE_SERVER_PORT")
     cache = b"|".join(environ.get(name, b"") for name in names)
     numbers = (root[0], root[1], mnt_ns, pid_ns)
     return b"\0".join([b"%d" % uid, cache, *(b"%d" % n for n in numbers)])

@@ -48,6 +48,9 @@ def drop_surroundings() -> dict[str, str]:
         if name not in _KEPT:
             with contextlib.suppress(OSError):  # "=x" has no name to be removed by
                 del os.environ[name]
+    # Where a starter ignores it the kernel reaps our children, and a compiler's exit status is gone.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.chdir("/")
     os.umask(0)  # every file is made with its exact mode
     with contextlib.suppress(OSError):

@@ -149,6 +149,7 @@ class Misses:
                 self.peaks.note((plan.source, plan.arguments), ran.peak_rss_kib, ran.took_ns / 1e9)
                 self._count(job, ran)
                 if record is not None:
+                    ran.left_running = ran.left_running or not await record.is_released()
                     used, whole = record.used(), not ran.left_running
                 examined = await self._examine(job, ran, ours, record, before, asked)
             if not writer.is_alone and isinstance(examined, deposit.Examined):

@@ -1,17 +1,20 @@
 """Where compilers leave their records: files on tmpfs if there is room, made once and used again.
 
 A record file is allocated whole before a compiler maps it: on a full tmpfs the compiler would otherwise die of SIGBUS where we
-get ENOSPC.  After use the part that was written is zeroed (a record's `done` byte must start as 0).
+get ENOSPC.  Where fallocate is refused (a sandbox, musl's C library on some file systems) it is written whole.  After use the part
+that was written is zeroed (a record's `done` byte must start as 0).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import glob
 import itertools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -19,7 +22,7 @@ from sccache_py import observation
 from sccache_py.elf import HEAD_BYTES, Image, read_image
 from sccache_py.errors import FormatError
 from sccache_py.keys import digest
-from sccache_py.server.files import open_regular
+from sccache_py.server.files import open_regular, write_all
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,10 @@ RECORD_BYTES = 4 * 1024 * 1024
 _FOR_A_SOURCE = 256 * 1024
 _FOR_A_LINKED_FILE = 1024
 _MOST = 64 * 1024 * 1024
+
+# How long something that has left its compiler's process group may take to end.
+_RELEASE_STEP_S = 0.005
+_RELEASE_STEPS = 40
 
 _LIBRARY = "libsccache-observe.so"
 _SANITIZER = "libasan"
@@ -45,18 +52,53 @@ class Record:
     """One compile's record file."""
 
     def __init__(self, path: str, size: int = RECORD_BYTES) -> None:
+        """Raises OSError."""
         self.path = path
         self.size = size
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            # For as long as we live, so that nobody sweeps it.
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
             os.stat(path)  # raises if it was swept just before
-            os.posix_fallocate(self._fd, 0, size)
+            self._allocate()
             self.reset(0)
+            self._tells_users = not self._is_in_use()
         except OSError:
             self.discard()
             raise
+
+    def _lock(self) -> None:
+        """For as long as we live, so that nobody sweeps it; where there are no locks nobody can."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+
+    def _is_in_use(self) -> bool:
+        """Whether another process may write to it: while one has it open or mapped the kernel grants no lease for writing (fcntl(2))."""
+        try:
+            # Who opens it meanwhile breaks the lease, for which we would be sent SIGIO and end.  SIGURG is nothing to us.
+            fcntl.fcntl(self._fd, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError:
+            return True
+        return False
+
+    async def is_released(self) -> bool:
+        """Whether all of the compiler's tree has ended, also what left its process group; a moment is granted to those that do just now."""
+        for _ in range(_RELEASE_STEPS):
+            if not self._tells_users or not self._is_in_use():
+                return True
+            await asyncio.sleep(_RELEASE_STEP_S)
+        return False
+
+    def _allocate(self) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, self.size)
+        except OSError:
+            write_all(self._fd, bytes(self.size))
 
     def reset(self, used: int) -> None:
         if used > observation.HEADER_BYTES:

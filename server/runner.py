@@ -163,7 +163,10 @@ class Runner:
                 os.close(source)
 
     async def run(self, command: Command, audience: Audience) -> Ran:
-        """Raises SpawnError.  Cancelling kills the process group and returns only when it is reaped."""
+        """Raises SpawnError; ChildProcessError if somebody else has reaped it.
+
+        Cancelling kills the process group and returns only when it is reaped.
+        """
         loop = asyncio.get_running_loop()
         (out_r, out_w), (err_r, err_w) = _two_pipes()
         began_ns, began = coarse_ns(), time.monotonic_ns()
@@ -266,10 +269,10 @@ async def stop_group(group: int, reaped: _Reaped) -> None:
     """TERM (a killed gcc leaves its temporaries behind, a terminated one does not), then KILL."""
     send_signal(group, signal.SIGTERM)
     send_signal(group, signal.SIGCONT)  # what stands still (room.py) would not hear it
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ChildProcessError):
         await asyncio.wait_for(asyncio.shield(reaped.wait()), _TERM_TO_KILL_S)
     send_signal(group, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ChildProcessError):
         await asyncio.wait_for(asyncio.shield(reaped.wait()), _KILL_TO_REAPED_S)
 
 
@@ -291,14 +294,19 @@ class _Reaped:
     def _reap(self) -> None:
         try:
             pid, status, usage = os.wait4(self._child.pid, os.WNOHANG)
-        except ChildProcessError:
-            pid, status, usage = self._child.pid, 0, None
+        except ChildProcessError as e:
+            # Somebody else has reaped it, and nobody knows how it ended: the client has to find out by itself.
+            self._tell(self._child.pid)
+            self.close()
+            if not self._done.done():
+                self._done.set_exception(e)
+            return
         if pid == 0:
             return
         self._tell(self._child.pid)
         self._child.returncode = os.waitstatus_to_exitcode(status)
         self.status = status
-        self.peak_rss_kib = usage.ru_maxrss if usage is not None else 0
+        self.peak_rss_kib = usage.ru_maxrss
         self.close()
         if not self._done.done():
             self._done.set_result(None)

@@ -39,6 +39,7 @@ hash_identity(void)
 {
 	static const char *const names[] = {
 		"SCCACHE_DIR", "SCCACHE_CONF", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME",
+		"SCCACHE_SERVER_PORT",
 	};
 	struct stat root;
 	char text[128];

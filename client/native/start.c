@@ -161,6 +161,14 @@ start(const struct place *place)
 	return n == 1 ? 0 : -1;
 }
 
+/* Where there are no locks (ENOLCK, ENOSYS, a sandbox's EPERM) everybody may
+ * start: of two servers the one that took the name last stays. */
+static int
+is_ours(int lock)
+{
+	return flock(lock, LOCK_EX | LOCK_NB) == 0 || (errno != EWOULDBLOCK && errno != EINTR);
+}
+
 /* Someone else holds the lock: that ends in a server, in a stamp, or (killed)
  * in a free lock.  Returns a socket, or -1; then `*ours` tells whether the lock
  * has become ours. */
@@ -172,7 +180,7 @@ dial_patiently(const struct place *place, int lock, int *ours)
 		int fd = dial(place);
 		if (fd >= 0)
 			return fd;
-		if (flock(lock, LOCK_EX | LOCK_NB) == 0) {
+		if (is_ours(lock)) {
 			*ours = 1;
 			return -1;
 		}
@@ -191,7 +199,7 @@ start_and_dial(const struct place *place)
 	int lock = open_ours(file, O_RDWR);
 	if (lock < 0)
 		return -1;
-	int ours = flock(lock, LOCK_EX | LOCK_NB) == 0;
+	int ours = is_ours(lock);
 	if (!ours)
 		fd = dial_patiently(place, lock, &ours);
 	/* who held the lock just before us may have left a server, or a stamp */

@@ -48,6 +48,8 @@ _CULL_TO = 0.9
 
 VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
 _SCRATCH = "scratch"
+_DATABASE = ("cache.db", "cache.db-wal", "cache.db-shm")
+_ASIDE = re.compile(r"damaged-\d+")
 
 # An abandoned file of another server may be younger than this: it is about to be adopted.
 _ORPHAN_AGE_S = 3600.0
@@ -226,9 +228,16 @@ class DiskStore:
         return cache
 
     def _move_aside(self) -> None:
+        """For somebody to look at.  Only the last one is kept: else a sick disk would fill up with them, beyond any limit."""
+        for earlier in filter(_ASIDE.fullmatch, os.listdir(self.location)):
+            for name in _DATABASE:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self.location, earlier, name))
+            with contextlib.suppress(OSError):  # something else is in it
+                os.rmdir(os.path.join(self.location, earlier))
         aside = os.path.join(self.location, f"damaged-{int(time.time())}")
         os.makedirs(aside, exist_ok=True)
-        for name in ("cache.db", "cache.db-wal", "cache.db-shm"):
+        for name in _DATABASE:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(os.path.join(self.location, name), os.path.join(aside, name))
 

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -100,11 +101,11 @@ def test_caches_and_homes_have_servers_of_their_own(scene: Scene) -> None:
     """The daemon's configuration is read once, from the environment of whoever started it."""
     scene.env["XDG_RUNTIME_DIR"] = str(scene.directory)
     del scene.env["SCCACHE_SERVER_UDS"]
-    for name in ("SCCACHE_DIR", "SCCACHE_CONF", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME"):
+    for name in ("SCCACHE_DIR", "SCCACHE_CONF", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HOME", "SCCACHE_SERVER_PORT"):
         scene.env[name] = "/elsewhere"
         scene.run("true")
     scene.run("true")
-    assert len(list((scene.directory / "sccache-py").glob("*.uncounted"))) == 5
+    assert len(list((scene.directory / "sccache-py").glob("*.uncounted"))) == 6
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
@@ -217,6 +218,20 @@ def test_many_first_clients_start_one_server(scene: Scene, reports: Path) -> Non
     for client in clients:
         client.communicate(timeout=PATIENCE_S)
     assert [c.returncode for c in clients] == [42] * 12
+    assert len(reports_in(reports)) == 1
+
+
+def test_where_there_are_no_locks_a_server_is_started_all_the_same(scene: Scene, reports: Path) -> None:
+    """A sandbox that forbids flock: every compile waited three seconds for somebody else's start, and then had no cache."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("no strace")
+    command = ("-o", str(scene.directory / "calls"), "-e", "inject=flock:error=ENOLCK", str(scene.client), "true")
+    done = scene.run(*command, program=strace)
+    if b"ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert (done.returncode, done.stderr) == (42, b"")
+    assert "ENOLCK" in (scene.directory / "calls").read_text()
     assert len(reports_in(reports)) == 1
 
 

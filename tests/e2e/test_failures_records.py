@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,3 +58,24 @@ def test_a_small_shared_memory_costs_no_hit(world: World, options: str) -> None:
     hits = next(line for line in ran.stdout.splitlines() if line.startswith(b"Cache hits  "))
     assert hits.split()[-1] == b"1", ran.stdout.decode()
     assert not list((world.directory / "sccache-py").glob("sccache-py-*")), "records of a server that is gone"
+
+
+FORBIDDEN = """\
+#!/bin/sh
+exec strace -f -qq -o {calls} -e inject=flock:error=EPERM -e inject=fallocate:error=EPERM {server} "$@"
+"""
+
+
+def test_where_the_kernel_refuses_locks_and_allocation_a_compile_is_watched_all_the_same(world: World) -> None:
+    """Sandboxes forbid what they do not know: without either nothing would be cached."""
+    calls = world.directory / "calls"
+    program = world.directory / "sandboxed-server"
+    program.write_text(FORBIDDEN.format(calls=calls, server=world.server))
+    program.chmod(0o755)
+    world.env["SCCACHE_PY_SERVER"] = str(program)
+    if shutil.which("strace") is None or world.run_plain("strace", "-qq", "-o", "/dev/null", "true").returncode != 0:
+        pytest.skip("strace cannot trace here")
+    line = world.crate()
+    assert world.same_as_plain(*line, times=3).returncode == 0
+    assert world.counts().total("cache_hits") == 2
+    assert {"flock(", "fallocate("} <= set(re.findall(r"\w+\(", calls.read_text()))

@@ -301,6 +301,23 @@ def test_a_server_in_the_foreground_is_the_process_that_was_started(world: World
     assert world.sockets() == []
 
 
+def test_a_server_whose_starter_ignores_its_children_knows_how_compilers_end(world: World) -> None:
+    """`trap '' CHLD` in a container's first script: the kernel then reaps our compilers, and a failed compile was a success."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    server = {**world.env, "SCCACHE_START_SERVER": "1", "SCCACHE_NO_DAEMON": "1"}
+    process = world.start_plain(world.client, env=server, preexec_fn=prepare)
+    wait_until(lambda: len(world.sockets()) == 1)
+    assert world.same_as_plain(*world.crate("wrong", "pub fn answer() -> u32 { 4.2 }\n")).returncode == 1
+    assert world.same_as_plain(*world.crate()).returncode == 0
+    assert world.counts().total("cache_hits") == 1
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).returncode == 0
+
+
 def test_a_build_with_no_daemon_set_works(world: World) -> None:
     """SCCACHE_NO_DAEMON is for the server's program; a compile with it must not turn into a server."""
     world.env["SCCACHE_NO_DAEMON"] = "1"

@@ -203,6 +203,19 @@ def test_what_a_compiler_leaves_running_does_not_hold_up_its_caller(world: World
     assert world.counts().reasons() == {"left a process running": 1}
 
 
+def test_what_left_the_compilers_process_group_is_left_running_too(world: World) -> None:
+    """It may write to the output later, and to what the next compile is watched by."""
+    hold = world.directory / "hold"
+    os.mkfifo(hold)
+    writer = os.open(hold, os.O_RDWR | os.O_CLOEXEC)  # what reads from it ends with us
+    line = [world.scripted_rustc(f"setsid sh -c 'read line' <{hold} >/dev/null 2>&1 &"), *world.crate()[1:]]
+    assert world.same_as_plain(*line).returncode == 0
+    assert world.counts().reasons() == {"left a process running": 2}
+    assert world.counts().total("cache_writes") == 0
+    os.write(writer, b"\n\n\n\n")
+    os.close(writer)
+
+
 def test_last_words_to_a_slow_reader_are_whole_whatever_was_left_running(world: World) -> None:
     """Its pipe is kept open by somebody else; that must not cut what the compiler itself has said."""
     pids = world.directory / "left"

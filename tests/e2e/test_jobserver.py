@@ -418,6 +418,18 @@ def test_the_wrapper_ends_as_its_build_does(world: World) -> None:
     assert world.run("--jobserver").returncode == 2
 
 
+def test_the_wrapper_of_a_caller_who_ignores_its_children_ends_as_its_build_does(world: World) -> None:
+    """`trap '' CHLD`, and some supervisors: the kernel then reaps the build, and a failed one was a success."""
+
+    def ignore() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+    build = ("sh", "-c", "grep SigIgn /proc/self/status; exit 7")
+    plain = world.run_plain(*build, preexec_fn=ignore)
+    assert plain.returncode == 7
+    assert world.run("--jobserver", "--", *build, preexec_fn=ignore) == plain
+
+
 def test_without_a_server_the_build_runs_all_the_same(world: World) -> None:
     """And is told why it has no tokens."""
     world.env["SCCACHE_PY_SERVER"] = "/no/such/server"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 
 import pytest
 
@@ -56,3 +57,15 @@ def test_a_client_that_goes_when_its_compiler_has_just_ended_leaves_no_descripto
         return left
 
     assert asyncio.run(main()) == []
+
+
+def test_a_compiler_that_somebody_else_has_reaped_did_not_succeed():
+    """Nobody knows how it ended: 0 would be a failed compile without a word."""
+    runner = Runner(None)
+    command = Command("/bin/false", ["false"], "/", dict(os.environ), (), CALLER)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(ChildProcessError):
+            asyncio.run(runner.run(command, Nobody()))
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -271,6 +271,21 @@ def test_a_damaged_database_is_moved_aside(tmp_path, content):
         again.close()
 
 
+def test_of_damaged_databases_the_last_is_kept(tmp_path):
+    """A sick disk would fill up with them: they count for no limit, and nobody looks at the others."""
+    directory = tmp_path / "cache"
+    for n in (1, 2):
+        (directory / f"damaged-{n}").mkdir(parents=True)
+        (directory / f"damaged-{n}" / "cache.db").write_bytes(b"earlier")
+    (directory / "damaged-2" / "notes").write_text("of the administrator's")
+    (directory / "cache.db").write_bytes(b"not a database" * 1000)
+    DiskStore(str(directory), LIMIT).close()
+    kept = sorted(directory.glob("damaged-*/cache.db"))
+    assert [path.read_bytes()[:3] for path in kept] == [b"not"]
+    assert (directory / "damaged-2" / "notes").exists()
+    assert not (directory / "damaged-1").exists()
+
+
 def test_a_removed_directory_is_made_again(disk, tmp_path):
     """`rm -rf ~/.cache` while the server runs."""
     disk.put(b"k", b"value")

@@ -83,7 +83,7 @@ def test_the_identity_is_spelled_as_the_protocol_says() -> None:
     """docs/protocol.md, section 1, letter by letter; unset counts as empty."""
     environ = {b"HOME": b"/h", b"SCCACHE_DIR": b"/c", b"PATH": b"/bin"}
     identity = socket_identity(1000, environ, (2, 3), 4, 5)
-    assert identity == b"1000\0/c||||/h\x002\x003\x004\x005"
+    assert identity == b"1000\0/c||||/h|\x002\x003\x004\x005"
     assert socket_name(identity) == b"%016x.sock" % fnv1a64(identity)
 
 
