@@ -37,6 +37,7 @@ from sccache_py.server.other_defines import OtherDefines
 from sccache_py.server.packing import Packer
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
+from sccache_py.server.private import open_log
 from sccache_py.server.quiet import Quiet
 from sccache_py.server.rehearsal import Rehearsal
 from sccache_py.server.restore import Restorer
@@ -378,7 +379,7 @@ def _start_log(settings: config.Settings) -> None:
     handler: logging.Handler = logging.StreamHandler()
     if settings.error_log:
         with contextlib.suppress(OSError):
-            handler = logging.FileHandler(settings.error_log, encoding="utf-8", errors="backslashreplace")
+            handler = logging.StreamHandler(open_log(settings.error_log))
     logging.basicConfig(
         level=level.get(settings.log_level, logging.WARNING), handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -16,6 +16,7 @@ import resource
 import signal
 import socket
 
+from sccache_py.server.private import make_directory
 from sccache_py.wire import SUN_PATH_BYTES, runtime_directory, state_stem
 
 # What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
@@ -120,7 +121,7 @@ class Claim:
         if _answers(path):
             raise AlreadyRunning(path)
         directory = os.path.dirname(path) or "."
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        make_directory(directory)
         # Bound and listening before it has its name: whoever finds the name can connect.  A dead server's name is replaced.
         temporary = os.path.join(directory, f".{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):
