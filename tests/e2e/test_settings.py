@@ -35,3 +35,14 @@ def test_nobody_else_can_write_to_what_the_server_makes(world: World) -> None:
     assert open_to_others == []
     assert list(made.glob("home/.cache/sccache-py/[0-9a-f][0-9a-f]/*")), "nothing was stored"
     assert stat.S_IMODE((world.directory / "log").stat().st_mode) == 0o600
+
+
+# --- numbers ---
+
+
+def test_more_job_tokens_than_a_pipe_holds_are_as_many_as_it_does(world: World) -> None:
+    """SCCACHE_JOBS=1000000: with a full pipe the token that comes back first would find no room, and the compile be run twice."""
+    world.env["SCCACHE_JOBS"] = "1000000"
+    world.same_as_plain(*world.crate(), times=2)
+    assert world.counts().total("cache_hits") == 1
+    assert world.ask("stats")["surroundings"]["jobserver"]["size"] == 4096
