@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import World, world
+from stage import Outcome, World, world
 
 __all__ = ["world"]  # a fixture
 
@@ -46,3 +46,50 @@ def test_more_job_tokens_than_a_pipe_holds_are_as_many_as_it_does(world: World) 
     world.same_as_plain(*world.crate(), times=2)
     assert world.counts().total("cache_hits") == 1
     assert world.ask("stats")["surroundings"]["jobserver"]["size"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *(("SCCACHE_CACHE_SIZE", "99999999999999P"), ("SCCACHE_WORKERS", "1000000000000")),
+        *(("SCCACHE_IDLE_TIMEOUT", "9" * 30), ("SCCACHE_CACHE_ZSTD_LEVEL", "9" * 20)),
+    ],
+)
+def test_a_number_that_is_far_too_large_is_as_much_as_there_is(world: World, variable: str, value: str) -> None:
+    """Who writes it means "no limit"; a server that takes it at its word dies of it, or starts processes until the machine does."""
+    world.env[variable] = value
+    world.same_as_plain(*world.crate(), times=2)
+    assert world.counts().total("cache_hits") == 1
+    assert world.run("--jobs", "9" * 20).stdout == b"4096 job tokens, 0 in use\n"
+    assert world.run("--stop-server").returncode == 0
+
+
+# --- what cannot be meant ---
+
+
+def test_a_wrong_setting_is_told_by_whatever_asks(world: World) -> None:
+    """A compile says nothing of it; --start-server and --show-stats do, both in the same words."""
+    world.env["SCCACHE_CACHE_SIZE"] = "ten"
+    world.same_as_plain(*world.crate(), times=1)
+    words = b"SCCACHE_CACHE_SIZE: 'ten' is not a size (10G, 512M, \xe2\x80\xa6)"
+    assert world.run("--show-stats") == Outcome(2, b"", b"sccache-py: error: " + words + b"\n")
+    started = world.run("--start-server")
+    assert (started.returncode, words in started.stderr) == (2, True)
+
+
+def test_a_socket_in_no_directory_is_told(world: World) -> None:
+    """The directory of SCCACHE_SERVER_UDS is the user's to make."""
+    world.env["SCCACHE_SERVER_UDS"] = str(world.directory / "no" / "s")
+    started = world.run("--start-server")
+    assert f"SCCACHE_SERVER_UDS: {world.directory / 'no'} is no directory that you can write to".encode() in started.stderr
+
+
+def test_what_has_no_effect_is_told_by_start_server(world: World) -> None:
+    """The server starts, but the store in the cloud is not there, and nor is the log that was asked for."""
+    world.env |= {"SCCACHE_BUCKET": "b", "SCCACHE_ERROR_LOG": str(world.directory / "no" / "log")}
+    started = world.run("--start-server")
+    assert (started.returncode, started.stdout) == (0, b"sccache-py: Starting the server...\n")
+    assert started.stderr.decode().splitlines() == [
+        "sccache-py: SCCACHE_BUCKET: no effect, the cache is a local directory",
+        f"sccache-py: SCCACHE_ERROR_LOG: no log, {world.directory / 'no' / 'log'} cannot be written to",
+    ]
