@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 
 from sccache_py.server.private import make_directory
 from sccache_py.wire import SUN_PATH_BYTES, runtime_directory, state_stem
@@ -120,6 +121,9 @@ class Claim:
     def _bind_file(self, path: str) -> None:
         if _answers(path):
             raise AlreadyRunning(path)
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "is there, and is no socket", path)  # somebody's file: not to be replaced
         directory = os.path.dirname(path) or "."
         make_directory(directory)
         # Bound and listening before it has its name: whoever finds the name can connect.  A dead server's name is replaced.

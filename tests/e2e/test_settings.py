@@ -77,6 +77,17 @@ def test_a_wrong_setting_is_told_by_whatever_asks(world: World) -> None:
     assert (started.returncode, words in started.stderr) == (2, True)
 
 
+def test_a_file_where_the_socket_shall_be_is_kept(world: World) -> None:
+    """SCCACHE_SERVER_UDS names a file of the user's by mistake: a socket in its place would be the end of it."""
+    precious = world.directory / "precious"
+    precious.write_text("years of work")
+    world.env["SCCACHE_SERVER_UDS"] = str(precious)
+    world.same_as_plain(*world.crate(), times=0)
+    assert world.run(*world.crate()) == Outcome(0, b"", b"")
+    assert f"{precious} is there, and is no socket".encode() in world.run("--start-server").stderr
+    assert precious.read_text() == "years of work"
+
+
 def test_a_socket_in_no_directory_is_told(world: World) -> None:
     """The directory of SCCACHE_SERVER_UDS is the user's to make."""
     world.env["SCCACHE_SERVER_UDS"] = str(world.directory / "no" / "s")
