@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -35,10 +36,13 @@ ANSWER_S = 10.0
 SILENCE_S = 2.0  # without a word; then it is asked for one, and has as long again
 GONE_S = 5.0
 
+_MOST_JOBS = 1 << 31  # what a message can say; the server has a limit of its own
+
 EPILOG = """\
-Environment: SCCACHE_DIR (where the cache is), SCCACHE_CACHE_SIZE (10G), SCCACHE_IDLE_TIMEOUT (seconds, 0:
-never), SCCACHE_JOBS (compiles at once), SCCACHE_SERVER_UDS (the server's socket), SCCACHE_ERROR_LOG and
-SCCACHE_LOG, SCCACHE_RECACHE, SCCACHE_NO_CACHE, and more: see the README.
+Environment: SCCACHE_DIR (where the cache is), SCCACHE_CACHE_SIZE (10G),
+SCCACHE_IDLE_TIMEOUT (seconds, 0: never), SCCACHE_JOBS (compiles at once),
+SCCACHE_SERVER_UDS (the server's socket), SCCACHE_ERROR_LOG and SCCACHE_LOG,
+SCCACHE_RECACHE, SCCACHE_NO_CACHE, and more: see the README.
 """
 
 
@@ -51,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(
         prog="sccache-py",
         usage="sccache-py [OPTION] | COMPILER ARGUMENT...",
-        description="A compiler cache: put it in front of the compiler, or set RUSTC_WRAPPER=sccache-py.",
+        description="A compiler cache: put it in front of the compiler, or set\nRUSTC_WRAPPER=sccache-py.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -77,10 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return min(int(text), _MOST_JOBS)
 
 
 class Control:
@@ -125,25 +128,53 @@ class Control:
             return f"{runtime} is not a directory that belongs to you and that nobody else can write to"
         if not os.access(self._server, os.X_OK):
             return f"{os.fsdecode(self._server)} is missing"
+        if self.place.runtime is None and (wrong := self._wrong_socket()):
+            return wrong
         if wrong := self._wrong_setting():
             return wrong
         if os.path.exists(self.place.beside(b".failed")):
             return "it failed within the last ten seconds, or does now; SCCACHE_ERROR_LOG names its log"
         return "another start is under way"
 
-    def _wrong_setting(self) -> str | None:
-        """What the server would say of its settings, had it somewhere to say it."""
+    def _wrong_socket(self) -> str | None:
+        """Why nobody could listen where SCCACHE_SERVER_UDS says."""
+        name = os.fsdecode(self.place.name)
+        directory = os.path.dirname(name) or "."
+        if not os.path.isdir(directory) or not os.access(directory, os.W_OK | os.X_OK):
+            return f"SCCACHE_SERVER_UDS: {directory} is no directory that you can write to"
+        if os.path.exists(name) and not stat.S_ISSOCK(os.stat(name).st_mode):
+            return f"SCCACHE_SERVER_UDS: {name} is there, and is no socket"
+        return None
+
+    def _set(self) -> tuple[dict[str, str], bytes | None]:
+        """What the server would read its settings from.  Raises OSError."""
         environ = {os.fsdecode(name): os.fsdecode(value) for name, value in self._environ.items()}
         path = config.file_path(environ)
-        toml = None
+        if path is None or not os.path.exists(path):
+            return environ, None
+        with open(path, "rb") as f:
+            return environ, f.read()
+
+    def _wrong_setting(self) -> str | None:
+        """What the server would say of its settings, had it somewhere to say it."""
         try:
-            if path is not None and os.path.exists(path):
-                with open(path, encoding="utf-8") as f:
-                    toml = f.read()
-            config.settings(environ, toml)
-        except (config.ConfigError, OSError, UnicodeDecodeError) as e:
+            config.settings(*self._set())
+        except (config.ConfigError, OSError) as e:
             return str(e)
         return None
+
+    def without_effect(self) -> list[str]:
+        """What is set and means nothing to the server that was started just now, each with the reason."""
+        try:
+            environ, toml = self._set()
+            elsewhere = config.without_effect(environ, toml)
+        except (config.ConfigError, OSError):
+            return []  # changed meanwhile
+        reasons = [f"{', '.join(elsewhere)}: no effect, the cache is a local directory"] if elsewhere else []
+        log = environ.get("SCCACHE_ERROR_LOG")
+        if log and not os.path.isfile(log):
+            reasons.append(f"SCCACHE_ERROR_LOG: no log, {log} cannot be written to")
+        return reasons
 
     def ask(
         self, connection: socket.socket, name: str, timeout_s: float | None = ANSWER_S, arguments: Answer | None = None
@@ -176,6 +207,8 @@ class Control:
     def stored_stats(self) -> Answer:
         """The statistics from the store, read by the server's program.  Raises ControlError."""
         program = os.fsdecode(self._server)
+        if wrong := self._wrong_setting():
+            raise ControlError(wrong)
         try:
             printed = subprocess.run([program, "--print-stats"], env=self._environ, stdout=subprocess.PIPE, check=True).stdout
             answer = json.loads(printed)
@@ -241,6 +274,8 @@ def start_server(control: Control) -> None:
     print("sccache-py: Starting the server...", flush=True)
     control.forget_failure()
     control.start().close()
+    for reason in control.without_effect():
+        print(f"sccache-py: {reason}", file=sys.stderr)
 
 
 def stop_server(control: Control, as_text: bool) -> None:

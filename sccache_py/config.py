@@ -12,16 +12,49 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from sccache_py.environment import of_all_variables
 
 DEFAULT_SIZE_BYTES = 10 * 1024**3
+MAX_SIZE_BYTES = 2**63 - 1  # SQLite's largest number; more than any disk has, so it means: no limit
 DEFAULT_ZSTD_LEVEL = 3
 MAX_ZSTD_LEVEL = 22
 
 DEFAULT_IDLE_S = 600
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 _TRUE = ("1", "true", "on", "yes")
+
+# Python's names, from the quietest; sccache's users also write `warn`, `trace`, `off`, and filters of several (`sccache=debug,info`).
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+_LEVEL_NAMES = {**{name: name for name in LOG_LEVELS}, "off": "critical", "warn": "warning", "trace": "debug"}
+
+# What [cache.disk] may hold; the last is sccache's own way to look for headers, for which there is nothing to set here.
+_DISK_KEYS = ("dir", "size", "rw_mode", "preprocessor_cache_mode")
+
+
+# sccache's other stores, none of which is here: how their variables begin, and their tables in the file.
+_OTHER_STORES = tuple(
+    f"SCCACHE_{store}"
+    for store in [
+        "AZURE_",
+        "BUCKET",
+        "COS_",
+        "DIST_",
+        "ENDPOINT",
+        "GCS_",
+        "GHA_",
+        "MEMCACHED",
+        "MULTILEVEL_",
+        "OSS_",
+        "REDIS",
+        "S3_",
+        "WEBDAV_",
+    ]
+)
+_OTHER_TABLES = ("azure", "cos", "gcs", "gha", "memcached", "multilevel", "oss", "redis", "s3", "webdav")
+
+_TYPE_NAMES = {str: "string", int: "whole number"}
 
 
 class ConfigError(Exception):
@@ -62,11 +95,12 @@ NO_WISHES = Wishes()
 
 
 def parse_size(text: str, name: str) -> int:
-    """`10G`, `1.5T`, `512M`, `1048576` → bytes.  Raises ConfigError."""
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGTP]?)i?B?\s*", text, re.IGNORECASE)
+    """`10G`, `1.5T`, `512M`, `1048576` → bytes, at most MAX_SIZE_BYTES.  Raises ConfigError."""
+    match = re.fullmatch(r"\s*(\d{1,20})(\.\d{1,9})?\s*([KMGTP]?)i?B?\s*", text, re.IGNORECASE)
     if match is None:
         raise ConfigError(f"{name}: {text!r} is not a size (10G, 512M, …)")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    unit = _UNITS[match[3].upper()]
+    return min(int(match[1]) * unit + int(float(match[2] or 0) * unit), MAX_SIZE_BYTES)
 
 
 def _number(text: str, name: str) -> int:
@@ -81,14 +115,39 @@ def _number(text: str, name: str) -> int:
 
 def _basedirs(variable: str | None, table: object) -> tuple[str, ...]:
     """Absolute directories, without a slash at the end.  Raises ConfigError."""
-    if variable is None and not (isinstance(table, list) and all(isinstance(d, str) for d in table)):
-        raise ConfigError("configuration file: basedirs is not a list of strings")
-    named = variable.split(":") if variable is not None else table
-    assert isinstance(named, list)
+    name, named = ("SCCACHE_BASEDIRS", variable.split(":")) if variable is not None else ("configuration file: basedirs", table)
+    if not isinstance(named, list) or not all(isinstance(directory, str) for directory in named):
+        raise ConfigError(f"{name} is not a list of strings")
     for directory in named:
         if directory and (not directory.startswith("/") or ".." in directory.split("/") or not directory.strip("/")):
-            raise ConfigError(f"SCCACHE_BASEDIRS: {directory!r} is not the absolute path of a directory below the root")
+            raise ConfigError(f"{name}: {directory!r} is not the absolute path of a directory below the root")
     return tuple(dict.fromkeys(posixpath.normpath("/" + directory.strip("/")) for directory in named if directory))
+
+
+def _log_level(text: str) -> str:
+    """The most talkative of those that are named, one of LOG_LEVELS; what is none does not count."""
+    named = [_LEVEL_NAMES.get(part.rpartition("=")[2].strip().lower()) for part in text.split(",")]
+    return max((level for level in named if level), key=LOG_LEVELS.index, default="warning")
+
+
+def _table(file: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """A table of the file within others, empty where it is not there.  Raises ConfigError."""
+    for i, name in enumerate(names):
+        inner = file.get(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"configuration file: [{'.'.join(names[: i + 1])}] is not a table")
+        file = inner
+    return file
+
+
+def _either(env: Mapping[str, str], variable: str, table: Mapping[str, Any], key: str, *types: type) -> tuple[str | None, str]:
+    """What the variable, else the file says, and what the user calls it.  Raises ConfigError if the file has another type there."""
+    if env.get(variable):
+        return env[variable], variable
+    name, value = f"configuration file: [cache.disk] {key}", table.get(key)
+    if value is not None and type(value) not in types:
+        raise ConfigError(f"{name}: {value!r} is not a {' or a '.join(_TYPE_NAMES[t] for t in types)}")
+    return (None if value is None else str(value)), name
 
 
 def _is_true(text: str | None) -> bool:
@@ -111,24 +170,27 @@ def cache_directory(env: Mapping[str, str]) -> str | None:
     return f"{home}/sccache-py" if home else None
 
 
-def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
-    """Raises ConfigError."""
+def _parse(toml: bytes | None) -> dict[str, Any]:
     try:
-        table = tomllib.loads(toml) if toml else {}
-    except tomllib.TOMLDecodeError as e:
+        return tomllib.loads(toml.decode()) if toml else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"configuration file: {e}") from e
-    cache = table.get("cache", {})
-    disk = cache.get("disk", {}) if isinstance(cache, dict) else {}
-    if not isinstance(disk, dict):
-        raise ConfigError("configuration file: [cache.disk] is not a table")
 
-    directory = env.get("SCCACHE_DIR") or disk.get("dir") or cache_directory(env)
-    if not isinstance(directory, str):
+
+def settings(env: Mapping[str, str], toml: bytes | None = None) -> Settings:
+    """`toml`: what is in the configuration file.  Raises ConfigError."""
+    file = _parse(toml)
+    disk = _table(file, "cache", "disk")
+    if unknown := sorted(disk.keys() - set(_DISK_KEYS)):
+        raise ConfigError(f"configuration file: [cache.disk] has no {unknown[0]!r}, only {', '.join(_DISK_KEYS[:3])}")
+
+    directory = _either(env, "SCCACHE_DIR", disk, "dir", str)[0] or cache_directory(env)
+    if directory is None:
         raise ConfigError("neither SCCACHE_DIR nor HOME is set: no place for the cache")
-    size = env.get("SCCACHE_CACHE_SIZE") or disk.get("size")
-    mode = env.get("SCCACHE_LOCAL_RW_MODE") or disk.get("rw_mode") or "READ_WRITE"
-    if mode not in ("READ_WRITE", "READ_ONLY"):
-        raise ConfigError(f"SCCACHE_LOCAL_RW_MODE: {mode!r} is neither READ_WRITE nor READ_ONLY")
+    size, size_name = _either(env, "SCCACHE_CACHE_SIZE", disk, "size", str, int)
+    mode, mode_name = _either(env, "SCCACHE_LOCAL_RW_MODE", disk, "rw_mode", str)
+    if mode not in (None, "", "READ_WRITE", "READ_ONLY"):
+        raise ConfigError(f"{mode_name}: {mode!r} is neither READ_WRITE nor READ_ONLY")
 
     def number(name: str) -> int | None:
         return _number(env[name], name) if env.get(name) else None
@@ -137,20 +199,28 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
     level = number("SCCACHE_CACHE_ZSTD_LEVEL")
     return Settings(
         directory=directory,
-        size_bytes=DEFAULT_SIZE_BYTES if size is None else parse_size(str(size), "SCCACHE_CACHE_SIZE"),
+        size_bytes=DEFAULT_SIZE_BYTES if size is None else parse_size(size, size_name),
         idle_s=DEFAULT_IDLE_S if idle is None else idle,
         read_only=mode == "READ_ONLY",
         jobs=number("SCCACHE_JOBS") or None,
         workers=number("SCCACHE_WORKERS"),
         zstd_level=DEFAULT_ZSTD_LEVEL if level is None else min(level, MAX_ZSTD_LEVEL),
-        basedirs=_basedirs(env.get("SCCACHE_BASEDIRS"), table.get("basedirs", [])),
+        basedirs=_basedirs(env.get("SCCACHE_BASEDIRS"), file.get("basedirs", [])),
         error_log=env.get("SCCACHE_ERROR_LOG") or None,
-        log_level=env.get("SCCACHE_LOG", "warning").rpartition("=")[2].lower(),
+        log_level=_log_level(env.get("SCCACHE_LOG", "")),
         observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),
         watch=not _is_true(env.get("SCCACHE_NO_WATCH")),
         memory_admission=not _is_true(env.get("SCCACHE_NO_MEMORY_ADMISSION")),
         trace=env.get("SCCACHE_TRACE") or None,
     )
+
+
+def without_effect(env: Mapping[str, str], toml: bytes | None = None) -> list[str]:
+    """What is set for stores that are not here, as the user wrote it.  Raises ConfigError."""
+    file = _parse(toml)
+    variables = [name for name in sorted(env) if name.startswith(_OTHER_STORES)]
+    tables = [f"[cache.{name}]" for name in _OTHER_TABLES if name in _table(file, "cache")]
+    return variables + tables + (["[dist]"] if "dist" in file else [])
 
 
 def settings_to_json(settings_: Settings) -> str:

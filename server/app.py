@@ -37,6 +37,7 @@ from sccache_py.server.other_defines import OtherDefines
 from sccache_py.server.packing import Packer
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
+from sccache_py.server.private import open_log
 from sccache_py.server.quiet import Quiet
 from sccache_py.server.rehearsal import Rehearsal
 from sccache_py.server.restore import Restorer
@@ -49,7 +50,7 @@ from sccache_py.server.store.reading import ReadingStore
 from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
 from sccache_py.server.watch import Watcher
-from sccache_py.server.workers import Link, Owner, default_count
+from sccache_py.server.workers import Link, Owner, how_many
 from sccache_py.stats import Stats
 from sccache_py.wire import ProtocolError
 
@@ -214,7 +215,7 @@ class Server:
             for _ in range(uncounted):
                 stats.not_cached("no server")
         await self.keeper.recall()
-        count = default_count(processors()) if self.settings.workers is None else self.settings.workers
+        count = how_many(processors(), self.settings.workers)
         self.workers = Owner(count, self._worker_command(), self.claim.socket, self.listener.adopt, self._counted)
         self.keeper.withdrawn = self.workers.withdraw
         self.listener.start()
@@ -366,7 +367,7 @@ def _configure(environment: dict[str, str], where: str) -> config.Settings:
     path = config.file_path(environment)
     toml = None
     if path is not None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(where, path), encoding="utf-8") as f:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(where, path), "rb") as f:
             toml = f.read()
     settings = config.settings(environment, toml)
     error_log = settings.error_log and os.path.join(where, settings.error_log)
@@ -374,14 +375,11 @@ def _configure(environment: dict[str, str], where: str) -> config.Settings:
 
 
 def _start_log(settings: config.Settings) -> None:
-    level = {"trace": logging.DEBUG, "debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
     handler: logging.Handler = logging.StreamHandler()
     if settings.error_log:
         with contextlib.suppress(OSError):
-            handler = logging.FileHandler(settings.error_log, encoding="utf-8", errors="backslashreplace")
-    logging.basicConfig(
-        level=level.get(settings.log_level, logging.WARNING), handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+            handler = logging.StreamHandler(open_log(settings.error_log))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 def print_stats(settings: config.Settings) -> int:
@@ -415,7 +413,7 @@ def main() -> int:
     environment = drop_surroundings()
     try:
         settings = _configure(environment, where)
-    except (config.ConfigError, OSError, UnicodeDecodeError) as e:
+    except (config.ConfigError, OSError) as e:
         print(f"sccache-py-server: {e}", file=sys.stderr)
         return 2
     _start_log(settings)

@@ -15,7 +15,9 @@ import os
 import resource
 import signal
 import socket
+import stat
 
+from sccache_py.server.private import make_directory
 from sccache_py.wire import SUN_PATH_BYTES, runtime_directory, state_stem
 
 # What Python, SQLite and the C library of the server itself may look at.  A compile gets its caller's environment, never this.
@@ -122,8 +124,11 @@ class Claim:
     def _bind_file(self, path: str) -> None:
         if _answers(path):
             raise AlreadyRunning(path)
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, "is there, and is no socket", path)  # somebody's file: not to be replaced
         directory = os.path.dirname(path) or "."
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        make_directory(directory)
         # Bound and listening before it has its name: whoever finds the name can connect.  A dead server's name is replaced.
         temporary = os.path.join(directory, f".{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):

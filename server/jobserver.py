@@ -57,8 +57,9 @@ __all__ = ["LEASE_VARIABLE", "Grant", "Need", "Private", "TokenPool", "processor
 
 log = logging.getLogger(__name__)
 
-# The size of a pipe that nobody enlarged.
-_MOST_TOKENS = 65536
+# What a pipe holds at any time: of its pages the first may be read in part, and then the last is one more.  It has 16, but two where the
+# user has many pipes (pipe(7), pipe-user-pages-soft).
+_MOST_TOKENS = 4096
 
 # Pairs of descriptor numbers below 1024 that are kept for compilers; two compiles for each token (one may lend to another).
 _MOST_PAIRS = 200

@@ -41,9 +41,13 @@ _PATIENCE_S = 2.0
 _RESTARTS = 5
 
 
-def default_count(processors: int) -> int:
+# More would only wait for each other.
+_MOST_PER_PROCESSOR = 4
+
+
+def how_many(processors: int, asked: int | None) -> int:
     """Workers beside the owner.  A process keeps a core and the clients of about three others busy."""
-    return processors // 4
+    return processors // 4 if asked is None else min(asked, _MOST_PER_PROCESSOR * processors)
 
 
 class Owner:

@@ -30,6 +30,7 @@ from diskcache.core import MODE_RAW as MODE_RAW
 
 from sccache_py.errors import StoreError
 from sccache_py.keys import digest
+from sccache_py.server.private import make_directory
 from sccache_py.server.store.base import Change
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         if not isinstance(value, _Scratch):
             raise StoreError(f"value of type {type(value).__name__}")
         name, path = self.filename()
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_directory(os.path.dirname(path))
         os.rename(value.path, path)
         value.path = path
         return value.size, MODE_BINARY, name, None
@@ -182,8 +183,8 @@ class DiskStore:
             raise StoreError(f"{type(e).__name__}: {e}") from e
 
     def _make_directories(self) -> None:
-        os.makedirs(self.location, mode=0o700, exist_ok=True)
-        os.makedirs(os.path.join(self.location, _SCRATCH), mode=0o700, exist_ok=True)
+        make_directory(self.location)
+        make_directory(os.path.join(self.location, _SCRATCH))
 
     def _return_if_removed(self) -> None:
         """`rm -rf` of the directory, or another server that moved a damaged database aside: SQLite would go on with the deleted file.
@@ -236,7 +237,7 @@ class DiskStore:
             with contextlib.suppress(OSError):  # something else is in it
                 os.rmdir(os.path.join(self.location, earlier))
         aside = os.path.join(self.location, f"damaged-{int(time.time())}")
-        os.makedirs(aside, exist_ok=True)
+        make_directory(aside)
         for name in _DATABASE:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(os.path.join(self.location, name), os.path.join(aside, name))

@@ -247,6 +247,15 @@ def test_help_is_help_and_nothing_is_a_mistake(ctl: Scene) -> None:
     assert b"--show-stats" in asked.stdout
     assert ctl.run("--no-such-option").returncode == 2
     assert ctl.run("--stats-format", "xml", "-s").returncode == 2
+    assert max(map(len, asked.stdout.splitlines())) < 80
+
+
+@pytest.mark.parametrize("count", ["x", "0", "-1", "2.5", "", "1_0", "٣"])
+def test_a_number_of_jobs_that_is_none_is_named(ctl: Scene, count: str) -> None:
+    """In words for users, not with a name of ours."""
+    done = ctl.run(f"--jobs={count}")
+    assert done.returncode == 2
+    assert done.stderr.decode().endswith(f"argument --jobs: {count!r} is not a whole number of 1 or more\n")
 
 
 def test_a_compiler_is_compiled_with(ctl: Scene) -> None:

@@ -15,6 +15,7 @@ HOME = {"HOME": "/h"}
     [
         *(("10G", 10 << 30), ("512M", 512 << 20), ("1048576", 1 << 20), (" 2 k ", 2048), ("1TiB", 1 << 40), ("5MB", 5 << 20)),
         *(("1.5G", 3 << 29), ("0.5k", 512), ("1P", 1 << 50), ("123456789012345", 123456789012345)),
+        *(("9223372036854775807", 2**63 - 1), ("99999999999999P", 2**63 - 1), ("9007199254740993", 9007199254740993)),
     ],
 )
 def test_sizes_are_written_in_many_ways(text, size):
@@ -31,7 +32,7 @@ def test_what_is_no_size_is_named(text):
 
 def test_the_environment_wins_over_the_file():
     """As everywhere."""
-    toml = '[cache.disk]\ndir = "/file"\nsize = "1M"\nrw_mode = "READ_ONLY"\n'
+    toml = b'[cache.disk]\ndir = "/file"\nsize = "1M"\nrw_mode = "READ_ONLY"\n'
     found = settings(HOME, toml)
     assert (found.directory, found.size_bytes, found.read_only) == ("/file", 1 << 20, True)
     found = settings({**HOME, "SCCACHE_DIR": "/env", "SCCACHE_CACHE_SIZE": "2M", "SCCACHE_LOCAL_RW_MODE": "READ_WRITE"}, toml)
@@ -55,8 +56,8 @@ def test_the_cache_is_where_it_is_looked_for(env, directory):
     ("env", "toml"),
     [
         ({}, None),
-        (HOME, "not toml ["),
-        (HOME, "[cache]\ndisk = 1\n"),
+        (HOME, b"not toml ["),
+        (HOME, b"\xff\xfe"),
         ({**HOME, "SCCACHE_LOCAL_RW_MODE": "SOMETIMES"}, None),
         ({**HOME, "SCCACHE_IDLE_TIMEOUT": "soon"}, None),
     ],
@@ -109,7 +110,59 @@ def test_a_base_directory_is_an_absolute_path(value):
 def test_base_directories_come_from_the_variable_or_the_file():
     """sccache's variable, separated by colons, and sccache's key in the file."""
     assert settings({**HOME, "SCCACHE_BASEDIRS": "/a/b/::/c//d:/a/b"}).basedirs == ("/a/b", "/c/d")
-    assert settings(HOME, 'basedirs = ["/file/"]\n').basedirs == ("/file",)
-    assert settings({**HOME, "SCCACHE_BASEDIRS": ""}, 'basedirs = ["/file"]\n').basedirs == ()
+    assert settings(HOME, b'basedirs = ["/file/"]\n').basedirs == ("/file",)
+    assert settings({**HOME, "SCCACHE_BASEDIRS": ""}, b'basedirs = ["/file"]\n').basedirs == ()
     with pytest.raises(ConfigError, match="basedirs"):
-        settings(HOME, 'basedirs = "/file"\n')
+        settings(HOME, b'basedirs = "/file"\n')
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (b"cache = 1", "[cache] is not a table"),
+        (b"[cache]\ndisk = 1", "[cache.disk] is not a table"),
+        (b"[cache.disk]\ndir = 5", "[cache.disk] dir: 5 is not a string"),
+        (b"[cache.disk]\nsize = true", "[cache.disk] size: True is not a string or a whole number"),
+        (b"[cache.disk]\nsize = 1.5", "[cache.disk] size: 1.5 is not a string or a whole number"),
+        (b"[cache.disk]\nsize = -5", "[cache.disk] size: '-5' is not a size"),
+        (b'[cache.disk]\nrw_mode = "read_only"', "[cache.disk] rw_mode: 'read_only' is neither READ_WRITE nor READ_ONLY"),
+        (b'[cache.disk]\nrw_mod = "READ_ONLY"', "[cache.disk] has no 'rw_mod', only dir, size, rw_mode"),
+        (b'basedirs = ["relative"]', "basedirs: 'relative' is not the absolute path"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_told_by_its_name_there(toml, said):
+    """Who wrote `size` looks in vain for SCCACHE_CACHE_SIZE; and a slip in `rw_mode` must not let a cache be written to."""
+    with pytest.raises(ConfigError) as told:
+        settings(HOME, toml)
+    assert str(told.value).startswith(f"configuration file: {said}")
+
+
+def test_the_configuration_file_of_sccache_can_be_kept():
+    """What is set there for other things than the cache's directory is none of ours."""
+    found = settings(HOME, b"server_startup_timeout_ms = 1\n[dist]\n[cache.disk]\nsize = 7\n[cache.disk.preprocessor_cache_mode]\nx = 1\n")
+    assert found.size_bytes == 7
+
+
+def test_what_is_set_for_another_store_is_named():
+    """Who sets SCCACHE_BUCKET believes that the cache is there."""
+    env = {**HOME, "SCCACHE_BUCKET": "b", "SCCACHE_GHA_ENABLED": "on", "SCCACHE_DIR": "/d", "SCCACHE_BASEDIRS": "/b"}
+    file = b"[cache.s3]\n[cache.disk]\n[dist]\n"
+    assert config.without_effect(env, file) == [
+        "SCCACHE_BUCKET",
+        "SCCACHE_GHA_ENABLED",
+        "[cache.s3]",
+        "[dist]",
+    ]
+    assert config.without_effect({**HOME, "SCCACHE_DIR": "/d"}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        *((None, "warning"), ("", "warning"), ("nonsense", "warning"), ("off", "critical"), ("warn", "warning"), ("TRACE", "debug")),
+        *(("sccache=debug", "debug"), ("sccache=debug,info", "debug"), ("hyper=error,info", "info"), ("sccache::server=trace", "debug")),
+    ],
+)
+def test_the_log_is_as_talkative_as_sccaches_filter_says(text, level):
+    """SCCACHE_LOG is a filter of env_logger's there; we have one level."""
+    assert settings({**HOME, **({} if text is None else {"SCCACHE_LOG": text})}).log_level == level

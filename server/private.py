@@ -1,0 +1,32 @@
+"""Directories and files of ours that nobody else may write to, or look into.
+
+The server's umask is 0 (daemon.py), and os.makedirs gives its mode to the last directory alone: a `~/.cache` that it makes on the way
+would be open to everybody, who could then put another cache in the place of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TextIO
+
+
+def make_directory(path: str) -> None:
+    """Make it and whatever is missing above it, for us alone; what is there stays as it is.  Raises OSError."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        above = os.path.dirname(path.rstrip("/"))
+        if above in ("", path):
+            raise
+        make_directory(above)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
+def open_log(path: str) -> TextIO:
+    """To append to.  Raises OSError."""
+    return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=lambda p, flags: os.open(p, flags, 0o600))
