@@ -368,6 +368,12 @@ def test_a_socket_prevents_storing(world, macros, tmp_path_factory):
     world.not_stored("did what cannot be observed", *using(world, macros, f's::says!("{python}|-ISc|import socket; socket.socket()")'))
 
 
+def test_a_name_that_is_looked_up_in_the_network_prevents_storing(world, macros):
+    """The C library's own sockets are made by none of its functions."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("did what cannot be observed", *using(world, macros, 'p::by_lookup!("x")'))
+
+
 def test_a_file_made_and_read_within_the_compile_is_no_condition(world, macros):
     """A shell's temporary file has another name every time."""
     world.needs_observation(NO_MACRO_READS)

@@ -1,4 +1,4 @@
-//! Asks which machine it runs on.
+//! Asks which machine it runs on, and where another one is.
 extern crate proc_macro;
 use proc_macro::TokenStream;
 use std::os::raw::{c_char, c_int};
@@ -18,6 +18,11 @@ unsafe extern "C" { fn gethostname(to: *mut c_char, size: usize) -> c_int; fn un
     let mut names = [0 as c_char; 6 * 65];
     unsafe { uname(names.as_mut_ptr()) };
     text(&names[65..130])
+}
+/// By the C library, which has a socket of its own where it asks a server.
+#[proc_macro] pub fn by_lookup(_: TokenStream) -> TokenStream {
+    let found = std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80)).is_ok();
+    format!("{:?}", found.to_string()).parse().unwrap()
 }
 fn text(name: &[c_char]) -> TokenStream {
     let bytes: Vec<u8> = name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
