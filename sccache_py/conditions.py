@@ -111,6 +111,9 @@ _REPLACED_VARIABLES = frozenset(
 
 _INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ruby|tclsh|lua)[0-9.]*")
 
+# The kernel's name for the working directory: a macro that was told the one has looked at the other (docs/protocol.md, section 4).
+_PLACE = "/proc/self/cwd"
+
 # Who asks for PATH only to look for programs along it: compilers, and what links for them.
 _SEARCHERS = re.compile(
     r"rustc|clippy-driver|(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9.]+)?|collect2|lto-wrapper|(.*-|.*\.)?(ld|lld)(\..*)?"
@@ -180,6 +183,14 @@ def _aliens(seen: Observation) -> set[str]:
     return {name for image in seen.images if not _TIMELESS.fullmatch(name := os.path.basename(image))}
 
 
+def _sees_place(seen: Observation) -> bool:
+    """Whether a macro was told the working directory, or a program that it started, which works there.
+
+    It need not show in an output: dotenvy and git look in all directories above it.
+    """
+    return bool(_aliens(seen)) or _PLACE in seen.present
+
+
 def asked_by_macros(seen: Observation, asked: Iterable[str], env: Iterable[str], walk_shows: bool) -> list[str]:
     """The variables that count where a macro may have looked at all of them, or handed them on to what it started.
 
@@ -226,6 +237,8 @@ def judge(
         return Reason.TELLS_TIME
     # What the toolchain's own sources are called is in no file that was read; a map of their directory is of that directory alone.
     pins = [role for role in plan.mapped_roles if any(path.startswith(plan.roles.path(role) + "/") for path in covered)]
+    if plan.language == "Rust" and not plan.asks and _sees_place(seen):
+        pins.append("cwd")
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
     skip = _IGNORED_EXACT.union(ours, covered)

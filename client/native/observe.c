@@ -108,14 +108,24 @@ NOTED_SIZE(AT_FDCWD, path, lgetxattr, (const char *path, const char *name, void 
     (path, name, to, size))
 NOTED_SIZE(AT_FDCWD, path, listxattr, (const char *path, char *to, size_t size), (path, to, size))
 NOTED_SIZE(AT_FDCWD, path, llistxattr, (const char *path, char *to, size_t size), (path, to, size))
-NOTED_POINTER('S', path, realpath, (const char *path, char *to), (path, to))
+/* of a relative path it tells the working directory, too */
+#define RESOLVED(name, params, args) \
+	OURS(void *, name, params) \
+	{ \
+		NEXT(void *, name, params, NULL) \
+		if (path && *path != '/') \
+			told_place(__builtin_return_address(0)); \
+		return noted_pointer('S', path, real args); \
+	}
+
+RESOLVED(realpath, (const char *path, char *to), (path, to))
 #ifdef __GLIBC__
 NOTED_SIZE(AT_FDCWD, path, __readlink_chk, (const char *path, char *to, size_t size, size_t room),
     (path, to, size, room))
 NOTED_SIZE(dir, path, __readlinkat_chk, (int dir, const char *path, char *to, size_t size, size_t room),
     (dir, path, to, size, room))
-NOTED_POINTER('S', path, __realpath_chk, (const char *path, char *to, size_t room), (path, to, room))
-NOTED_POINTER('S', path, canonicalize_file_name, (const char *path), (path))
+RESOLVED(__realpath_chk, (const char *path, char *to, size_t room), (path, to, room))
+RESOLVED(canonicalize_file_name, (const char *path), (path))
 #endif
 
 /* ---- directories ---- */
@@ -341,6 +351,9 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 	case SYS_execve:
 		record_path('X', 0, AT_FDCWD, PATH(a));
 		return noted('x', AT_FDCWD, PATH(a), RESULT);
+	case SYS_getcwd:
+		told_place(CALLER);
+		break;
 	case SYS_clock_gettime:
 	case SYS_gettimeofday:
 #ifdef SYS_time

@@ -1,6 +1,7 @@
 /* Preloaded with observe.c: records which variables are asked for, and who wants to know what time it is, which machine, or how large. */
 
 #define _GNU_SOURCE
+#include "observe_look.h"
 #include "observe_next.h"
 #include "observe_record.h"
 
@@ -180,8 +181,25 @@ OURS(char *, get_current_dir_name, (void))
 {
 	NEXT(char *, get_current_dir_name, (void), NULL)
 	ask_variable("PWD", BY_PROGRAM);
+	told_place(__builtin_return_address(0));
 	return real();
 }
+
+OURS(char *, getcwd, (char *to, size_t size))
+{
+	NEXT(char *, getcwd, (char *, size_t), NULL)
+	told_place(__builtin_return_address(0));
+	return real(to, size);
+}
+
+#ifdef __GLIBC__
+OURS(char *, __getcwd_chk, (char *to, size_t size, size_t room))
+{
+	NEXT(char *, __getcwd_chk, (char *, size_t, size_t), NULL)
+	told_place(__builtin_return_address(0));
+	return real(to, size, room);
+}
+#endif
 
 /* ---- the whole environment ---- */
 

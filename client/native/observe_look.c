@@ -27,6 +27,13 @@ looked_at_open(int fd, const char *path, const void *caller, enum asker by, int 
 	return result;
 }
 
+void
+told_place(const void *caller)
+{
+	if (is_plugin(caller))
+		record_look(0, AT_FDCWD, "/proc/self/cwd", BY_PLUGIN);
+}
+
 /* what tells when a file was changed */
 #define LOOKED(dir, path, name, params, args) \
 	OURS(int, name, params) \

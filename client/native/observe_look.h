@@ -1,4 +1,4 @@
-/* Who was told when a file was changed. */
+/* Who was told when a file was changed, or where it works. */
 
 #ifndef OBSERVE_LOOK_H
 #define OBSERVE_LOOK_H
@@ -13,5 +13,9 @@ int looked_at(int dir, const char *path, const void *caller, int result);
  * recorded, as those of `by`: it may make something of the file's time, while programs
  * ask for the size of all that they read. */
 int looked_at_open(int fd, const char *path, const void *caller, enum asker by, int result);
+
+/* Records that the code at caller was told the working directory, as if it had read the
+ * kernel's link with that name.  Only what a plugin is told is recorded. */
+void told_place(const void *caller);
 
 #endif

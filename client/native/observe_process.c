@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <netdb.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -331,6 +332,13 @@ UNFOLLOWED(void *, popen, (const char *command, const char *mode), (command, mod
 UNFOLLOWED(int, wordexp, (const char *words, void *to, int flags), (words, to, flags), -1)
 UNFOLLOWED(int, socket, (int domain, int type, int protocol), (domain, type, protocol), -1)
 UNFOLLOWED(int, connect, (int fd, const void *address, unsigned length), (fd, address, length), -1)
+/* these have sockets of the C library's own, which come by none of our functions */
+UNFOLLOWED(int, getaddrinfo, (const char *host, const char *service, const void *hints, void *to),
+    (host, service, hints, to), EAI_FAIL)
+UNFOLLOWED(void *, gethostbyname, (const char *host), (host), NULL)
+UNFOLLOWED(int, gethostbyname_r, (const char *host, void *to, char *room, size_t size, void *result, int *error),
+    (host, to, room, size, result, error), EAGAIN)
+UNFOLLOWED(int, getifaddrs, (void *to), (to), -1)
 UNFOLLOWED(int, shm_open, (const char *name, int flags, mode_t mode), (name, flags, mode), -1)
 UNFOLLOWED(int, mkfifo, (const char *path, mode_t mode), (path, mode), -1)
 UNFOLLOWED(int, mkfifoat, (int dir, const char *path, mode_t mode), (dir, path, mode), -1)

@@ -149,6 +149,9 @@ CALLS: list[tuple[str, list[tuple[str, int, str] | tuple[str, int, str, str]]]] 
     # beyond following
     ("socket #1 #1 #0", [("N", 0, "socket")]),
     ("connect #-1 @ #0", [("N", 0, "connect")]),
+    ("getaddrinfo ~ ~ ~ @", [("N", 0, "getaddrinfo")]),
+    ("*gethostbyname 127.0.0.1", [("N", 0, "gethostbyname")]),
+    ("getifaddrs @", [("N", 0, "getifaddrs")]),
     ("system :", [("N", 0, "system")]),
     ("*popen : r", [("N", 0, "popen")]),
     ("mkfifo fifo #0600", [("N", 0, "mkfifo")]),

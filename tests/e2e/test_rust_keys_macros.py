@@ -217,6 +217,28 @@ def test_the_working_directory_that_a_macro_asks_for_is_in_the_result(make_world
         world.expect("hit", *args, cwd=where)
 
 
+@pytest.mark.parametrize(
+    "macro", ['m::above_cwd!("conf")', 'm::above_canonical!("conf")', 's::says!("git|rev-parse|--is-inside-work-tree")']
+)
+def test_what_a_macro_finds_above_the_working_directory_is_that_of_each_checkout(world, macros, macro):
+    """dotenvy looks for .env there, git for .git: the map covers the checkout, not what lies above it."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("src/lib.rs", f"pub const S: &str = {macro};\n")
+    one, two = world.root / "one" / "q", world.root / "two" / "q"
+    for where in (one, two):
+        shutil.copytree(world.p, where)
+
+    def args(where: Path) -> tuple[str, ...]:
+        externs = (f"--extern={name}={macros}/lib{name}.so" for name in "ms")
+        return (*LIB, *world.out, *externs, "--remap-path-prefix", f"{where}=/src", "src/lib.rs")
+
+    world.compile_twice(*args(one), cwd=one)
+    (two.parent / "conf").write_text("two\n")
+    subprocess.run(["git", "init", "--quiet", two.parent], env=world.env, check=True)
+    world.expect("miss", *args(two), cwd=two)
+    world.expect("hit", *args(two), cwd=two)
+
+
 def test_a_file_that_a_variable_names_is_that_file_in_every_checkout(make_world, macros):
     """SCHEMA=/main/schema.sql, set once, read from two worktrees: the second must not be answered by its own copy."""
     world = make_world()
@@ -344,6 +366,12 @@ def test_a_socket_prevents_storing(world, macros, tmp_path_factory):
     if python is None:
         pytest.skip("no python3 to open a socket with")
     world.not_stored("did what cannot be observed", *using(world, macros, f's::says!("{python}|-ISc|import socket; socket.socket()")'))
+
+
+def test_a_name_that_is_looked_up_in_the_network_prevents_storing(world, macros):
+    """The C library's own sockets are made by none of its functions."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("did what cannot be observed", *using(world, macros, 'p::by_lookup!("x")'))
 
 
 def test_a_file_made_and_read_within_the_compile_is_no_condition(world, macros):

@@ -51,6 +51,15 @@ fn literal(s: String) -> TokenStream { format!("{s:?}").parse().unwrap() }
 /// Where the compiler lies.
 #[proc_macro] pub fn program(_: TokenStream) -> TokenStream { literal(std::env::current_exe().unwrap().display().to_string()) }
 #[proc_macro] pub fn cwd(_: TokenStream) -> TokenStream { literal(std::env::current_dir().unwrap().display().to_string()) }
+/// As dotenvy does: the file is looked for in every directory above.
+fn above(mut place: std::path::PathBuf, name: &str) -> TokenStream {
+    loop {
+        if let Ok(found) = fs::read_to_string(place.join(name)) { return literal(found); }
+        if !place.pop() { return literal("none".into()); }
+    }
+}
+#[proc_macro] pub fn above_cwd(t: TokenStream) -> TokenStream { above(std::env::current_dir().unwrap(), &text(t)) }
+#[proc_macro] pub fn above_canonical(t: TokenStream) -> TokenStream { above(fs::canonicalize("src").unwrap(), &text(t)) }
 #[proc_macro] pub fn write(t: TokenStream) -> TokenStream {
     let t = text(t);
     fs::write(&t, "made by a macro\n").unwrap();

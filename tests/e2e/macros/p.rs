@@ -1,4 +1,4 @@
-//! Asks which machine it runs on, and how large that is.
+//! Asks which machine it runs on, how large that is, and where another one is.
 extern crate proc_macro;
 use proc_macro::TokenStream;
 use std::os::raw::{c_char, c_int};
@@ -26,6 +26,11 @@ unsafe extern "C" { fn gethostname(to: *mut c_char, size: usize) -> c_int; fn un
 /// As num_cpus::get_physical does.
 #[proc_macro] pub fn by_cpuinfo(_: TokenStream) -> TokenStream {
     format!("{:?}", std::fs::read_to_string("/proc/cpuinfo").unwrap()).parse().unwrap()
+}
+/// By the C library, which has a socket of its own where it asks a server.
+#[proc_macro] pub fn by_lookup(_: TokenStream) -> TokenStream {
+    let found = std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 80)).is_ok();
+    format!("{:?}", found.to_string()).parse().unwrap()
 }
 fn text(name: &[c_char]) -> TokenStream {
     let bytes: Vec<u8> = name.iter().map(|&c| c as u8).take_while(|&c| c != 0).collect();
