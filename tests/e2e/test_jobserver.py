@@ -296,6 +296,23 @@ def test_compiles_from_inside_a_wrapped_build_are_not_charged_twice(world: World
     assert not [p for p in (world.directory / "sccache-py").iterdir() if p.name.startswith("jobserver-")], "a FIFO is left"
 
 
+def test_a_build_that_has_the_token_waits_for_nobody_who_waits_for_it(world: World, gate: Gate) -> None:
+    """`make` under the wrapper and another build compile one file: each waited for the other, for ever."""
+    world.env["SCCACHE_JOBS"] = "2"
+    line, begin = world.crate(), world.directory / "begin"
+    os.mkfifo(begin)
+    first = world.start(*world.gated(gate))
+    gate.arrived()
+    build = world.start("--jobserver", "--", "sh", "-c", f'read word <{begin}; exec "$@"', "sh", str(world.client), *line)
+    with begin.open("w") as word:  # opens when the build, and nobody else, has the second token
+        leader = world.start(*line)
+        wait_until(lambda: pool(world)["waiting"] == 1)
+        word.write("go\n")
+    assert [finish(client).returncode for client in (build, leader)] == [0, 0]
+    gate.let_pass()
+    assert finish(first).returncode == 0
+
+
 def test_a_compiler_script_that_calls_us_again_does_not_wait_for_itself(world: World) -> None:
     """With one token: the outer compile holds it while the inner one asks for it."""
     world.env["SCCACHE_JOBS"] = "1"
