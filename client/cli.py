@@ -134,6 +134,7 @@ class Control:
     def _wrong_setting(self) -> str | None:
         """What the server would say of its settings, had it somewhere to say it."""
         environ = {os.fsdecode(name): os.fsdecode(value) for name, value in self._environ.items()}
+        environ["HOME"] = environ.get("HOME") or os.path.expanduser("~")
         path = config.file_path(environ)
         toml = None
         try:

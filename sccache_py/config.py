@@ -124,7 +124,7 @@ def settings(env: Mapping[str, str], toml: str | None = None) -> Settings:
 
     directory = env.get("SCCACHE_DIR") or disk.get("dir") or cache_directory(env)
     if not isinstance(directory, str):
-        raise ConfigError("neither SCCACHE_DIR nor HOME is set: no place for the cache")
+        raise ConfigError("neither SCCACHE_DIR nor HOME is set, and the user has no home: no place for the cache")
     size = env.get("SCCACHE_CACHE_SIZE") or disk.get("size")
     mode = env.get("SCCACHE_LOCAL_RW_MODE") or disk.get("rw_mode") or "READ_WRITE"
     if mode not in ("READ_WRITE", "READ_ONLY"):
