@@ -92,7 +92,9 @@ class _BytesDisk(diskcache.Disk):  # type: ignore[misc]
         if not isinstance(value, _Scratch):
             raise StoreError(f"value of type {type(value).__name__}")
         name, path = self.filename()
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        inner = os.path.dirname(path)
+        for directory in (os.path.dirname(inner), inner):  # makedirs would give its mode to the inner one alone, and our umask is 0
+            os.makedirs(directory, mode=0o700, exist_ok=True)
         os.rename(value.path, path)
         value.path = path
         return value.size, MODE_BINARY, name, None
@@ -236,7 +238,7 @@ class DiskStore:
             with contextlib.suppress(OSError):  # something else is in it
                 os.rmdir(os.path.join(self.location, earlier))
         aside = os.path.join(self.location, f"damaged-{int(time.time())}")
-        os.makedirs(aside, exist_ok=True)
+        os.makedirs(aside, mode=0o700, exist_ok=True)
         for name in _DATABASE:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(os.path.join(self.location, name), os.path.join(aside, name))
