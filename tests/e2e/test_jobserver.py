@@ -447,6 +447,20 @@ def test_the_wrapper_of_a_caller_who_ignores_its_children_ends_as_its_build_does
     assert world.run("--jobserver", "--", *build, preexec_fn=ignore) == plain
 
 
+@pytest.mark.parametrize("style", ["--jobserver", "--jobserver=pipe"])
+def test_what_the_caller_has_open_the_build_has_too_and_the_tokens(world: World, style: str) -> None:
+    """`exec 3>log; make`, whose recipes write there."""
+    listed = ("sh", "-c", "echo said >&3; ls /proc/self/fd; exit 4")
+    script = ("sh", "-c", 'exec 3>log 7<log; "$@"', "sh")
+    plain = world.run_plain(*script, *listed)
+    wrapped = world.run_plain(*script, world.client, style, "--", *listed)
+    assert (wrapped.returncode, wrapped.stderr) == (plain.returncode, b"")
+    assert (world.cwd / "log").read_text() == "said\n"
+    ours = set(wrapped.stdout.split()) - set(plain.stdout.split())
+    assert len(ours) == 2
+    assert set(wrapped.stdout.split()) > set(plain.stdout.split())
+
+
 def test_without_a_server_the_build_runs_all_the_same(world: World) -> None:
     """And is told why it has no tokens."""
     world.env["SCCACHE_PY_SERVER"] = "/no/such/server"
