@@ -149,6 +149,7 @@ class Control:
     def _set(self) -> tuple[dict[str, str], bytes | None]:
         """What the server would read its settings from.  Raises OSError."""
         environ = {os.fsdecode(name): os.fsdecode(value) for name, value in self._environ.items()}
+        environ["HOME"] = environ.get("HOME") or os.path.expanduser("~")
         path = config.file_path(environ)
         if path is None or not os.path.exists(path):
             return environ, None

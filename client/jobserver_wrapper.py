@@ -167,9 +167,11 @@ def run(lease: Lease, command: Sequence[str], environ: Mapping[str, str]) -> NoR
         if os.getppid() != ourselves:
             os._exit(128 + signal.SIGTERM)
 
-    inherit = (lease.child_r, lease.child_w) if lease.fifo is None else ()
+    for fd in (lease.child_r, lease.child_w) if lease.fifo is None else ():
+        os.set_inheritable(fd, True)
     try:
-        child = subprocess.Popen(command, env=environment(lease, environ), pass_fds=inherit, preexec_fn=in_the_child)
+        # What the caller opened is the build's, too (`exec 3>log`); all that is ours is closed on exec.
+        child = subprocess.Popen(command, env=environment(lease, environ), close_fds=False, preexec_fn=in_the_child)
     except OSError as e:
         cannot_become(command[0], e.errno or 0)
     for number in FORWARDED:

@@ -186,7 +186,7 @@ def settings(env: Mapping[str, str], toml: bytes | None = None) -> Settings:
 
     directory = _either(env, "SCCACHE_DIR", disk, "dir", str)[0] or cache_directory(env)
     if directory is None:
-        raise ConfigError("neither SCCACHE_DIR nor HOME is set: no place for the cache")
+        raise ConfigError("neither SCCACHE_DIR nor HOME is set, and the user has no home: no place for the cache")
     size, size_name = _either(env, "SCCACHE_CACHE_SIZE", disk, "size", str, int)
     mode, mode_name = _either(env, "SCCACHE_LOCAL_RW_MODE", disk, "rw_mode", str)
     if mode not in (None, "", "READ_WRITE", "READ_ONLY"):

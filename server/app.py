@@ -21,7 +21,7 @@ from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
 from sccache_py.server import heap, trace
 from sccache_py.server.connection import Service
-from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, die_with_parent, drop_surroundings, take_uncounted
+from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, die_with_parent, drop_surroundings, take_uncounted, users_home
 from sccache_py.server.deposit import Depositor
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights
@@ -364,6 +364,7 @@ def _working_directory() -> str:
 
 def _configure(environment: dict[str, str], where: str) -> config.Settings:
     """`where`: what relative paths are relative to."""
+    environment = {**environment, "HOME": environment.get("HOME") or users_home()}
     path = config.file_path(environment)
     toml = None
     if path is not None:

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -75,6 +76,14 @@ def _become_ordinary() -> None:
     personality = ctypes.CDLL(None).personality
     # The flags alone: a machine of 32 bits (linux32) is what a whole container is for.
     personality(personality(0xFFFFFFFF) & _DOMAIN)
+
+
+def users_home() -> str:
+    """By the list of users: a service, or `env -i`, has no HOME.  "" for a user who is not listed."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return ""
 
 
 def detach() -> None:

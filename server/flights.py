@@ -1,7 +1,8 @@
 """Single flight: of equal recipes that miss at the same time one compiles, the others wait and look again.
 
 Equal recipe does not mean equal result: two checkouts may differ in a header.  So a waiter is given nothing; it repeats its
-lookup with its own files when the leader's result is stored, and compiles if nothing holds.  A waiter holds no token.
+lookup with its own files when the leader's result is stored, and compiles if nothing holds.  A waiter holds no token; one that runs
+within a build holds one all the same, its build's, so it waits only for leaders that have theirs (pipeline.py).
 """
 
 from __future__ import annotations

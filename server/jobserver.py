@@ -227,6 +227,10 @@ class TokenPool:
         finally:
             self._end(id)
 
+    def lends_to(self, lease: str) -> bool:
+        """Whether who has this in its environment runs within something that holds tokens."""
+        return self._lender(lease) is not None
+
     def _lender(self, lease: str) -> int | None:
         mark, _, number = lease.rpartition("-")
         if mark != self._mark or not number.isdecimal():

@@ -19,12 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sccache_py import config
+from sccache_py.makeflags import LEASE_VARIABLE
 from sccache_py.model import Reason, Refusal, Request, Result, Stored, Variant
 from sccache_py.server import lookup, permits, trace
 from sccache_py.server.answers import Answer, Client, MakeWay, Pass, Replay
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights, Landing
-from sccache_py.server.jobs import WAITING_FOR_RESULT, Jobs, Seen
+from sccache_py.server.jobs import COMPILING, FINISHING, WAITING_FOR_RESULT, Jobs, Seen
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.misses import Misses
 from sccache_py.server.other_defines import OtherDefines
@@ -123,7 +124,7 @@ class Pipeline:
             if stored is not None:
                 return await self._compile(job, client, verify=stored)
         hit = await self._hit(job)
-        while hit is None and (flight := self.flights.under_way(job.recipe)) is not None:
+        while hit is None and (flight := self.flights.under_way(job.recipe)) is not None and not self._holds_up(job, flight):
             # Another client compiles this very recipe: wait, holding nothing, and look again with our own files.
             self.stats.count("joined_flights")
             job.seen.turns_to(WAITING_FOR_RESULT, leader=flight.leader)
@@ -137,6 +138,11 @@ class Pipeline:
             return hit
         with self.flights.lead(job.recipe, job.seen) as flight:
             return await self._compile(job, client, flight)
+
+    def _holds_up(self, job: Job, flight: Flights.Flight) -> bool:
+        """Whether this leader may wait for the very token under which who would wait for it runs (a job of a build under the wrapper)."""
+        runs = flight.leader is not None and flight.leader.state in (COMPILING, FINISHING)
+        return not runs and self.misses.pool.lends_to(job.request.env.get(LEASE_VARIABLE, ""))
 
     async def hit_only(self, request: Request, begun: Job | None) -> Answer | None:
         """What a hit worker can answer; None: the owner must."""

@@ -412,6 +412,14 @@ def test_the_cache_is_for_nobody_elses_eyes(world: World) -> None:
     assert os.umask(old) == old
 
 
+def test_in_a_cache_that_others_may_enter_they_can_change_nothing(world: World) -> None:
+    """`mkdir -p /var/cache/x`: whoever can write to a directory in it can take files away."""
+    world.cache.chmod(0o755)
+    compile_as_without(world, world.crate("unit", BIG))
+    assert value_files(world)
+    assert [path for path in world.cache.rglob("*") if path.stat().st_mode & 0o022] == []
+
+
 # --- modes ---
 
 

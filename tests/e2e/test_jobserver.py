@@ -296,6 +296,23 @@ def test_compiles_from_inside_a_wrapped_build_are_not_charged_twice(world: World
     assert not [p for p in (world.directory / "sccache-py").iterdir() if p.name.startswith("jobserver-")], "a FIFO is left"
 
 
+def test_a_build_that_has_the_token_waits_for_nobody_who_waits_for_it(world: World, gate: Gate) -> None:
+    """`make` under the wrapper and another build compile one file: each waited for the other, for ever."""
+    world.env["SCCACHE_JOBS"] = "2"
+    line, begin = world.crate(), world.directory / "begin"
+    os.mkfifo(begin)
+    first = world.start(*world.gated(gate))
+    gate.arrived()
+    build = world.start("--jobserver", "--", "sh", "-c", f'read word <{begin}; exec "$@"', "sh", str(world.client), *line)
+    with begin.open("w") as word:  # opens when the build, and nobody else, has the second token
+        leader = world.start(*line)
+        wait_until(lambda: pool(world)["waiting"] == 1)
+        word.write("go\n")
+    assert [finish(client).returncode for client in (build, leader)] == [0, 0]
+    gate.let_pass()
+    assert finish(first).returncode == 0
+
+
 def test_a_compiler_script_that_calls_us_again_does_not_wait_for_itself(world: World) -> None:
     """With one token: the outer compile holds it while the inner one asks for it."""
     world.env["SCCACHE_JOBS"] = "1"
@@ -428,6 +445,20 @@ def test_the_wrapper_of_a_caller_who_ignores_its_children_ends_as_its_build_does
     plain = world.run_plain(*build, preexec_fn=ignore)
     assert plain.returncode == 7
     assert world.run("--jobserver", "--", *build, preexec_fn=ignore) == plain
+
+
+@pytest.mark.parametrize("style", ["--jobserver", "--jobserver=pipe"])
+def test_what_the_caller_has_open_the_build_has_too_and_the_tokens(world: World, style: str) -> None:
+    """`exec 3>log; make`, whose recipes write there."""
+    listed = ("sh", "-c", "echo said >&3; ls /proc/self/fd; exit 4")
+    script = ("sh", "-c", 'exec 3>log 7<log; "$@"', "sh")
+    plain = world.run_plain(*script, *listed)
+    wrapped = world.run_plain(*script, world.client, style, "--", *listed)
+    assert (wrapped.returncode, wrapped.stderr) == (plain.returncode, b"")
+    assert (world.cwd / "log").read_text() == "said\n"
+    ours = set(wrapped.stdout.split()) - set(plain.stdout.split())
+    assert len(ours) == 2
+    assert set(wrapped.stdout.split()) > set(plain.stdout.split())
 
 
 def test_without_a_server_the_build_runs_all_the_same(world: World) -> None:
