@@ -14,6 +14,7 @@ from sccache_py.compilers.driver import Driver
 from sccache_py.elf import Image
 from sccache_py.model import Request
 from sccache_py.server.files import NEVER
+from sccache_py.server.held import held
 from sccache_py.server.mounts import DEVICES
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
@@ -102,19 +103,24 @@ def all_are(stamps: Stamps) -> bool:
 
 
 def ask(request: Request, program: str, words: list[str], env: Mapping[str, str] | None = None) -> str:
-    """What a program prints in the caller's environment and directory; nothing if it fails."""
-    answer = subprocess.run(
-        [request.argv[0] if program == os.path.join(request.cwd, request.program) else program, *words],
-        executable=program,
-        cwd=request.cwd,
-        env=request.env if env is None else env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_PROBE_TIMEOUT_S,
-        umask=request.umask,  # a wrapper may keep a log; ours is 0
-        check=False,
-    )
-    return os.fsdecode(answer.stdout).strip() if answer.returncode == 0 else ""
+    """What a program prints in the caller's environment and directory; nothing if it fails.  Raises OSError, subprocess.TimeoutExpired."""
+    said = held(b"")  # the end of a pipe would be that of whatever the program leaves running, too
+    try:
+        answer = subprocess.run(
+            [request.argv[0] if program == os.path.join(request.cwd, request.program) else program, *words],
+            executable=program,
+            cwd=request.cwd,
+            env=request.env if env is None else env,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_TIMEOUT_S,
+            umask=request.umask,  # a wrapper may keep a log; ours is 0
+            check=False,
+        )
+        return os.fsdecode(os.pread(said, os.fstat(said).st_size, 0)).strip() if answer.returncode == 0 else ""
+    finally:
+        os.close(said)
 
 
 def startup_libraries(request: Request, program: str) -> list[str]:

@@ -203,6 +203,20 @@ def test_what_a_compiler_leaves_running_does_not_hold_up_its_caller(world: World
     assert world.counts().reasons() == {"left a process running": 1}
 
 
+def test_what_a_compiler_leaves_running_when_it_is_asked_delays_nothing(world: World) -> None:
+    """A wrapper that starts a daemon whatever it is called for: each ten seconds a compile waited for twenty, and none was cached."""
+    pids = world.directory / "left"
+    program = world.program("rustc-daemon", f'#!/bin/sh\n[ -e {pids} ] || {{{{ sleep 1000 & echo $! >{pids}; }}}}\nexec {{rustc}} "$@"\n')
+    try:
+        assert world.run(str(program), *world.crate()[1:]).returncode == 0
+    finally:
+        os.kill(int(pids.read_text()), signal.SIGKILL)
+    world.settle()
+    assert world.same_as_plain(str(program), *world.crate()[1:]).returncode == 0
+    assert world.counts().total("cache_hits") == 2
+    assert world.counts().total("requests_unsupported_compiler") == 0
+
+
 def test_what_left_the_compilers_process_group_is_left_running_too(world: World) -> None:
     """It may write to the output later, and to what the next compile is watched by."""
     hold = world.directory / "hold"
