@@ -248,7 +248,7 @@ def judge(
         return [p for p in paths if p not in skip and not p.startswith(skip_below)]
 
     # lld opens what lies where its output goes, and removes it, so that the kernel frees it while it links.
-    replaced = set(plan.must_write).intersection(seen.removed) if not plan.tells_time else set()
+    replaced = {p for p in seen.removed if p in plan.must_write or p in plan.own} if not plan.tells_time else set()
     shining = [p for p in seen.shining if p in left]
     read = [p for p in deciding((*seen.read, *shining)) if p not in replaced]
     if any(map(_is_special, read)):
@@ -280,11 +280,10 @@ def judge(
     ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named - (seen.plugins_asked & _FOR_THE_COMPILER_ALONE)
     if named is not None and plan.language == "Rust" and not _aliens(seen):
         ignored |= _ASKED_BY_RUSTC - named - seen.plugins_asked
-    own = plan.own_output_prefixes
     variables = env if isinstance(env, Mapping) else {}
 
     def condition(paths: list[str]) -> list[str]:
-        return [p for p in deciding(paths) if not (p.startswith(own) or p in plan.must_write or _is_special(p))]
+        return [p for p in deciding(paths) if not (p in plan.own or p in plan.must_write or _is_special(p))]
 
     list_free = {*plan.list_free, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
     # A macro may ask where a directory really is; C's compilers only see that it is there.

@@ -139,6 +139,25 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnOutputs:
+    """The files that a unit leaves, and those that it makes on the way: what lies there already decides nothing.
+
+    Whole names, for what merely begins like them may be a source: beside `m` and `m.d` lie `macros.rs`, `m.rs` and `m.d/mod.rs`.
+    """
+
+    exact: frozenset[str] = frozenset()  # absolute
+    stems: tuple[str, ...] = ()  # absolute, with the dot: `/out/libx-1234.`
+    endings: frozenset[str] = frozenset()  # what may come behind the last dot
+
+    def __contains__(self, path: str) -> bool:
+        if path in self.exact:
+            return True
+        if not path.startswith(self.stems) or path.rpartition(".")[2] not in self.endings:
+            return False
+        return any(path.startswith(stem) and "/" not in path[len(stem) :] for stem in self.stems)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a driver understood of a command line.  The same for equal (argv, cwd): it is memoised."""
 
@@ -151,7 +170,7 @@ class Plan:
     must_write: tuple[str, ...]  # absolute; outputs that have to be there after a success
     may_write: tuple[str, ...]  # directories that outputs may be left in
     templates: tuple[str, ...]  # outputs (absolute) that are text with paths in it: depfiles
-    own_output_prefixes: tuple[str, ...]  # absolute prefixes of this unit's own outputs: never inputs
+    own: OwnOutputs  # what is never an input
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
     more_sources: tuple[str, ...] = ()  # beside `source`, where one call is about several
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing

@@ -266,7 +266,7 @@ def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: I
                 return Reason.INPUT_TOO_NEW
         except OSError:
             return Reason.INPUT_VANISHED
-        names = sight.listing_digest(path, plan.own_output_prefixes)
+        names = sight.listing_digest(path, plan.own)
         if names is None:
             return Reason.INPUT_VANISHED
         variant.listed.append((fold(path), names))

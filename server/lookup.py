@@ -72,7 +72,7 @@ def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) ->
             return False
     for folded, digest in variant.listed:
         path = unfold(folded)
-        if path is None or sight.listing_digest(path, plan.own_output_prefixes) != digest:
+        if path is None or sight.listing_digest(path, plan.own) != digest:
             return False
     if files and variant is whole:
         sight.note_that_it_holds(variant)
@@ -125,6 +125,6 @@ def why_not(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) 
                 return f"appeared: {path}/{name}"
     for folded, digest in variant.listed:
         path = unfold(folded)
-        if path is None or sight.listing_digest(path, plan.own_output_prefixes) != digest:
+        if path is None or sight.listing_digest(path, plan.own) != digest:
             return f"names in {path}"
     return "nothing: it holds"

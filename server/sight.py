@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Iterable
 
 from sccache_py.keys import names_digest
-from sccache_py.model import Variant
+from sccache_py.model import OwnOutputs, Variant
 from sccache_py.server.files import NEVER, FileMemo, Names, Place, State, Steady, Watched, coarse_ns
 from sccache_py.server.mounts import DEVICES
 from sccache_py.server.stamps import Stamp, born_ns, latest_ns, stamp_of
@@ -358,12 +358,12 @@ class Sight:
         # It may be searched but not listed.
         return [name for name in names if os.path.lexists(os.path.join(directory, name))]
 
-    def listing_digest(self, directory: str, without: tuple[str, ...]) -> bytes | None:
-        """Digest of a directory's names and what kind each is of, less those whose path begins with one of `without`."""
+    def listing_digest(self, directory: str, without: OwnOutputs) -> bytes | None:
+        """Digest of a directory's names and what kind each is of, less `without`."""
         names = self.names(directory)
         if names is None:
             return None
-        return names_digest((name, kind) for name, kind in names.with_kinds() if not f"{directory}/{name}".startswith(without))
+        return names_digest((name, kind) for name, kind in names.with_kinds() if f"{directory}/{name}" not in without)
 
 
 # What is looked at each time, by how the state begins.

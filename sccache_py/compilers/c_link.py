@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from sccache_py.compilers.c_dialects import Dialect
-from sccache_py.model import Plan, Reason, Refusal
+from sccache_py.model import OwnOutputs, Plan, Reason, Refusal
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
@@ -46,7 +46,7 @@ def plan(
         must_write=(target,),
         may_write=(os.path.dirname(target), cwd),
         templates=(),
-        own_output_prefixes=(),
+        own=OwnOutputs(),
         list_free=(),
         lists_own=True,
         wants_jobserver=True,

@@ -11,7 +11,7 @@ import os
 from sccache_py.compilers import c_options
 from sccache_py.compilers.c_arguments import Parsed, is_stream
 from sccache_py.compilers.c_dialects import Dialect
-from sccache_py.model import Plan, Reason, Refusal
+from sccache_py.model import OwnOutputs, Plan, Reason, Refusal
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
@@ -52,7 +52,7 @@ def plan(dialect: Dialect, called: str, parsed: Parsed, cwd: str, pwd: str) -> P
         may_write=tuple(os.path.dirname(path) for path in must),
         templates=(),
         in_place=tuple(must),
-        own_output_prefixes=(),
+        own=OwnOutputs(),
         list_free=(),
         native_cpu=parsed.native_cpu,
         unlisted=Refusal(Reason.FALLBACK_C, parsed.rules or ""),

@@ -22,7 +22,7 @@ from sccache_py.compilers.c_options import Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
 from sccache_py.make_rule import Depfile, quote
-from sccache_py.model import Plan, Reason, Refusal
+from sccache_py.model import OwnOutputs, Plan, Reason, Refusal
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
@@ -215,7 +215,7 @@ class C:
             in_place=tuple(in_place),
             fills_empty=fills_empty,
             overwrites=self.dialect.overwrites,
-            own_output_prefixes=(),
+            own=OwnOutputs(),
             list_free=(),
             cwd_in_key=cwd_in_key,
             native_cpu=parsed.native_cpu,

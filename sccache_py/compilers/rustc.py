@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.compilers.rustc_arguments import Parsed, read
 from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
-from sccache_py.model import Plan, Reason
+from sccache_py.model import OwnOutputs, Plan, Reason
 from sccache_py.observation import plain
 from sccache_py.roles import Roles
 
@@ -27,6 +28,11 @@ _FILE_NAMES = {
     "rlib": "lib{}.rlib",
     "staticlib": "lib{}.a",
 }
+
+# How the files end that lie beside those, by `--emit` kind; what is made on the way; and how another system's linker calls its outputs.
+_EMIT_ENDINGS = {"asm": "s", "dep-info": "d", "llvm-bc": "bc", "llvm-ir": "ll", "metadata": "rmeta", "mir": "mir", "obj": "o"}
+_ENDINGS_ON_THE_WAY = frozenset(("bc", "d", "dwo", "dwp", "o", "rmeta"))
+_FOREIGN_ENDINGS = frozenset(("a", "dll", "dylib", "exe", "js", "lib", "pdb", "so", "wasm"))
 
 # These are made by a linker or contain other units' objects: only observation knows of what.
 _LINKED_TYPES = ("bin", "cdylib", "dylib", "proc-macro", "staticlib")
@@ -168,7 +174,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     arguments += told
     roles.append(("cwd", parsed.cwd, parsed.cwd))
 
-    must, templates, own = ([], [], []) if parsed.asks else _outputs(parsed, out)
+    must, templates, own = ([], [], OwnOutputs()) if parsed.asks else _outputs(parsed, out)
     kinds = [kind for kind, _ in parsed.emit] or ["link"]
     source = parsed.inputs[0] if parsed.inputs else None
     return Plan(
@@ -188,7 +194,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         maps_below=(*movable.values(), *(() if cwd_in_key or _maps_apart(parsed) else ("cwd",))),
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
-        own_output_prefixes=tuple(own),
+        own=own,
         exact_outputs=not must and any("-" in (path, parsed.output) for _, path in parsed.emit),
         list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
         wants_jobserver=True,
@@ -259,17 +265,20 @@ def _tell_cwd(parsed: Parsed, movable: Mapping[str, str]) -> tuple[list[str], bo
     return told, not covered
 
 
-def _outputs(parsed: Parsed, out: str) -> tuple[list[str], list[str], list[str]]:
-    """Paths that must be there after a success, those of them that are depfiles, prefixes of all this unit's outputs."""
-    own = [parsed.absolute(path) for _, path in parsed.emit if path not in (None, "-")]
+def _outputs(parsed: Parsed, out: str) -> tuple[list[str], list[str], OwnOutputs]:
+    """Paths that must be there after a success, those of them that are depfiles, and all that are this unit's own."""
     if parsed.output == "-":
-        return [], [], own
+        return [], [], _own(parsed, out, None)
     if parsed.output is not None:
-        stem = os.path.splitext(parsed.absolute(parsed.output))[0]
-        return [], [stem + ".d"], [*own, stem + ".", parsed.absolute(parsed.output)]
+        output = parsed.absolute(parsed.output)
+        stem = os.path.splitext(output)[0]
+        own = _own(parsed, *os.path.split(stem))
+        return [], [stem + ".d"], replace(own, exact=own.exact | {output})
     if parsed.crate_name is None:
-        return [], [], own
-    foreign = parsed.target is not None and "linux" not in parsed.target
+        source = parsed.inputs[0]  # whose name is the crate's, unless the source says another
+        stem = "rust_out" if source == "-" else os.path.splitext(os.path.basename(source))[0]
+        return [], [], _own(parsed, out, stem.replace("-", "_") + parsed.extra_filename)
+    foreign = _is_foreign(parsed)
     name = parsed.crate_name.replace("-", "_") + parsed.extra_filename
     library, plain = os.path.join(out, f"lib{name}."), os.path.join(out, f"{name}.")
     must = []
@@ -285,4 +294,23 @@ def _outputs(parsed: Parsed, out: str) -> tuple[list[str], list[str], list[str]]
             if parsed.crate_types or parsed.test:
                 must += [os.path.join(out, _FILE_NAMES[t].format(name)) for t in types if not foreign or t in ("lib", "rlib")]
     depfiles = [parsed.absolute(path) if path else plain + "d" for kind, path in parsed.emit if kind == "dep-info"]
-    return must, depfiles, [*own, library, plain]
+    return must, depfiles, _own(parsed, out, name)
+
+
+def _is_foreign(parsed: Parsed) -> bool:
+    return parsed.target is not None and "linux" not in parsed.target
+
+
+def _own(parsed: Parsed, directory: str, name: str | None) -> OwnOutputs:
+    """Of a unit whose files in `directory` are called after `name`."""
+    exact = {parsed.absolute(path) for _, path in parsed.emit if path not in (None, "-")}
+    if name is None:
+        return OwnOutputs(frozenset(exact))
+    types = ["bin"] if parsed.test or not parsed.crate_types else parsed.crate_types
+    exact.update(os.path.join(directory, _FILE_NAMES[t].format(name)) for t in types)
+    endings = _ENDINGS_ON_THE_WAY.union(_EMIT_ENDINGS[kind] for kind, _ in parsed.emit if kind in _EMIT_ENDINGS)
+    return OwnOutputs(
+        exact=frozenset(exact),
+        stems=(os.path.join(directory, f"lib{name}."), os.path.join(directory, f"{name}.")),
+        endings=endings | _FOREIGN_ENDINGS if _is_foreign(parsed) else endings,
+    )

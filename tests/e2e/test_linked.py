@@ -177,6 +177,41 @@ def test_what_is_linked_over_an_older_one_is_stored(w: Any, kind: str) -> None:
     assert not w.reasons()
 
 
+@pytest.mark.parametrize(
+    "how", [(), ("-o", "y"), ("--test", "-o", "y"), ("--crate-type=cdylib", "-o", "y.so")], ids=lambda how: " ".join(how) or "x"
+)
+def test_what_is_linked_over_an_older_one_by_another_name_is_stored(w: Any, how: tuple[str, ...]) -> None:
+    """The same without cargo: lld opens what lies there, to remove it."""
+    for n in (1, 2):
+        w.write("x.rs", f"{MAIN}// {n}\n")
+        assert w.run([str(w.client), w.compiler, *how, "x.rs"], None, {}).returncode == 0
+    w.note_server()
+    assert w.expect("hit", *how, "x.rs")
+    assert not w.reasons()
+
+
+def test_a_directory_whose_name_begins_like_the_output_is_searched_as_any(w: Any) -> None:
+    """`-o m` and a library that appears in `m1`: the program would be another."""
+    for directory, value in (("m1", None), ("m2", 2), ("spare", 1)):
+        (w.p / directory).mkdir()
+        if value is not None:
+            w.write("n.c", f"int n(void) {{ return {value}; }}\n")
+            subprocess.run(["gcc", "-c", "n.c"], cwd=w.p, check=True)
+            subprocess.run(["ar", "rcsD", f"{directory}/libn.a", "n.o"], cwd=w.p, check=True)
+    w.write(
+        "x.rs", '#[link(name = "n", kind = "static")] extern "C" { fn n() -> i32; }\nfn main() { std::process::exit(unsafe { n() }) }\n'
+    )
+    args = ("-Lnative=m1", "-Lnative=m2", "-o", "m", "x.rs")
+    w.compile_twice(*args)
+    shutil.copy(w.p / "spare" / "libn.a", w.p / "m1" / "libn.a")
+    w.expect("miss", *args)
+    (w.p / "m").unlink()
+    w.expect("hit", *args)
+    (w.p / "m").unlink()
+    assert w.cached(*args).status == 0
+    assert subprocess.run([w.p / "m"], check=False).returncode == 1
+
+
 def test_a_linker_script_is_an_input(w: Any) -> None:
     """Embedded projects change nothing else."""
     w.write("extra.ld", "one = 1;\n")

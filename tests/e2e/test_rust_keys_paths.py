@@ -383,6 +383,31 @@ def test_files_have_the_modes_that_this_callers_umask_gives(world, umask):
     world.expect("hit", *lib(*world.out), umask=umask)
 
 
+@pytest.mark.parametrize(
+    ("output", "files", "other"),
+    [
+        (("-o", "m"), {"x.rs": "mod macros;", "macros.rs": ""}, "macros/mod.rs"),
+        (("-o", "m.x"), {"x.rs": "mod m;", "m/mod.rs": ""}, "m.rs"),
+        (("--emit=metadata=m,dep-info",), {"x.rs": "mod macros;", "macros.rs": ""}, "macros/mod.rs"),
+        (("--crate-name=m", "--emit=metadata", "--out-dir=."), {"x.rs": "mod m;", "m/mod.rs": ""}, "m.rs"),
+        (
+            ("--crate-name=m", "--emit=metadata", "--out-dir=."),
+            {"x.rs": '#[path = "libm.d/y.rs"] mod y;', "libm.d/y.rs": "mod z;", "libm.d/z.rs": ""},
+            "libm.d/z/mod.rs",
+        ),
+    ],
+)
+def test_a_source_whose_name_begins_like_an_output_is_an_input(world, output, files, other):
+    """What lies where a unit's outputs go decides nothing; a source is none of them, whatever it is called."""
+    world.needs_observation("outputs that only observation knows")
+    for name, text in files.items():
+        world.write(name, text)
+    args = ("--crate-type=lib", *output, "x.rs")
+    world.compile_twice(*args)
+    world.write(other, "")
+    assert b"E0761" in world.expect("fail", *args).stderr
+
+
 def test_outputs_replace_what_lies_there_and_are_new(world):
     """A hit's files are as young as a compile's: cargo would build again otherwise."""
     world.write("src/lib.rs", "pub fn f() {}\n")

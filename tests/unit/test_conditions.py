@@ -17,7 +17,7 @@ from sccache_py.conditions import (
     judge,
     value_of,
 )
-from sccache_py.model import Observation, Plan, Reason
+from sccache_py.model import Observation, OwnOutputs, Plan, Reason
 
 OUTPUTS = ["/t/deps/x.d", "/t/deps/libx.rmeta"]
 COVERED = ("/opt/rust/lib/rustlib/host/", "/opt/rust/bin/rustc")
@@ -143,6 +143,14 @@ def test_this_units_own_outputs_are_no_conditions():
     """They are there or not, depending on what ran before."""
     found = draft(Observation(absent=["/t/deps/libx.rlib"], present=["/t/deps/libx.rmeta", "/t/deps/liby.rmeta"]))
     assert (found.absent, found.present) == ([], ["/t/deps/liby.rmeta"])
+
+
+def test_what_only_begins_like_an_output_is_a_condition():
+    """`rustc main.rs -o m` with `mod macros;`: that there was no macros/mod.rs."""
+    own = OwnOutputs(frozenset(("/s/m",)), ("/s/m.",), frozenset("do"))
+    ours, sources = ["/s/m", "/s/m.d", "/s/m.cgu.0.o"], ["/s/m.rs", "/s/macros/mod.rs", "/s/m.d/mod.rs", "/s/m.x/y.d"]
+    assert [path for path in (*ours, *sources) if path in own] == ours
+    assert all(path not in OwnOutputs() for path in ours)
 
 
 def test_names_in_a_dependency_directory_decide_nothing():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sccache_py.keys import digest
+from sccache_py.model import OwnOutputs
 from sccache_py.server import files
 from sccache_py.server.files import FileMemo, Names, by_the_clock_now, coarse_ns, copy_descriptor, hash_path, publish, write_all
 from sccache_py.server.sight import Sight
@@ -195,11 +196,12 @@ def test_names_that_appear_within_one_tick_are_all_seen(tmp_path):
 
 def test_a_listing_leaves_out_this_units_own_outputs(tmp_path):
     """They are there or not, depending on what ran before."""
-    own = (f"{tmp_path}/libx.",)
+    own = OwnOutputs(frozenset((f"{tmp_path}/libx.rlib",)), (f"{tmp_path}/libx.",), frozenset(("rmeta",)))
     before = Sight(FileMemo()).listing_digest(str(tmp_path), own)
     put(tmp_path / "libx.rlib", b"")
+    put(tmp_path / "libx.rmeta", b"")
     assert Sight(FileMemo()).listing_digest(str(tmp_path), own) == before
-    put(tmp_path / "liby.rlib", b"")
+    put(tmp_path / "libx.rs", b"")
     assert Sight(FileMemo()).listing_digest(str(tmp_path), own) != before
 
 
