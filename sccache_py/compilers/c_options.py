@@ -302,9 +302,9 @@ CLANG_OPTIONS = (
     Option("-arch", _NEXT, Does.REFUSE),
     Option("-canonical-prefixes", _NO),
     Option("-cxx-isystem", _EITHER),
-    Option("-emit-ast", _NO, Does.REFUSE),
+    Option("-emit-", _JOINED, Does.REFUSE),  # no -e of the linker's
     Option("-emit-llvm", _NO, Does.SHOWS_NAMES),
-    Option("-emit-module", _NO, Does.REFUSE),
+    Option("-extract-api", _JOINED, Does.REFUSE),
     Option("-fapinotes", _JOINED, Does.UNLISTED),
     Option("-fbasic-block-sections=", _JOINED, Does.UNLISTED),
     Option("-fbuiltin-module-map", _NO, Does.UNLISTED),
@@ -357,6 +357,7 @@ CLANG_OPTIONS = (
     Option("-nobuiltininc", _NO),
     Option("-nopie", _NO),
     Option("-nostdlibinc", _NO),
+    Option("-object-file-name", _JOINED, Does.REFUSE),  # no -o, and in debug information
     Option("-resource-dir", _NEXT),
     Option("-resource-dir=", _JOINED),
     Option("-rpath", _NEXT),

@@ -389,6 +389,7 @@ def test_what_is_not_cached_is_run_by_the_client_and_counted_by_its_reason(c, re
         ("gcc", "-fmem-report"),
         ("gcc", "-fopt-info-vec=seen.txt"),
         ("gcc", "-ftime-report"),
+        ("clang", "-emit-interface-stubs"),
         ("clang", "-fmodules"),
         ("clang", "-ftime-trace"),
     ],

@@ -151,6 +151,12 @@ def test_an_options_name_is_the_statistic():
     assert Refusal(Reason.UNKNOWN_OPTION, "--what").value == "unhandled option --what"
 
 
+@pytest.mark.parametrize("word", ["-emit-interface-stubs", "-emit-ast", "-extract-api", "-object-file-name=y.o"])
+def test_long_words_of_clangs_are_no_short_ones_with_a_value(word):
+    """-e mit-interface-stubs would be the linker's to read, -o bject-file-name=… the output's name."""
+    assert parse(word, "-c", "x.c", "-o", "x.o", dialect=CLANG).value.startswith(word[:6])
+
+
 def test_implicit_modules_are_refused_and_explicit_ones_are_not():
     """Implicit ones fill a cache of clang's own."""
     assert parse("-fmodules", "-c", "x.c", dialect=CLANG) == Refusal(Reason.REFUSED_OPTION, "-fmodules")
