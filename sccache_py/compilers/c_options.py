@@ -266,6 +266,8 @@ GCC_OPTIONS = (
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
     Option("-fopt-info", _JOINED, Does.SHOWS_NAMES, "[^=]*=(?!(stderr|stdout)?\\Z)"),  # it appends to that file, as others do
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-frepo", _NO, Does.REFUSE),  # until gcc 9; what a link asked for stands in a file beside the object
+    Option("-gen-decls", _NO, Does.REFUSE),  # no -g; declarations of Objective-C, in a file beside the object
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),
     Option("-static-libasan", _NO),

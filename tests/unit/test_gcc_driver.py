@@ -135,6 +135,8 @@ def test_equal_spellings_of_an_option_are_alike():
         (("-save-temps=obj", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-save-temps")),
         (("-ftime-report", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-ftime-report")),
         (("-aux-info", "-", "-c", "x.c"), Reason.OUTPUT_IS_STDOUT),
+        (("-frepo", "-c", "x.cc"), Refusal(Reason.REFUSED_OPTION, "-frepo")),
+        (("-gen-decls", "-c", "x.m"), Refusal(Reason.REFUSED_OPTION, "-gen-decls")),
         (("--what=ever", "-c", "x.c"), Refusal(Reason.UNKNOWN_OPTION, "--what")),
         (("-c", "x.f90"), Refusal(Reason.UNKNOWN_LANGUAGE, ".f90")),
         (("-x", "ada", "-c", "x"), Refusal(Reason.UNKNOWN_LANGUAGE, "ada")),
