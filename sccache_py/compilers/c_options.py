@@ -332,6 +332,7 @@ CLANG_OPTIONS = (
     Option("-fopenmp", _JOINED, Does.UNLISTED),  # what is for another device is called after a source's inode, or that of what #line names
     Option("-fopenmp-simd", _NO),
     Option("-foptimization-record-file=", _JOINED, Does.WRITES),
+    Option("-foptimization-record-passes=", _JOINED, Does.SHOWS_NAMES),  # says -fsave-optimization-record, too
     Option("-fpass-plugin", _JOINED, Does.UNLISTED),
     Option("-fprebuilt-", _JOINED, Does.UNLISTED),
     Option("-fproc-stat-report", _JOINED, Does.REFUSE),
