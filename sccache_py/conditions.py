@@ -160,6 +160,7 @@ class Draft:
     libraries: list[str] = field(default_factory=list)  # names that ld.so looked for along LD_LIBRARY_PATH, perhaps
     placed: list[str] = field(default_factory=list)  # of `asked`: only the source itself asked, which may have named files by it
     which: dict[str, str] = field(default_factory=dict)  # of `read` and `listed`: which file or directory that was (Observation)
+    messages_unlisted: bool = False  # what the compiler says may quote files that are on no list
     profiles: dict[str, str] = field(default_factory=dict)  # outputs named after the process id → told so (profiles.py)
 
 

@@ -37,6 +37,8 @@ _FOR_PROCESSORS = "glibc-hwcaps"
 _GCC_PROGRAMS = ("cc1", "cc1plus", "as", "cc1obj", "cc1objplus")
 _CLANG_PROGRAMS = ("as",)
 
+_BEFORE_ITS_OWN = ("COMPILER_PATH", "GCC_EXEC_PREFIX")  # where gcc looks for its programs first
+
 
 def key(request: Request) -> tuple[str | None, ...] | None:
     """What the answer may depend on, wherever the caller stands.  None: it is not worth a question."""
@@ -76,7 +78,9 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     if driver is None:
         return Reason.UNSUPPORTED_COMPILER
 
-    path = [os.path.join(request.cwd, d) for d in request.env.get("PATH", "").split(":") if d]
+    in_path = _directories(request, "PATH")
+    path = [os.path.join(request.cwd, d) for d in in_path]
+    by_name = [request.program, *_directories(request, *_BEFORE_ITS_OWN)]  # … of which a relative one is another in another directory
     files = [real]
     covered = {program, real, *(os.path.join(d, os.path.basename(request.argv[0])) for d in path)}
     for name in _GCC_PROGRAMS if driver.dialect is GCC else _CLANG_PROGRAMS:
@@ -86,6 +90,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
             places = [os.path.join(d, name) for d in path]
             found = next((p for p in places if os.access(p, os.X_OK)), "")
             covered.update(places)
+            by_name += in_path[: places.index(found) + 1] if found else in_path
             for passed in places[: places.index(found)] if found else places:
                 if os.path.lexists(passed):
                     stamps.append((passed, stamp(passed)))
@@ -94,6 +99,10 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
         if found.startswith("/") and os.path.isfile(found):
             covered |= {found, os.path.realpath(found)}
             files.append(found)
+    if driver.dialect is GCC and any(request.env.get(name) for name in _BEFORE_ITS_OWN):
+        for place, names in _looked_through(request, program):
+            absent.setdefault(place, []).extend(name for name in names if not os.path.lexists(os.path.join(place, name)))
+            files += [file for name in names if os.path.isfile(file := os.path.join(place, name))]
     libraries = list(dict.fromkeys(library for file in files for library in startup_libraries(request, file)))
     covered.update(libraries)
     files += libraries
@@ -131,11 +140,25 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
         covered=tuple(covered),
         image=image_of(image.script) if image.script else image,
         is_script=is_wrapper,
-        cwd_matters=is_wrapper or not os.path.isabs(request.program),
+        cwd_matters=is_wrapper or not all(map(os.path.isabs, by_name)),
         stamps=stamps,
         absent=list(absent.items()),
         checked_at=time.monotonic(),
     )
+
+
+def _directories(request: Request, *variables: str) -> list[str]:
+    """What they list; an empty word is the directory of the call."""
+    return [d or "." for variable in variables if variable in request.env for d in request.env[variable].split(":")]
+
+
+def _looked_through(request: Request, program: str) -> list[tuple[str, list[str]]]:
+    """Where gcc looks for its programs before its own directories, and for which: one that appears there makes another compiler."""
+    said = ask(request, program, ["-print-search-dirs"]).partition("programs: =")[2].partition("\n")[0]
+    ours = [os.path.normpath(os.path.join(request.cwd, d)) for d in _directories(request, *_BEFORE_ITS_OWN)]
+    names = [*_GCC_PROGRAMS, f"{ask(request, program, ['-dumpmachine'])}-as"]
+    places = [os.path.normpath(os.path.join(request.cwd, place)) for place in said.split(":")]
+    return [(place, names) for place in dict.fromkeys(places) if any(f"{place}/".startswith(f"{d}/") for d in ours)]
 
 
 def _driver(request: Request, program: str, is_wrapper: bool) -> C | None:

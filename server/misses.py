@@ -298,6 +298,8 @@ class Misses:
                 draft = deposit.draft_listed(plan, job.compiler.driver, None, request.env, request.cwd, job.wishes.extra_files, look)
             if isinstance(draft, Reason):
                 return draft
+            if draft.messages_unlisted and (ran.stdout or ran.stderr):
+                return Reason.FALLBACK_FILES
             try:
                 examined = deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before.digests)
                 if draft.processors_count and not isinstance(examined, Reason):

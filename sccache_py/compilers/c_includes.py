@@ -26,6 +26,8 @@ _NAME = rb'(?:<([^>\n]*)>|"([^"\n]*)")'
 _INCLUDE = re.compile(_HASH + _SPACE + rb"(?:include(_next)?|import|__include_macros)\b" + _SPACE + _NAME, re.DOTALL)
 _ASKED = re.compile(rb"__has_include(_next)?(?:__)?" + _SPACE + rb"\(" + _SPACE + _NAME, re.DOTALL)
 
+_LINES = re.compile(_HASH + _SPACE + rb"(?:line\b|[0-9])", re.DOTALL)
+
 # Strings are kept, comments are not.  A character's quotes end with their line: `#error don't` has one.
 _TOKEN = re.compile(
     rb'(?s:(R"([^()\\\s]{0,16})\(.*?\)\2"|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')|(/\*.*?\*/|//[^\n]*))',
@@ -72,6 +74,7 @@ class Names:
     trouble: Reason | None
     pastes_has: bool  # `__has_ ## x` …
     bare_include: bool  # … and `include` as a word by itself, in this text or another: together a name that nobody can read
+    says_lines: bool  # by #line, of another file perhaps, which gcc reads to quote them in a message
 
 
 def names_in(text: bytes) -> Names:
@@ -97,6 +100,7 @@ def names_in(text: bytes) -> Names:
         trouble=_trouble(code),
         pastes_has=_PASTES_HAS.search(bare) is not None,
         bare_include=any(m[1] for m in _BARE_INCLUDE.finditer(bare)),
+        says_lines=_LINES.search(text) is not None,
     )
 
 

@@ -137,6 +137,7 @@ class _Walk:
         self._found = {look.identity(self.files[0])}
         self._finds_precompiled = False
         self._done: set[tuple[str, tuple[str, ...], bool, bool]] = set()
+        self.says_lines = False
         # By dicts, for their order: equal compiles are to have equal conditions.
         self.read: dict[str, None] = dict.fromkeys(self.files)
         self.present: dict[str, None] = {}
@@ -170,6 +171,7 @@ class _Walk:
                 if names.trouble is not None:
                     return names.trouble
                 texts[file] = names
+                self.says_lines = self.says_lines or names.says_lines
             asked = set[str]().union(*(n.asked for n in texts.values()))
             for file, names in texts.items():
                 # gcc takes a precompiled header only for what the source includes first.
@@ -236,6 +238,7 @@ def draft(plan: Plan, told: Told, words: Words, cwd: str, look: Look) -> Draft |
         listed=list(dict.fromkeys(listings)),
         asked=[],
         outputs=list(plan.must_write),
+        messages_unlisted=walk.says_lines,
         # gcc writes where a system header really is, and no list tells which were found in a system directory.
         pins=["cwd"] if any(path != plan.source and _leads_out(path, cwd) for path in walk.read) else [],
     )

@@ -266,6 +266,8 @@ GCC_OPTIONS = (
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
     Option("-fopt-info", _JOINED, Does.SHOWS_NAMES, "[^=]*=(?!(stderr|stdout)?\\Z)"),  # it appends to that file, as others do
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
+    Option("-frepo", _NO, Does.REFUSE),  # until gcc 9; what a link asked for stands in a file beside the object
+    Option("-gen-decls", _NO, Does.REFUSE),  # no -g; declarations of Objective-C, in a file beside the object
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),
     Option("-static-libasan", _NO),
@@ -302,9 +304,9 @@ CLANG_OPTIONS = (
     Option("-arch", _NEXT, Does.REFUSE),
     Option("-canonical-prefixes", _NO),
     Option("-cxx-isystem", _EITHER),
-    Option("-emit-ast", _NO, Does.REFUSE),
+    Option("-emit-", _JOINED, Does.REFUSE),  # no -e of the linker's
     Option("-emit-llvm", _NO, Does.SHOWS_NAMES),
-    Option("-emit-module", _NO, Does.REFUSE),
+    Option("-extract-api", _JOINED, Does.REFUSE),
     Option("-fapinotes", _JOINED, Does.UNLISTED),
     Option("-fbasic-block-sections=", _JOINED, Does.UNLISTED),
     Option("-fbuiltin-module-map", _NO, Does.UNLISTED),
@@ -330,6 +332,7 @@ CLANG_OPTIONS = (
     Option("-fopenmp", _JOINED, Does.UNLISTED),  # what is for another device is called after a source's inode, or that of what #line names
     Option("-fopenmp-simd", _NO),
     Option("-foptimization-record-file=", _JOINED, Does.WRITES),
+    Option("-foptimization-record-passes=", _JOINED, Does.SHOWS_NAMES),  # says -fsave-optimization-record, too
     Option("-fpass-plugin", _JOINED, Does.UNLISTED),
     Option("-fprebuilt-", _JOINED, Does.UNLISTED),
     Option("-fproc-stat-report", _JOINED, Does.REFUSE),
@@ -357,6 +360,7 @@ CLANG_OPTIONS = (
     Option("-nobuiltininc", _NO),
     Option("-nopie", _NO),
     Option("-nostdlibinc", _NO),
+    Option("-object-file-name", _JOINED, Does.REFUSE),  # no -o, and in debug information
     Option("-resource-dir", _NEXT),
     Option("-resource-dir=", _JOINED),
     Option("-rpath", _NEXT),

@@ -255,7 +255,7 @@ class C:
         suffix = _SUFFIXES[parsed.mode or "-c"]
         if "-emit-llvm" in parsed.arguments:
             suffix = {".o": ".bc", ".s": ".ll"}.get(suffix, suffix)
-        return os.path.splitext(os.path.basename(source))[0] + suffix
+        return self._named_after(source) + suffix
 
     def _depfile(self, parsed: Parsed, source: str, language: str) -> str | None:
         if not parsed.writes_depfile or language in c_options.PREPROCESSED:
@@ -264,20 +264,38 @@ class C:
             return parsed.depfile_by_wp  # its driver hands it on behind all others
         if parsed.depfile is not None:
             return parsed.depfile
-        return os.path.splitext(os.path.basename(source) if parsed.output is None else parsed.output)[0] + ".d"
+        return (self._named_after(source) if parsed.output is None else _less_suffix(parsed.output)) + ".d"
+
+    def _named_after(self, source: str) -> str:
+        """Without its directory and suffix; gcc takes none from a name that would be empty then."""
+        name = os.path.basename(source)
+        return _less_suffix(name) or name if self.dialect is GCC else _less_suffix(name)
 
     def _targets(self, parsed: Parsed, source: str, path: str) -> Depfile:
         """What the depfile will begin with, if it is as usual; else it is not taken apart."""
         targets = parsed.targets
         if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:
             targets = _plain_first(targets)
+        if self.dialect is GCC:
+            targets = [(flag, _less_here(name)) for flag, name in targets]
         names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in targets]
         if not names:
             # gcc's driver says -MQ for -o, but only beside an -MD of its own.
             by_output = parsed.output is not None and (self.dialect.wp_target_is_output or parsed.depfile_by_driver)
-            name = parsed.output if by_output and parsed.output else os.path.splitext(os.path.basename(source))[0] + ".o"
-            names = [quote(os.fsencode(name))]
+            name = parsed.output if by_output and parsed.output else self._named_after(source) + ".o"
+            names = [quote(os.fsencode(_less_here(name) if self.dialect is GCC else name))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
+
+
+def _less_suffix(path: str) -> str:
+    """From the last dot of its last component on, be it the first character (not so os.path.splitext)."""
+    directory, slash, name = path.rpartition("/")
+    return f"{directory}{slash}{name.rpartition('.')[0] if '.' in name else name}"
+
+
+def _less_here(target: str) -> str:
+    """Without `./` before it, any number of times and with any number of slashes (libcpp/mkdeps.cc, apply_vpath)."""
+    return target[found.end() :] if (found := _HERE.match(target)) else target
 
 
 def _plain_first(targets: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -320,6 +338,7 @@ def _tell_cwd(parsed: Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...
     return [*told, f"cwd {pwd}"], True, tuple(mapped)
 
 
+_HERE = re.compile(r"(?:\./+)+")
 _DIRECTORIES = ("-I", "-idirafter", "-iquote", "-isystem")
 _FAMILIES = ("--param", "-W", "-f", "-m")
 _PIECES = re.compile("[=,:]")

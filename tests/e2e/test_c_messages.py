@@ -214,3 +214,19 @@ def test_words_for_the_assembler_behind_a_harmless_one_count(c):
     args = (f"-Wa,--noexecstack,-aln={c.object('x.lst')}", "-c", "x.c", "-o", c.object())
     if not c.left_out("C without observation: -Wa,", *args):
         assert "x.lst" in c.compile_twice(*args).names()
+
+
+def test_a_message_quotes_the_file_that_a_line_directive_names_as_it_is_now(c):
+    """A parser that bison made: gcc opens the grammar to show the line, which is in no list of what it reads."""
+    c.write("x.c", '#line 2 "x.y"\nint f(void) { int u; return u; }\n')
+    c.write("x.y", "\nint f(void) { int u; return u; } // one\n")
+    args = ("-O1", "-Wall", "-c", "x.c", "-o", c.object())
+    if not c.observed:
+        c.not_stored("may read files of which no list tells, without observation", *args)
+    else:
+        c.compile_twice(*args)
+    c.write("x.y", "\nint f(void) { int u; return u; } // two\n")
+    c.expect("miss" if c.is_gcc or not c.observed else "hit", *args)
+    (c.p / "x.y").unlink()
+    c.expect("miss" if c.is_gcc or not c.observed else "hit", *args)
+    c.compile_twice("-O2", "-c", "x.c", "-o", c.object())

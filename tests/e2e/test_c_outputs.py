@@ -232,6 +232,7 @@ def test_files_beside_the_object_come_back(c):
         ("gcc", ("-aux-info", "sub/x.proto"), "sub/x.proto"),
         ("clang", ("-Wall", "--serialize-diagnostics", "x.dia"), "x.dia"),
         ("clang", ("-O2", "-foptimization-record-file=sub/x.yaml"), "sub/x.yaml"),
+        ("clang", ("-O2", "-foptimization-record-passes=inline"), None),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
@@ -241,7 +242,8 @@ def test_files_of_other_names_come_back(c, name, words, made):
         pytest.skip(f"{name}'s")
     c.write("x.c", "int f(int x) { int unused; return x * 2; }\n")
     c.write("sub/there", "")
-    option = next(o for o in ("-fdump", "-aux-info", "--serialize-diagnostics", "-foptimization-record-file=") if o in " ".join(words))
+    names = ("-fdump", "-aux-info", "--serialize-diagnostics", "-foptimization-record-file=", "-foptimization-record-passes=")
+    option = next(name for name in names if name in " ".join(words))
     args = (*words, "-c", "x.c", "-o", c.object())
     if c.left_out(f"C without observation: {option}", *args):
         return

@@ -90,3 +90,46 @@ def test_a_compiler_that_is_told_not_to_resolve_its_name_says_that_name(c, tmp_p
     args = ("-no-canonical-prefixes", "-MD", "-MF", str(c.o / "x.d"), "-c", "x.c", "-o", c.object())
     c.compile_twice(*args, rustc=str(copy))
     c.compile_twice(*args, rustc=str(through))
+
+
+def wrap(place: Path, name: str, words: str) -> None:
+    """A program that calls the real one of that name with more words."""
+    real = answer_of("gcc", f"-print-prog-name={name}")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / name).write_text(f'#!/bin/sh\nexec {shutil.which(real)} "$@" {words}\n')
+    (place / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("below", ["", "MACHINE"])
+@pytest.mark.parametrize("name", ["as", "cc1"])
+def test_a_program_that_appears_where_gcc_looks_first_makes_another_compiler(c, name, below):
+    """COMPILER_PATH names directories before its own; what was found elsewhere is not what would be found now."""
+    if not c.is_gcc:
+        return
+    c.write("x.c", "int f(int x) { return x + 1; }\n")
+    place = c.p / "tools" / (answer_of("gcc", "-dumpmachine") if below else "")
+    place.mkdir(parents=True)
+    env = {"COMPILER_PATH": str(c.p / "tools")}
+    first, second = ("--defsym Z=1", "--defsym Z=2") if name == "as" else ("-O2", "-O0 -fno-pic")
+    args = ("-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, env=env)
+    wrap(place, name, first)
+    one = c.expect("miss", *args, env=env)
+    wrap(place, name, second)
+    assert c.expect("miss", *args, env=env) != one
+    (place / name).unlink()
+    c.expect("hit", *args, env=env, asks=True)
+
+
+@pytest.mark.parametrize("env", [{"COMPILER_PATH": "tools"}, {"PATH": "tools:/usr/bin:/bin"}, {"PATH": ":/usr/bin:/bin"}], ids=str)
+def test_a_relative_directory_of_programs_is_another_in_another_directory(c, env):
+    """An empty word of PATH is the working directory."""
+    c.write("x.c", "int f(int x) { return x + 1; }\n")
+    for number, place in enumerate(("one", "two")):
+        wrap(c.p / place / "tools", "as", f"--defsym Z={number}")
+        wrap(c.p / place, "as", f"--defsym Z={number}")
+    args = ("-c", "../x.c", "-o", c.object())
+    one = c.expect("miss", *args, env=env, cwd=c.p / "one")
+    two = c.expect("miss" if c.is_gcc else "hit", *args, env=env, cwd=c.p / "two", asks=True)
+    assert (one != two) == c.is_gcc
+    c.expect("hit", *args, env=env, cwd=c.p / "one", asks=True)

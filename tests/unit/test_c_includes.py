@@ -100,3 +100,10 @@ def test_a_name_that_is_pasted_together_shows_by_its_pieces(text):
     assert names.pastes_has
     assert names.bare_include
     assert not names_in(b'#define HAS(x) __has_##x\n#error include me\n#include <a.h>\nconst char *s = "include";').bare_include
+
+
+@pytest.mark.parametrize("text", [b'#line 2 "x.y"', b'int a;\n # 7 "x.y" 3\n', b"??=li\\\nne 1", b"/* */ %: /* */ line 4 NAME"])
+def test_lines_of_another_file_are_found(text):
+    """gcc quotes them in what it says."""
+    assert names_in(text).says_lines
+    assert not names_in(b"#include <line.h>\n#define line 1\nint f(void) { return line; }\n").says_lines

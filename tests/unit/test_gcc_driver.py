@@ -135,6 +135,8 @@ def test_equal_spellings_of_an_option_are_alike():
         (("-save-temps=obj", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-save-temps")),
         (("-ftime-report", "-c", "x.c"), Refusal(Reason.REFUSED_OPTION, "-ftime-report")),
         (("-aux-info", "-", "-c", "x.c"), Reason.OUTPUT_IS_STDOUT),
+        (("-frepo", "-c", "x.cc"), Refusal(Reason.REFUSED_OPTION, "-frepo")),
+        (("-gen-decls", "-c", "x.m"), Refusal(Reason.REFUSED_OPTION, "-gen-decls")),
         (("--what=ever", "-c", "x.c"), Refusal(Reason.UNKNOWN_OPTION, "--what")),
         (("-c", "x.f90"), Refusal(Reason.UNKNOWN_LANGUAGE, ".f90")),
         (("-x", "ada", "-c", "x"), Refusal(Reason.UNKNOWN_LANGUAGE, "ada")),
@@ -149,6 +151,12 @@ def test_an_options_name_is_the_statistic():
     """--show-stats counts by it."""
     assert Refusal(Reason.REFUSED_OPTION, "-E").value == "-E"
     assert Refusal(Reason.UNKNOWN_OPTION, "--what").value == "unhandled option --what"
+
+
+@pytest.mark.parametrize("word", ["-emit-interface-stubs", "-emit-ast", "-extract-api", "-object-file-name=y.o"])
+def test_long_words_of_clangs_are_no_short_ones_with_a_value(word):
+    """-e mit-interface-stubs would be the linker's to read, -o bject-file-name=… the output's name."""
+    assert parse(word, "-c", "x.c", "-o", "x.o", dialect=CLANG).value.startswith(word[:6])
 
 
 def test_implicit_modules_are_refused_and_explicit_ones_are_not():
