@@ -118,7 +118,10 @@ def show(lines: list[dict[str, object]], seen: dict[str, list[float]], console: 
     late = [line for line in lines if line["kind"] == "loop"]
     if late:
         longest = max(float(str(line["late_us"])) for line in late)
-        console.print(f"event loop: kept for {longest / 1e3:.1f} ms at most; {sum(int(str(x['late'])) for x in late)} times over 1 ms")
+        own = max(float(str(line["own_us"])) for line in late)
+        count, owned = (sum(int(str(line[name])) for line in late) for name in ("late", "own"))
+        console.print(f"event loop: late by {longest / 1e3:.1f} ms at most, {count} times by more than 1 ms;")
+        console.print(f"by its own work {own / 1e3:.1f} ms at most, {owned} times more than 1 ms")
 
 
 def main() -> int:

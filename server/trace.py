@@ -5,8 +5,9 @@ One line of JSON per request, appended to the file:
     {"pid": 1, "at": 1700000000.0, "kind": "hit", "us": {"decode": 40.1, "plan": 12.0, …}}
 
 `us` is the time that passed up to each mark since the one before, in microseconds and in the order of the marks; a phase that
-comes twice is added up.  Once a second stands how long callbacks kept the event loop: `{"pid": 1, "at": …, "kind": "loop",
-"late_us": 900.0, "late": 3}` (the longest, and how many were over a millisecond).
+comes twice is added up.  Once a second stands how late callbacks came: `{"pid": 1, "at": …, "kind": "loop", "late_us": 900.0,
+"late": 3, "own": 1, "own_us": 400.0}`: the latest, how many came more than a millisecond late, for how many the loop's own thread worked
+that long meanwhile, and how long at most.  For the others it waited for a processor, or for another thread.
 """
 
 from __future__ import annotations
@@ -75,18 +76,23 @@ def end(kind: str) -> None:
 
 
 async def watch() -> None:
-    """How late a callback comes that should come every 5 ms: so long somebody else kept the loop."""
-    longest, late, said = 0.0, 0, time.monotonic()
+    """How late a callback comes that should come every 5 ms: so long somebody else kept the loop, or the processor."""
+    said, waited, worked = time.monotonic(), list[float](), list[float]()
     while True:
-        due = time.perf_counter() + _WATCH_S
+        due, began = time.perf_counter() + _WATCH_S, time.thread_time()
         await asyncio.sleep(_WATCH_S)
-        behind = time.perf_counter() - due
-        longest = max(longest, behind)
-        late += behind > _LATE_S
+        waited.append(time.perf_counter() - due)
+        worked.append(min(waited[-1], time.thread_time() - began))
         if time.monotonic() - said >= _REPORT_S:
-            _write({"kind": "loop", "late_us": round(longest * 1e6, 1), "late": late})
+            (late, late_us), (own, own_us) = _over(waited), _over(worked)
+            _write({"kind": "loop", "late_us": late_us, "late": late, "own": own, "own_us": own_us})
             flush()
-            longest, late, said = 0.0, 0, time.monotonic()
+            said, waited, worked = time.monotonic(), [], []
+
+
+def _over(times_s: list[float]) -> tuple[int, float]:
+    """How many are over a millisecond, and the longest in microseconds."""
+    return sum(s > _LATE_S for s in times_s), round(max(times_s) * 1e6, 1)
 
 
 def flush() -> None:

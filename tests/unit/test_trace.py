@@ -62,15 +62,26 @@ def test_two_requests_at_once_do_not_mix(traced):
     assert {line["kind"]: list(line["us"]) for line in lines(traced)} == {"a": ["a"], "b": ["b"]}
 
 
-def test_a_callback_that_keeps_the_loop_is_seen(traced, monkeypatch):
+def work(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("keep", "is_own"), [(time.sleep, False), (work, True)])
+def test_a_callback_that_keeps_the_loop_is_seen(traced, monkeypatch, keep, is_own):
+    """And whether it worked; else the loop had no processor, or not the interpreter's lock."""
     monkeypatch.setattr(trace, "_REPORT_S", 0.02)
 
     async def main():
         watch = asyncio.ensure_future(trace.watch())
         await asyncio.sleep(0.01)
-        time.sleep(0.05)
+        keep(0.05)
         await asyncio.sleep(0.02)
         watch.cancel()
 
     asyncio.run(main())
-    assert max(line["late_us"] for line in lines(traced)) > 30_000
+    late = max(lines(traced), key=lambda line: line["late_us"])
+    assert late["late_us"] > 30_000
+    assert late["late"] >= 1
+    assert (late["own_us"] > 30_000, late["own"] >= 1) == (is_own, is_own)
