@@ -309,13 +309,6 @@ OURS(int, uname, (void *to))
 }
 
 /* How large it is decides about threads and heaps, and a macro may write it down (std::thread::available_parallelism). */
-static void
-told_machine(const char *as_in, const void *caller)
-{
-	if (is_plugin(caller))
-		record_machine(as_in);
-}
-
 static const char processors[] = "/sys/devices/system/cpu/online", memory[] = "/proc/meminfo";
 
 OURS(int, sched_getaffinity, (pid_t pid, size_t size, void *set))

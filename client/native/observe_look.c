@@ -34,6 +34,16 @@ told_place(const void *caller)
 		record_look(0, AT_FDCWD, "/proc/self/cwd", BY_PLUGIN);
 }
 
+void
+told_machine(const char *path, const void *caller)
+{
+	int saved = errno;
+
+	if (is_plugin(caller))
+		record_text('C', 0, path);
+	errno = saved;
+}
+
 /* what tells when a file was changed */
 #define LOOKED(dir, path, name, params, args) \
 	OURS(int, name, params) \

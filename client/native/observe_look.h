@@ -1,4 +1,4 @@
-/* Who was told when a file was changed, or where it works. */
+/* Who was told when a file was changed, where it works, or what the machine is like. */
 
 #ifndef OBSERVE_LOOK_H
 #define OBSERVE_LOOK_H
@@ -17,5 +17,8 @@ int looked_at_open(int fd, const char *path, const void *caller, enum asker by, 
 /* Records that the code at caller was told the working directory, as if it had read the
  * kernel's link with that name.  Only what a plugin is told is recorded. */
 void told_place(const void *caller);
+
+/* Records that the code at caller was told what stands in this file of the kernel's, if that is a plugin. */
+void told_machine(const char *path, const void *caller);
 
 #endif

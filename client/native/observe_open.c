@@ -5,6 +5,7 @@
 
 #define _GNU_SOURCE
 #include "observe_open.h"
+#include "observe_look.h"
 #include "observe_next.h"
 #include "observe_record.h"
 
@@ -31,8 +32,8 @@ int dirfd(void *stream);
 static void
 told(const char *path, const void *caller)
 {
-	if ((!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5)) && is_plugin(caller))
-		record_machine(path);
+	if (!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5))
+		told_machine(path, caller);
 }
 
 int

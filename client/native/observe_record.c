@@ -488,12 +488,3 @@ record_clock(void)
 	if (recording() && !atomic_exchange_explicit(&was_recorded, 1, memory_order_relaxed))
 		record_text('C', 0, "plugin");
 }
-
-void
-record_machine(const char *path)
-{
-	int saved = errno;
-
-	record_text('C', 0, path);
-	errno = saved;
-}

@@ -63,7 +63,4 @@ const char *ask_variable(const char *name, enum asker by);
 /* Records once for each image that a plugin asked what time it is. */
 void record_clock(void);
 
-/* Records that a plugin asked about the machine: of a file of the kernel's, or as if it had read it. */
-void record_machine(const char *path);
-
 #endif
