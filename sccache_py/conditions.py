@@ -184,14 +184,6 @@ def _aliens(seen: Observation) -> set[str]:
     return {name for image in seen.images if not _TIMELESS.fullmatch(name := os.path.basename(image))}
 
 
-def _sees_place(seen: Observation) -> bool:
-    """Whether a macro was told the working directory, or a program that it started, which works there.
-
-    It need not show in an output: dotenvy and git look in all directories above it.
-    """
-    return bool(_aliens(seen)) or _PLACE in seen.present
-
-
 def asked_by_macros(seen: Observation, asked: Iterable[str], env: Iterable[str], walk_shows: bool) -> list[str]:
     """The variables that count where a macro may have looked at all of them, or handed them on to what it started.
 
@@ -238,7 +230,10 @@ def judge(
         return Reason.TELLS_TIME
     # What the toolchain's own sources are called is in no file that was read; a map of their directory is of that directory alone.
     pins = [role for role in plan.mapped_roles if any(path.startswith(plan.roles.path(role) + "/") for path in covered)]
-    if plan.language == "Rust" and not plan.asks and _sees_place(seen):
+    # A macro that was told the working directory, or started a program, which works there: dotenvy and git look in all directories above
+    # it, and that need not show in an output.
+    aliens = _aliens(seen)
+    if plan.language == "Rust" and not plan.asks and (aliens or _PLACE in seen.present):
         pins.append("cwd")
     if plan.incremental is not None:
         covered = (*covered, plan.incremental, plan.incremental + "/")
@@ -279,7 +274,7 @@ def judge(
 
     asked = {*seen.asked, *env, WHICH_VARIABLES} - _SHELLS_OWN if asks_for_all(seen.images) else seen.asked
     ignored = _REPLACED_VARIABLES if named is None else IGNORED_VARIABLES.keys() - named - (seen.plugins_asked & _FOR_THE_COMPILER_ALONE)
-    if named is not None and plan.language == "Rust" and not _aliens(seen):
+    if named is not None and plan.language == "Rust" and not aliens:
         ignored |= _ASKED_BY_RUSTC - named - seen.plugins_asked
     variables = env if isinstance(env, Mapping) else {}
 
@@ -305,7 +300,7 @@ def judge(
         sought=_sought(seen, plan, variables),
         libraries=_libraries(read, seen, plan, variables),
         processors_count=any(path.startswith(_TOLD_OF_PROCESSORS) for path in told),
-        placed=[_OUT_DIR] if named is not None and _OUT_DIR in named - seen.plugins_asked and not _aliens(seen) else [],
+        placed=[_OUT_DIR] if named is not None and _OUT_DIR in named - seen.plugins_asked and not aliens else [],
     )
 
 
