@@ -26,10 +26,11 @@ from sccache_py.server.deposit import Depositor
 from sccache_py.server.files import FileMemo
 from sccache_py.server.flights import Flights
 from sccache_py.server.jobs import Jobs
-from sccache_py.server.jobserver import TokenPool, processors
+from sccache_py.server.jobserver import TokenPool
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.leases import Leases, sweep
 from sccache_py.server.listener import Listener
+from sccache_py.server.machine import processors
 from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer

@@ -53,7 +53,7 @@ from sccache_py.makeflags import LEASE_VARIABLE
 from sccache_py.server.channels import Channel, LowNumbers, Pair, Wide
 from sccache_py.tokens import Action, Admit, Excess, Need, Offer, Revoke, Role, Tokens
 
-__all__ = ["LEASE_VARIABLE", "Grant", "Need", "Private", "TokenPool", "processors"]
+__all__ = ["LEASE_VARIABLE", "Grant", "Need", "Private", "TokenPool"]
 
 log = logging.getLogger(__name__)
 
@@ -63,25 +63,6 @@ _MOST_TOKENS = 4096
 
 # Pairs of descriptor numbers below 1024 that are kept for compilers; two compiles for each token (one may lend to another).
 _MOST_PAIRS = 200
-
-
-def processors() -> int:
-    """How many processors this process may use, by affinity and by the cgroup's quota (cgroup v2: cpu.max)."""
-    count = len(os.sched_getaffinity(0))
-    try:
-        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as f:
-            path = next((line.split("::", 1)[1].strip() for line in f if line.startswith("0::")), "/")
-        while True:
-            with contextlib.suppress(FileNotFoundError), open(f"/sys/fs/cgroup{path}/cpu.max", encoding="ascii") as f:
-                quota, period = f.read().split()
-                if quota != "max":
-                    count = min(count, max(1, -(-int(quota) // int(period))))
-            if path in ("/", ""):
-                break
-            path = os.path.dirname(path)
-    except (OSError, ValueError, IndexError):
-        pass
-    return max(1, count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def first_holding(variants: Sequence[Variant], plan: Plan, request: Request, sig
 
 
 def _has_as_many_processors(variant: Variant, request: Request) -> bool:
-    return not variant.processors or variant.processors == machine.processors(request.affinity)
+    return not variant.processors or variant.processors == machine.processors_told(request.affinity)
 
 
 def holds(variant: Variant, plan: Plan, env: Mapping[str, str], sight: Sight) -> bool | None:

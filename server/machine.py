@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from sccache_py.keys import KeyHash
-from sccache_py.server import jobserver
 
 # Fields of /proc/cpuinfo that say which instructions there are, by architecture (x86, arm, s390, riscv).
 _FEATURE_FIELDS = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU implementer", "CPU part", "features", "isa")
@@ -39,8 +38,27 @@ def processor_features(cpuinfo: str = "/proc/cpuinfo", caches: str = "/sys/devic
     return found.key()
 
 
-def processors(affinity: bytes) -> str:
+def processors() -> int:
+    """How many processors this process may use, by affinity and by the cgroup's quota (cgroup v2: cpu.max)."""
+    count = len(os.sched_getaffinity(0))
+    try:
+        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as f:
+            path = next((line.split("::", 1)[1].strip() for line in f if line.startswith("0::")), "/")
+        while True:
+            with contextlib.suppress(FileNotFoundError), open(f"/sys/fs/cgroup{path}/cpu.max", encoding="ascii") as f:
+                quota, period = f.read().split()
+                if quota != "max":
+                    count = min(count, max(1, -(-int(quota) // int(period))))
+            if path in ("/", ""):
+                break
+            path = os.path.dirname(path)
+    except (OSError, ValueError, IndexError):
+        pass
+    return max(1, count)
+
+
+def processors_told(affinity: bytes) -> str:
     """What a macro is told that asks how many processors there are: the machine's, those of its caller (the bytes of a cpu_set_t), and
     what the cgroup leaves of them, which compilers share with the server.
     """
-    return f"{os.cpu_count()} {int.from_bytes(affinity, 'little').bit_count()} {jobserver.processors()}"
+    return f"{os.cpu_count()} {int.from_bytes(affinity, 'little').bit_count()} {processors()}"

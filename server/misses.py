@@ -303,7 +303,7 @@ class Misses:
             try:
                 examined = deposit.examine(plan, draft, request.env, job.sight.memo, began_ns, before.digests)
                 if draft.processors_count and not isinstance(examined, Reason):
-                    examined.inputs.variant.processors = machine.processors(request.affinity)
+                    examined.inputs.variant.processors = machine.processors_told(request.affinity)
                 return examined
             except OSError as e:
                 log.warning("%s: what it read cannot be looked at: %s", plan.source, e)

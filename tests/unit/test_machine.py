@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sccache_py.server.machine import processor_features, processors
+from sccache_py.server.machine import processor_features, processors_told
 
 _INFO = "processor\t: {}\nmodel\t\t: 17\ncpu MHz\t\t: {}\nflags\t\t: fpu {}\n\n"
 
@@ -34,4 +34,4 @@ def test_a_machine_that_says_nothing_of_itself_has_features_all_the_same(tmp_pat
 
 def test_how_many_processors_a_macro_is_told_of_is_what_its_caller_may_use():
     """The bytes of a cpu_set_t: taskset makes it smaller."""
-    assert processors(b"\x01\0") == processors(b"\x02") != processors(b"\x03")
+    assert processors_told(b"\x01\0") == processors_told(b"\x02") != processors_told(b"\x03")
