@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import glob
 import itertools
@@ -97,7 +98,9 @@ class Record:
     def _allocate(self) -> None:
         try:
             os.posix_fallocate(self._fd, 0, self.size)
-        except OSError:
+        except OSError as e:
+            if e.errno == errno.ENOSPC:
+                raise
             write_all(self._fd, bytes(self.size))
 
     def reset(self, used: int) -> None:
