@@ -276,14 +276,13 @@ class C:
         targets = parsed.targets
         if self.dialect is GCC and self._version >= _GCC_WITH_PLAIN_TARGETS_FIRST:
             targets = _plain_first(targets)
-        if self.dialect is GCC:
-            targets = [(flag, _less_here(name)) for flag, name in targets]
-        names = [os.fsencode(name) if flag == "-MT" else quote(os.fsencode(name)) for flag, name in targets]
+        shown = _less_here if self.dialect is GCC else str
+        names = [os.fsencode(shown(name)) if flag == "-MT" else quote(os.fsencode(shown(name))) for flag, name in targets]
         if not names:
             # gcc's driver says -MQ for -o, but only beside an -MD of its own.
             by_output = parsed.output is not None and (self.dialect.wp_target_is_output or parsed.depfile_by_driver)
             name = parsed.output if by_output and parsed.output else self._named_after(source) + ".o"
-            names = [quote(os.fsencode(_less_here(name) if self.dialect is GCC else name))]
+            names = [quote(os.fsencode(shown(name)))]
         return Depfile(path, tuple(names), self.dialect.depfiles)
 
 
