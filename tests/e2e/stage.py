@@ -291,6 +291,23 @@ class World:
             self.settle()
         return plain
 
+    def hits_where(self, mount: str) -> Outcome:
+        """Compiles a crate twice where `mount` (a shell's command) was done for these alone: the second hits.  Skips where it may not."""
+        line = " ".join(self.crate())
+        script = f"""
+            {mount} || exit 77
+            "$0" {line} && rm -r out && mkdir out && "$0" {line} || exit 1
+            "$0" --show-stats
+            "$0" --stop-server >/dev/null
+        """
+        ran = self.run_plain("unshare", "-m", "sh", "-c", script, str(self.client))
+        if ran.returncode == 77:
+            pytest.skip("no mounts here")
+        assert ran.returncode == 0, ran.stderr
+        hits = next(line for line in ran.stdout.splitlines() if line.startswith(b"Cache hits  "))
+        assert hits.split()[-1] == b"1", ran.stdout.decode()
+        return ran
+
     # -- the server ----------------------------------------------------------------------------------------------
 
     def sockets(self) -> list[Path]:
