@@ -297,6 +297,21 @@ def test_a_file_that_the_assembler_includes_counts(c):
         c.changes_text("blob", "two", "-c", "x.c", "-o", c.object())
 
 
+def test_a_file_that_the_preprocessor_embeds_counts(c):
+    """C23's #embed: bytes that become part of the object, and of which older compilers know nothing."""
+    known = (f"clang-{version}" for version in range(19, 40)) if c.name == "clang" else (f"gcc-{version}" for version in range(15, 30))
+    compiler = next((name for name in known if shutil.which(name)), None)
+    if compiler is None:
+        pytest.skip(f"no {c.name} that knows #embed")
+    asks = '#if __has_embed("other")\nint there = 1;\n#endif\n'
+    c.write("x.c", 'const unsigned char x[] = {\n#embed "blob"\n};\n' + asks)
+    c.write("blob", "one")
+    args = ("-std=c23", "-c", "x.c", "-o", c.object())
+    if not c.left_out("may read files of which no list tells, without observation", *args, rustc=compiler):
+        c.changes_text("blob", "two", *args, rustc=compiler)
+        c.changes(lambda: c.write("other", "!"), lambda: (c.p / "other").unlink(), "-O1", *args, rustc=compiler)
+
+
 @pytest.mark.parametrize("variable", ["CPATH", "C_INCLUDE_PATH"])
 def test_a_variable_that_names_include_directories_counts(c, variable):
     """They are -I by other means."""
