@@ -103,6 +103,10 @@ _ASKED_BY_RUSTC = frozenset(("CI",))
 # A macro that starts one of these asks for the time; others look at the clock without telling it (git).
 _CLOCKS = frozenset(("date",))
 
+# One that starts one of these asks which machine it runs on.  A script that links asks uname what the system is called.
+_HOSTS = frozenset(("hostname", "hostnamectl"))
+_HOSTS_WITHOUT_SCRIPT = _HOSTS | {"uname"}
+
 # Those of which the compiler never sees the caller's value.
 _REPLACED_VARIABLES = frozenset(
     ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "LD_PRELOAD", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "SCCACHE_PY_LEASE", "SCCACHE_PY_OBSERVE")
@@ -250,7 +254,8 @@ def judge(
     if any(map(_is_special, read)):
         return Reason.SPECIAL_FILE
     told = seen.machine if plan.language == "Rust" else ()  # not what LLVMgold.so counts, for the threads of an LTO link
-    if not _TOLD_OF_THE_MACHINE.isdisjoint(told):
+    hosts = _HOSTS if asks_for_all(seen.images) else _HOSTS_WITHOUT_SCRIPT
+    if not _TOLD_OF_THE_MACHINE.isdisjoint(told) or (plan.language == "Rust" and not hosts.isdisjoint(aliens)):
         return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):

@@ -446,9 +446,13 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
 
 
 def _unchanged(opened: Opened) -> bool:
-    """A write would set the mtime forward.  `cargo check` (1.90, issue 16132) sets it back, to before the compiler was started."""
+    """A write would set the mtime forward.  `cargo check` (1.90, issue 16132) sets it back, to before the compiler was started.
+
+    That may still be later than the coarse clock at the spawn: since Linux 6.13 a file has the fine clock's time where somebody looked
+    at the one before, as cargo does.
+    """
     now = os.fstat(opened.fd)
-    return now.st_size == opened.st.st_size and (now.st_mtime_ns == opened.st.st_mtime_ns or now.st_mtime_ns <= opened.began_ns)
+    return now.st_size == opened.st.st_size and now.st_mtime_ns <= max(opened.st.st_mtime_ns, opened.began_ns)
 
 
 def _unlink(path: str) -> None:

@@ -401,6 +401,12 @@ def test_a_macro_that_asks_which_machine_it_runs_on_is_not_stored(world, macros,
     world.not_stored("read a special file", *using(world, macros, f'p::{way}!("x")'))
 
 
+def test_a_macro_that_starts_uname_is_not_stored(world, macros):
+    """The same by a program; -r is another one after each update of the kernel."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("read a special file", *using(world, macros, 's::says!("uname|-n")'))
+
+
 def test_a_macro_that_reads_what_the_kernel_says_of_processors_is_not_stored(world, macros):
     """Their frequencies are in it."""
     world.needs_observation(NO_MACRO_READS)

@@ -49,6 +49,16 @@ def test_every_exception_has_its_reason():
     assert list(IGNORED_VARIABLES) == sorted(IGNORED_VARIABLES)
 
 
+@pytest.mark.parametrize(
+    ("images", "is_stored"),
+    [(["uname"], False), (["sh", "hostname"], False), (["sh", "uname"], True), (["sh", "ls"], True)],
+)
+def test_programs_that_say_which_machine_this_is_prevent_storing(images, is_stored):
+    """But a script that links may look what the system is called."""
+    found = decide(Observation(images=["/opt/rust/bin/rustc", *(f"/usr/bin/{name}" for name in images)]))
+    assert isinstance(found, Draft) if is_stored else found is Reason.SPECIAL_FILE
+
+
 def test_what_the_identity_stands_for_is_no_condition():
     """The toolchain was hashed once; only that, and not all below its prefix."""
     found = draft(Observation(read=["/opt/rust/lib/rustlib/host/lib/libstd.rlib", "/opt/rust/bin/rustc", "/opt/rust/src/app/a.rs"]))
