@@ -1,4 +1,4 @@
-"""What a program file is, from its first bytes: can our library be preloaded into it?
+"""What a program file is, from its own words: can our library be preloaded into it?
 
 ld.so complains on stderr about a library of another class or C library, and the user would read it; so this is decided beforehand, from
 the image and not from its name.  Source: System V ABI, "Object Files" and "Program Loading"; elf(5).
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-HEAD_BYTES = 8192
+_HEAD_BYTES = 256  # of a script the kernel takes no more, either
+_SEGMENTS_BYTES = 65536  # nor a larger table of segments
+_INTERPRETER_BYTES = 4096  # nor a longer name
 _PT_INTERP = 3
 _SHT_SYMTAB = 2
 _SHT_DYNSYM = 11
@@ -32,8 +34,12 @@ class Image(NamedTuple):
     script: str  # what follows #!, first word; "" if it is none
 
 
-def read_image(head: bytes) -> Image:
-    """`head`: the first HEAD_BYTES of a file."""
+def read_image(read: Callable[[int, int], bytes]) -> Image:
+    """read: so many bytes of a file, from an offset on.
+
+    Linkers write an interpreter's name near the start; patchelf moves it behind whatever else a position-independent program has.
+    """
+    head = read(_HEAD_BYTES, 0)
     if head.startswith(b"#!"):
         words = head[2:].split(b"\n", 1)[0].split()
         return Image(0, "", words[0].decode("utf-8", "surrogateescape") if words else "")
@@ -48,16 +54,17 @@ def read_image(head: bytes) -> Image:
         else:
             (table,) = struct.unpack_from(order + "I", head, 28)
             size, count = struct.unpack_from(order + "HH", head, 42)
+        segments = read(min(size * count, _SEGMENTS_BYTES), table)
         for index in range(count):
-            at = table + index * size
-            (kind,) = struct.unpack_from(order + "I", head, at)
+            at = index * size
+            (kind,) = struct.unpack_from(order + "I", segments, at)
             if kind == _PT_INTERP:
                 offset, length = (
-                    (*struct.unpack_from(order + "Q", head, at + 8), *struct.unpack_from(order + "Q", head, at + 32))
+                    (*struct.unpack_from(order + "Q", segments, at + 8), *struct.unpack_from(order + "Q", segments, at + 32))
                     if is_64
-                    else (*struct.unpack_from(order + "I", head, at + 4), *struct.unpack_from(order + "I", head, at + 16))
+                    else (*struct.unpack_from(order + "I", segments, at + 4), *struct.unpack_from(order + "I", segments, at + 16))
                 )
-                name = head[offset : offset + length].rstrip(b"\0")
+                name = read(min(length, _INTERPRETER_BYTES), offset).rstrip(b"\0")
                 return Image(64 if is_64 else 32, name.decode("utf-8", "surrogateescape"), "")
     except (struct.error, OverflowError):
         pass

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import itertools
 import logging
@@ -20,7 +21,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from sccache_py import observation
-from sccache_py.elf import HEAD_BYTES, Image, read_image
+from sccache_py.elf import Image, read_image
 from sccache_py.errors import FormatError
 from sccache_py.keys import digest
 from sccache_py.server.files import open_regular, write_all
@@ -46,7 +47,7 @@ _ANY_ORDER = "verify_asan_link_order=0"
 def image_of(path: str) -> Image:
     """Raises OSError."""
     with open_regular(path) as f:
-        return read_image(f.read(HEAD_BYTES))
+        return read_image(functools.partial(os.pread, f.fileno()))
 
 
 class Record:

@@ -258,13 +258,16 @@ GCC_OPTIONS = (
     Option("-fada-spec-parent=", _JOINED, Does.REFUSE),
     Option("-fcallgraph-info", _JOINED, Does.SHOWS_NAMES),
     Option("-fcompare-debug", _JOINED, Does.REFUSE),
+    Option("-fcondition-coverage", _NO, Does.SHOWS_NAMES),  # from gcc 14 on: names the .gcda, with no other option of coverage, too
     Option("-fdiagnostics-format=", _JOINED, Does.SHOWS_NAMES),  # from gcc 13 on into a file
     Option("-fdiagnostics-urls", _JOINED, Does.KEEP),
     Option("-fdump", _JOINED, Does.SHOWS_NAMES),
     Option("-fmem-report", _JOINED, Does.REFUSE),
     Option("-fmodule-mapper=", _JOINED, Does.SHOWS_NAMES, "[<=|]|[^:]*:"),  # a file; else a program, over a socket or a pipe
+    Option("-fmodules", _NO, Does.SHOWS_NAMES),  # from gcc 15 on, the same as:
     Option("-fmodules-ts", _NO, Does.SHOWS_NAMES),  # reads modules from gcm.cache; one that it writes there names the cwd
     Option("-fopt-info", _JOINED, Does.SHOWS_NAMES, "[^=]*=(?!(stderr|stdout)?\\Z)"),  # it appends to that file, as others do
+    Option("-fpath-coverage", _JOINED, Does.SHOWS_NAMES),  # from gcc 15 on, like -fcondition-coverage
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-frepo", _NO, Does.REFUSE),  # until gcc 9; what a link asked for stands in a file beside the object
     Option("-gen-decls", _NO, Does.REFUSE),  # no -g; declarations of Objective-C, in a file beside the object
@@ -283,7 +286,9 @@ CLANG_OPTIONS = (
     Option("--config", _EITHER, Does.SHOWS_NAMES),
     Option("--driver-mode=", _JOINED, Does.UNLISTED),
     Option("--end-no-unused-arguments", _NO),
+    Option("--gcc-install-dir=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--gcc-toolchain=", _JOINED, Does.SEARCHES_PROGRAMS),
+    Option("--gcc-triple=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--ld-path=", _JOINED),
     Option("--no-default-config", _NO),
     Option("--no-system-header-prefix=", _JOINED),

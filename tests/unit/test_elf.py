@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from sccache_py.elf import (
     ACCESSED,
     ARGUMENTS,
     CREATED,
-    HEAD_BYTES,
     Image,
     exports_any,
     hides_text,
@@ -26,7 +26,11 @@ from sccache_py.elf import (
 
 
 def head(path: str | Path) -> Image:
-    return read_image(Path(path).read_bytes()[:HEAD_BYTES])
+    return image_of(Path(path).read_bytes())
+
+
+def image_of(data: bytes) -> Image:
+    return read_image(lambda length, offset: data[offset : offset + length])
 
 
 def test_a_dynamic_program_names_its_interpreter():
@@ -35,6 +39,13 @@ def test_a_dynamic_program_names_its_interpreter():
     assert image.elf_class in (32, 64)
     assert "ld" in image.interpreter
     assert image.script == ""
+
+
+def test_an_interpreters_name_is_found_wherever_it_stands():
+    """patchelf puts it behind all else: the program was taken for a static one, of which nobody asked what libraries it starts with."""
+    segment = struct.pack("<IIQQQQQQ", 3, 4, 50_000, 0, 0, 6, 6, 1)
+    header = b"\x7fELF\x02\x01".ljust(32, b"\0") + struct.pack("<QQIHHH", 60_000, 0, 0, 64, 56, 1) + bytes(6)
+    assert image_of((header.ljust(50_000, b"\0") + b"/l.so\0").ljust(60_000, b"\0") + segment) == Image(64, "/l.so", "")
 
 
 def test_a_static_program_names_none(tmp_path):
@@ -48,13 +59,13 @@ def test_a_static_program_names_none(tmp_path):
 @pytest.mark.parametrize(("text", "script"), [(b"#!/bin/sh -e\n", "/bin/sh"), (b"#! /usr/bin/env python\n", "/usr/bin/env"), (b"#!\n", "")])
 def test_a_script_names_its_program(text, script):
     """Its bytes are not ELF; who runs it may be."""
-    assert read_image(text) == Image(0, "", script)
+    assert image_of(text) == Image(0, "", script)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"\x7fELF\x02\x01" + bytes(100), b"\x7fELF\x02\x01" + b"\xff" * 100, b"MZ" + bytes(100)])
 def test_garbage_is_no_program_and_no_error(data):
     """A file that is being written may have any length."""
-    assert read_image(data).interpreter == ""
+    assert image_of(data).interpreter == ""
     assert not takes_environment(data) or data[4:5] == b"\x02"
 
 

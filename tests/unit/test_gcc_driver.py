@@ -82,7 +82,20 @@ def test_the_cwd_is_in_the_key_where_an_output_names_it(options):
     assert one.cwd_in_key
 
 
-@pytest.mark.parametrize("options", [("--coverage",), ("-gsplit-dwarf",), ("-flto=auto",), ("-fstack-usage",), ("-Xclang", "-x")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--coverage",),
+        ("-fcondition-coverage",),
+        ("-fmodules",),
+        ("-fpath-coverage",),
+        ("-fpath-coverage-limit=9", "-fpath-coverage"),
+        ("-gsplit-dwarf",),
+        ("-flto=auto",),
+        ("-fstack-usage",),
+        ("-Xclang", "-x"),
+    ],
+)
 def test_the_outputs_name_is_in_the_key_where_an_output_names_it(options):
     """Two -o names gave different objects."""
     dialect = CLANG if "-Xclang" in options else GCC
@@ -204,6 +217,12 @@ def test_a_script_that_may_add_options_has_its_names_in_the_key():
     made = plan("-c", "x.c", opaque=True)
     assert made.cwd_in_key
     assert made.told_variables == ()
+
+
+@pytest.mark.parametrize("option", ["--gcc-install-dir=/g/12", "--gcc-toolchain=/g", "--gcc-triple=x86_64-linux-gnu"])
+def test_another_gcc_for_clang_may_bring_other_programs(option):
+    """PATH counts then."""
+    assert plan(option, "-c", "x.c", dialect=CLANG).told_variables == ()
 
 
 def test_only_a_command_line_that_leaves_it_open_is_coloured_for_a_terminal():
