@@ -30,7 +30,7 @@ from sccache_py.server.jobserver import TokenPool
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.leases import Leases, sweep
 from sccache_py.server.listener import Listener
-from sccache_py.server.machine import processors
+from sccache_py.server.machine import nobody_else_lives, processors
 from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
@@ -240,8 +240,11 @@ class Server:
                 await self.keeper.sweep()
                 if self._packs:
                     await self._packer.resume()
-            if not self.claim.is_ours() or (self.parts.for_now and not self.listener.connections):
+            if not self.claim.is_ours() or (not self.listener.connections and self._is_of_no_more_use()):
                 self.leave()
+
+    def _is_of_no_more_use(self) -> bool:
+        return self.parts.for_now or (self.listener.rests_since_s() > _REST_S and nobody_else_lives(self.workers.pids()))
 
     def leave(self) -> None:
         """Give up the name at once, finish what is in flight, go."""

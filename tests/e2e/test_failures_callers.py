@@ -157,7 +157,7 @@ def test_a_client_in_another_namespace_is_not_served_through_a_socket_that_it_wa
 
 def run_apart(world: World, apart: list[str], line: list[str]) -> Outcome:
     command = ["unshare", *apart, str(world.client), *line]
-    if subprocess.run(["unshare", *apart, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+    if subprocess.run(["unshare", *(word for word in apart if word.startswith("--")), "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
         pytest.skip("no namespaces here")
     return world.run_plain(*command)
 
@@ -192,3 +192,25 @@ def test_without_a_home_the_cache_is_where_the_user_lives(world: World) -> None:
     del world.env["HOME"], world.env["SCCACHE_DIR"]
     assert world.hits_where(f"mount --bind {world.directory}/passwd /etc/passwd").stderr == b""
     assert (home / ".cache/sccache-py/cache.db").exists()
+
+
+# bubblewrap's: it ends when the last of its children has.
+INIT = """
+import os, subprocess, sys
+assert subprocess.run(sys.argv[1:]).returncode == 0
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        sys.exit(0)
+"""
+
+
+@as_root
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_server_in_a_sandbox_does_not_outlive_what_ran_there(world: World, workers: str) -> None:
+    """`bwrap --unshare-all make | tee log` stood for the ten minutes after which an idle server leaves."""
+    world.env["SCCACHE_WORKERS"] = workers
+    apart = ["--mount", "--pid", "--fork", "--mount-proc", sys.executable, "-c", INIT]
+    assert run_apart(world, apart, world.crate()) == Outcome(0, b"", b"")
+    assert {"libunit.rlib", "libunit.rmeta", "unit.d"} == set(tree(world.out))
