@@ -329,6 +329,10 @@ class Connection:
     # -- Audience ------------------------------------------------------------------------------------------------
 
     def may_what_we_may(self) -> bool:
+        # sched(7): who has no RLIMIT_NICE cannot leave SCHED_IDLE, and a server that `chrt -i 0 make` started has all compiles wait for it.
+        with contextlib.suppress(OSError):
+            if os.sched_getscheduler(0) == os.SCHED_IDLE != os.sched_getscheduler(self.pid):
+                return False
         if _CAPABILITIES is not None and _capabilities(self.pid) not in (_CAPABILITIES, None):
             return False
         try:
