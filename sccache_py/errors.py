@@ -7,3 +7,11 @@ class FormatError(Exception):
 
 class StoreError(Exception):
     """The store could not do it.  It costs a hit, never a build."""
+
+
+class StoreBusy(StoreError):
+    """Not now: another process holds the lock, or the disk stands still."""
+
+
+class StoreLate(StoreBusy):
+    """It was begun, and may be done yet."""

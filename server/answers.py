@@ -20,7 +20,7 @@ class Client(Audience, Protocol):
     @property
     def pid(self) -> int: ...
 
-    def in_our_groups(self) -> bool:
+    def may_what_we_may(self) -> bool:
         """Whether it may read, and whom its files belong to, is as with us."""
         ...
 

@@ -30,7 +30,7 @@ from sccache_py.server.jobserver import TokenPool
 from sccache_py.server.keeper import Keeper
 from sccache_py.server.leases import Leases, sweep
 from sccache_py.server.listener import Listener
-from sccache_py.server.machine import processors
+from sccache_py.server.machine import nobody_else_lives, processors
 from sccache_py.server.memory import Memory
 from sccache_py.server.misses import Misses
 from sccache_py.server.observer import Observer
@@ -44,10 +44,7 @@ from sccache_py.server.rehearsal import Rehearsal
 from sccache_py.server.restore import Restorer
 from sccache_py.server.runner import Runner
 from sccache_py.server.second_chance import SecondChance
-from sccache_py.server.store.base import Store
-from sccache_py.server.store.disk import DiskStore
-from sccache_py.server.store.memory import MemoryStore
-from sccache_py.server.store.reading import ReadingStore
+from sccache_py.server.store.opening import open_directory, open_store
 from sccache_py.server.threads import Threads
 from sccache_py.server.toolchains import Toolchains
 from sccache_py.server.watch import Watcher
@@ -71,9 +68,6 @@ _PACKING_PATIENCE_S = 60.0
 # Two callers each of whom may do what the other may not get a new server this often at most.
 _STAYS_S = 10.0
 
-# Where the cache directory cannot be written, so much is kept in memory.
-_IN_MEMORY_BYTES = 1 << 30
-
 # A thread that computes gives way to the event loop within this time.
 _SWITCH_S = 0.0005
 
@@ -86,7 +80,7 @@ class Parts:
         with contextlib.suppress(OSError):
             trace.start(settings.trace)
         self.stats = Stats()
-        self.store: Store = _open_store(settings)
+        self.store, self.for_now = open_store(settings)
         self.memo = FileMemo(Watcher() if settings.watch else None)
         self.keeper = Keeper(self.store, self.stats, self.memo, settings.read_only)
         self.threads = Threads()
@@ -246,8 +240,11 @@ class Server:
                 await self.keeper.sweep()
                 if self._packs:
                     await self._packer.resume()
-            if not self.claim.is_ours():
+            if not self.claim.is_ours() or (not self.listener.connections and self._is_of_no_more_use()):
                 self.leave()
+
+    def _is_of_no_more_use(self) -> bool:
+        return self.parts.for_now or (self.listener.rests_since_s() > _REST_S and nobody_else_lives(self.workers.pids()))
 
     def leave(self) -> None:
         """Give up the name at once, finish what is in flight, go."""
@@ -334,28 +331,6 @@ def answer_stats(stats: Stats, settings: config.Settings, size_bytes: int, pool:
     return {"stats": stats.to_dict(), "surroundings": surroundings}
 
 
-def _open_store(settings: config.Settings) -> Store:
-    try:
-        return _open_directory(settings)
-    except StoreError as e:
-        # The build goes on, and hits within this server's life are still hits.
-        log.error("the cache directory cannot be used: %s", e)
-        return MemoryStore(min(settings.size_bytes, _IN_MEMORY_BYTES))
-
-
-def _open_directory(settings: config.Settings) -> Store:
-    """Raises StoreError where it cannot be read, either."""
-    try:
-        return DiskStore(settings.directory, settings.size_bytes)
-    except StoreError as e:
-        try:
-            store = ReadingStore(settings.directory, min(settings.size_bytes, _IN_MEMORY_BYTES))
-        except StoreError:
-            raise e from None
-        log.error("the cache directory can only be read: %s", e)
-        return store
-
-
 def _working_directory() -> str:
     try:
         return os.getcwd()
@@ -388,7 +363,7 @@ def print_stats(settings: config.Settings) -> int:
     """What is stored, for --show-stats with no server running; a directory that is not there is not made."""
     size, total = 0, Stats()
     if os.path.exists(os.path.join(settings.directory, "cache.db")):
-        store = _open_directory(settings)
+        store = open_directory(settings)
         from sccache_py.server.keeper import STATS_KEY, stored_stats
 
         total, size = stored_stats(store.get(STATS_KEY)), store.size_bytes()

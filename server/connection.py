@@ -54,6 +54,17 @@ def _namespaces(process: int | str) -> tuple[int, int] | None:
 
 _OURS = _namespaces("self")
 
+
+def _capabilities(process: int | str) -> str | None:
+    """What root may there; None where /proc does not say."""
+    try:
+        with open(f"/proc/{process}/status", encoding="ascii", errors="replace") as f:
+            return next((line for line in f if line.startswith("CapEff:")), None)
+    except OSError:
+        return None
+
+
+_CAPABILITIES = _capabilities("self") if os.geteuid() == 0 else None
 _GROUP, _GROUPS = os.getegid(), {*os.getgroups(), os.getegid()}
 _SO_PEERGROUPS = 59  # <asm/socket.h>, Linux 4.13
 _MOST_GROUPS = 256  # as many as getsockopt has room for
@@ -317,7 +328,13 @@ class Connection:
 
     # -- Audience ------------------------------------------------------------------------------------------------
 
-    def in_our_groups(self) -> bool:
+    def may_what_we_may(self) -> bool:
+        # sched(7): who has no RLIMIT_NICE cannot leave SCHED_IDLE, and a server that `chrt -i 0 make` started has all compiles wait for it.
+        with contextlib.suppress(OSError):
+            if os.sched_getscheduler(0) == os.SCHED_IDLE != os.sched_getscheduler(self.pid):
+                return False
+        if _CAPABILITIES is not None and _capabilities(self.pid) not in (_CAPABILITIES, None):
+            return False
         try:
             groups = array.array("I", self._socket.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MOST_GROUPS))
         except OSError:

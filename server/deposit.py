@@ -271,6 +271,12 @@ def examine(
     return examined
 
 
+def discard(entry: Entry | Reason) -> None:
+    """Nobody wants it any more."""
+    for path in entry.files.values() if isinstance(entry, Entry) else ():
+        _unlink(path)
+
+
 class Depositor:
     def __init__(self, store: Store, memo: FileMemo) -> None:
         self._store = store

@@ -13,17 +13,17 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sccache_py import entry
 from sccache_py.codec import pack, unpack
 from sccache_py.entry import Kin
-from sccache_py.errors import FormatError, StoreError
+from sccache_py.errors import FormatError, StoreBusy, StoreError, StoreLate
 from sccache_py.model import Output, Result, Variant
 from sccache_py.server.files import FileMemo
 from sccache_py.server.store.base import Store
+from sccache_py.server.threads import StoreThreads
 from sccache_py.stats import Stats
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Keeper:
         self._memo = memo
         self.stats = stats
         self.read_only = read_only
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = StoreThreads(1)
         self._manifests: _Shelf[list[Variant]] = _Shelf()
         self._shared = entry.Shared()
         self._results: _Shelf[Result] = _Shelf()
@@ -108,11 +108,11 @@ class Keeper:
         self._stores = 0
         self.size_bytes = 0
 
-    async def _ask(self, work: Callable[[], T], otherwise: T, counted: str) -> T:
+    async def _ask(self, work: Callable[[], T], otherwise: T, counted: str, late: Callable[[], None] = lambda: None) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await self._thread.run(work, late)
         except StoreError as e:
-            self.stats.count("cache_timeouts" if "busy" in str(e) else counted)
+            self.stats.count("cache_timeouts" if isinstance(e, StoreBusy) else counted)
             log.warning("store: %s", e)
             return otherwise
 
@@ -210,9 +210,15 @@ class Keeper:
                     self._join(*kin)
                 return self._enter(recipe, variant)
 
-        variants = await self._ask(store_all, None, "cache_write_errors")
+        def late() -> None:
+            self._manifests.pop(recipe, None)
+            self.unlearn(variant.result)
+            if was_there and self.withdrawn is not None:
+                self.withdrawn(variant.result)
+
+        variants = await self._ask(store_all, None, "cache_write_errors", late)
         if variants is None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, _remove, scratch)  # what was adopted has another name
+            self._thread.later(lambda: _remove(scratch))  # what was adopted has another name
             return False
         self._manifests.keep(recipe, variants)
         if also is not None:
@@ -376,7 +382,7 @@ class Keeper:
 
         packed = await self._ask(replace, None, "cache_write_errors")
         if packed is None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, _remove, [path])
+            self._thread.later(lambda: _remove([path]))
         self._files.pop(key, None)
         if packed is not None:
             self._files.keep(key, StoredFiles({}, packed))
@@ -416,7 +422,9 @@ class Keeper:
             return pack(total.to_dict())
 
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self.store.update, STATS_KEY, add)
+            await self._thread.run(lambda: self.store.update(STATS_KEY, add))
+        except StoreLate:
+            pass  # they will be
         except StoreError as e:
             log.warning("statistics not stored yet: %s", e)
             self.stats.merge(counted)
@@ -455,7 +463,7 @@ class Keeper:
             self._marking.cancel()
         await self.flush()
         await self._ask(self.store.close, None, "cache_write_errors")
-        self._thread.shutdown()
+        self._thread.shut_down()
 
 
 def _remove(paths: list[str]) -> None:

@@ -1,10 +1,11 @@
-"""What is true of this machine and not of others."""
+"""What is true of this machine, or of the container that we are in, and not of others."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from sccache_py.keys import KeyHash
@@ -15,6 +16,23 @@ _FEATURE_FIELDS = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU
 
 # What gcc's -march=native says of caches in its --param options, which debug information repeats.
 _CACHE_FIELDS = ("level", "type", "size", "coherency_line_size")
+
+
+# The inode of the PID namespace in which the machine's own init runs, <linux/proc_ns.h>.
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+
+
+def nobody_else_lives(children: Collection[int]) -> bool:
+    """Whether this PID namespace has no processes but its init and us with our children, so far as /proc says: nobody can call us then.
+
+    bubblewrap's init stays as long as we do, and so does who reads what was said in there: `bwrap --unshare-all make | tee log`.
+    """
+    try:
+        if os.stat("/proc/self/ns/pid").st_ino == _FIRST_PID_NAMESPACE or os.readlink("/proc/self") != str(os.getpid()):
+            return False
+        return {int(name) for name in os.listdir("/proc") if name.isdigit()} <= {1, os.getpid(), *children}
+    except OSError:
+        return False
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from sccache_py import config, makeflags
 from sccache_py.compilers.driver import Told
 from sccache_py.conditions import Draft
+from sccache_py.errors import StoreBusy, StoreLate
 from sccache_py.model import Plan, Reason, Stored, Variant
 from sccache_py.observation import plain
 from sccache_py.profiles import ProfileNames, is_profile, profile_names
@@ -39,7 +40,7 @@ from sccache_py.server.planning import Job
 from sccache_py.server.runner import Command, Nobody, Ran, Runner, SpawnError
 from sccache_py.server.second_chance import SecondChance
 from sccache_py.server.sight import Sight
-from sccache_py.server.threads import Threads
+from sccache_py.server.threads import StoreThreads, Threads
 from sccache_py.server.writers import Writers
 from sccache_py.stats import Stats
 
@@ -115,6 +116,7 @@ class Misses:
     others: OtherDefines | None = None
     stored: Callable[[Plan, Variant], None] = lambda plan, variant: None
     peaks: Peaks = field(default_factory=Peaks)
+    _copying: StoreThreads = field(default_factory=StoreThreads)
     _texts: TextMemo = field(default_factory=TextMemo)
     _writers: Writers = field(default_factory=Writers)
 
@@ -319,10 +321,26 @@ class Misses:
     async def _store(
         self, job: Job, ran: Ran, examined: deposit.Examined, flight: Flights.Flight | None, began: float, verify: Stored | None
     ) -> None:
+        copied: list[deposit.Entry | Reason] = []
+
+        def make_entry() -> deposit.Entry | Reason:
+            try:
+                copied.append(self.depositor.make_entry(job.plan, job.recipe, examined, ran))
+            finally:
+                examined.close()
+            return copied[0]
+
         trace.begin()
         stored = False
         try:
-            entry = await self.threads.run(lambda: self.depositor.make_entry(job.plan, job.recipe, examined, ran))
+            entry: deposit.Entry | Reason
+            try:
+                entry = await self._copying.run(make_entry, late=lambda: deposit.discard(copied[0]))
+            except StoreLate:  # it copies yet, from what is open
+                entry = Reason.NO_ROOM
+            except StoreBusy:
+                examined.close()
+                entry = Reason.NO_ROOM
             trace.mark("copy and hash")
             if verify is not None:
                 await self._compare(job, verify, entry)
@@ -337,7 +355,6 @@ class Misses:
                     self.stored(job.plan, entry.variant)
                 self.stats.add_duration("cache_write_duration", max(0.0, time.perf_counter() - began - ran.took_ns / 1e9))
         finally:
-            examined.close()
             if flight is not None:
                 flight.land(Landing.STORED if stored else Landing.NOTHING)
             trace.end("stored behind the answer")

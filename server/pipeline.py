@@ -104,7 +104,7 @@ class Pipeline:
 
     async def answer(self, request: Request, client: Client, begun: Job | None) -> Answer:
         """begun: what answer_now gave."""
-        if not client.in_our_groups():
+        if not client.may_what_we_may():
             return self._leave_to(request)
         job = begun or await self.planner.make_job(request, client)
         trace.mark("key")

@@ -137,6 +137,9 @@ class Owner:
             except OSError:
                 process.kill()  # it reads nothing any more: better none than one that goes on with this result
 
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._workers.values()]
+
     async def collect(self) -> None:
         """Have every worker say what it counted."""
         loop = asyncio.get_running_loop()

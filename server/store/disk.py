@@ -28,14 +28,14 @@ import diskcache
 from diskcache.core import MODE_BINARY as MODE_BINARY
 from diskcache.core import MODE_RAW as MODE_RAW
 
-from sccache_py.errors import StoreError
+from sccache_py.errors import StoreBusy, StoreError
 from sccache_py.keys import digest
 from sccache_py.server.private import make_directory
 from sccache_py.server.store.base import Change
 
 log = logging.getLogger(__name__)
 
-# How long a statement waits for another process's write before it counts as a miss.
+# How long a statement waits for another process's write before it counts as a miss; and the next ones do not until one succeeds.
 _TIMEOUT_S = 0.05
 
 # The same for the statements with which diskcache opens a database: clients wait meanwhile, and diskcache alone would try for a minute.
@@ -151,6 +151,7 @@ class DiskStore:
         self._database = os.path.join(directory, "cache.db")
         self._serial = itertools.count()
         self._damaged = False
+        self._waits = True
         kind = file_system_kind(directory)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise StoreError(f"{directory} is on a network file system ({kind}); set SCCACHE_DIR to a local directory")
@@ -163,7 +164,9 @@ class DiskStore:
         try:
             self._cache = self._open()
         except sqlite3.OperationalError as e:
-            raise StoreError(f"{directory}: {e}") from e
+            raise (StoreBusy if _code(e) == sqlite3.SQLITE_BUSY else StoreError)(f"{directory}: {e}") from e
+        except StoreBusy:
+            raise
         except (sqlite3.DatabaseError, StoreError, ValueError, KeyError, TypeError, AttributeError) as e:
             log.warning("the cache's database in %s is damaged (%s): moved aside, starting anew", directory, e)
             with self._translated():
@@ -175,7 +178,8 @@ class DiskStore:
         try:
             yield
         except diskcache.Timeout as e:
-            raise StoreError("the database was busy") from e
+            self._wait_for_locks(False)  # whoever comes next would wait as long, for nothing
+            raise StoreBusy("the database was busy") from e
         except (sqlite3.Error, OSError) as e:
             # A page in the middle, which nobody reads on opening: of an index, and nothing could be stored any more; of the table, and
             # nothing would be culled.
@@ -222,7 +226,7 @@ class DiskStore:
                 disk_pickle_protocol=0,
             )
         except diskcache.Timeout as e:
-            raise StoreError("the database was busy") from e
+            raise StoreBusy("the database was busy") from e
         # Reads a page of the table: a header that is whole does not say that the rest is.
         cache._sql("SELECT key, filename FROM Cache ORDER BY rowid DESC LIMIT 1").fetchall()
         self._inode = os.stat(self._database).st_ino
@@ -260,6 +264,13 @@ class DiskStore:
             self._return_if_removed()
         with self._translated(), self._cache.transact():
             yield
+        if not self._waits:
+            self._wait_for_locks(True)
+
+    def _wait_for_locks(self, wait: bool) -> None:
+        self._waits = wait
+        with contextlib.suppress(sqlite3.Error):
+            self._cache._sql(f"PRAGMA busy_timeout = {round(_TIMEOUT_S * 1000) if wait else 0}").fetchall()
 
     def update(self, key: bytes, change: Change) -> None:
         with self.together():

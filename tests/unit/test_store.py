@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.errors import StoreError
+from sccache_py.errors import StoreBusy, StoreError
 from sccache_py.server.store.base import Store
 from sccache_py.server.store.disk import DiskStore
 from sccache_py.server.store.memory import MemoryStore
@@ -386,3 +386,26 @@ def test_a_row_that_is_not_ours_or_torn_is_not_taken(tmp_path, disk):
     with pytest.raises(StoreError):
         store.file_path(b"place")
     store.close()
+
+
+def test_only_the_first_waits_for_another_processs_lock(disk: DiskStore) -> None:
+    """All that is stored goes through one thread: were each to wait in vain, a large make would wait for them all."""
+
+    def patience_ms() -> int:
+        ((found,),) = disk._cache._sql("PRAGMA busy_timeout").fetchall()
+        return int(found)
+
+    disk.put(b"k", b"v")
+    patient = patience_ms()
+    locker = sqlite3.connect(os.path.join(disk.location, "cache.db"), isolation_level=None)
+    locker.execute("BEGIN EXCLUSIVE")
+    for _ in range(2):
+        with pytest.raises(StoreBusy):
+            disk.put(b"k", b"w")
+        assert patience_ms() == 0
+    assert disk.get(b"k") == b"v"
+    locker.execute("ROLLBACK")
+    locker.close()
+    disk.update(b"k", lambda old: b"w")
+    assert disk.get(b"k") == b"w"
+    assert patience_ms() == patient > 0
