@@ -118,7 +118,7 @@ def draft_observed(
             draft.dated += draft.sized
         draft.birth_counts = any(m.tells_birth for m in macros)
         draft.reading_counts = any(m.tells_reading for m in macros)
-        if any(m.sees_arguments for m in macros):  # in which every directory stands
+        if plan.relates_places or any(m.sees_arguments for m in macros):  # in which every directory stands
             draft.pins = [role for role, _ in plan.roles.spellings()]
         elif plan.roles.has("toolchain") and any(m.sees_program for m in macros):
             draft.pins.append("toolchain")

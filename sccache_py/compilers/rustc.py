@@ -177,6 +177,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     must, templates, own = ([], [], OwnOutputs()) if parsed.asks else _outputs(parsed, out)
     kinds = [kind for kind, _ in parsed.emit] or ["link"]
     source = parsed.inputs[0] if parsed.inputs else None
+    linked = parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types)
     return Plan(
         language="Rust",
         dialect="rust",
@@ -203,7 +204,8 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         json_diagnostics=parsed.error_format == "json",
         cwd_in_key=cwd_in_key,
         native_cpu=parsed.native_cpu,
-        linked=parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types),
+        linked=linked,
+        relates_places=linked and parsed.rpath,
         searches=parsed.links
         or any(kind not in _EXACT_KINDS for kind, _ in parsed.searches)
         or any(file is None for _, file in parsed.externs),

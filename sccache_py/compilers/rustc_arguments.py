@@ -20,6 +20,8 @@ _BY_NAME = {o.name: o for o in OPTIONS}
 _CODEGEN_REFUSED = {"save-temps": Reason.SAVE_TEMPS}
 # `-C` options under which an object names the directory that it was written to.
 _CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
+# How rustc spells that a switch is off.
+_OFF = ("n", "no", "off", "false")
 # `-Z` options that write profiles of this very run.
 _UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes")
 
@@ -53,6 +55,7 @@ class Parsed:
     remap_scope: str | None = None
     literal: bool = False  # tell paths as they are spelled
     native_cpu: bool = False
+    rpath: bool = False
     target: str | None = None
     test: bool = False
     incremental: str | None = None
@@ -129,6 +132,8 @@ def _codegen(parsed: Parsed, name: str, value: str) -> None:
         parsed.native_cpu = True
     elif key in ("llvm-args", "passes"):
         parsed.leaves_more = True
+    elif key == "rpath":
+        parsed.rpath = setting not in _OFF
     elif key in _CODEGEN_NAMES_OUT_DIR and setting != "off":
         parsed.literal = True
     parsed.arguments += ["-C", value]
