@@ -439,6 +439,8 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
             continue
+        if role == "toolchain":
+            spellings = {*spellings, *(os.path.dirname(os.path.dirname(s)) for s in spellings)}  # the sysroot: `--print sysroot`
         needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
             found.append((role, sorted(set().union(*needles))))
