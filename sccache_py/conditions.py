@@ -281,7 +281,9 @@ def judge(
     def condition(paths: list[str]) -> list[str]:
         return [p for p in deciding(paths) if not (p in plan.own or p in plan.must_write or _is_special(p))]
 
-    list_free = {*plan.list_free, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
+    # Who looks for a crate that is nowhere tells no name that would be absent.
+    searched = plan.list_free if succeeded else ()
+    list_free = {*searched, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
     # A macro may ask where a directory really is; C's compilers only see that it is there.
     implied = set() if plan.language == "Rust" else _ancestors(read)
     # That the output directory was there decides nothing: a hit that cannot write into it is none.
