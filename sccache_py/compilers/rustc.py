@@ -70,7 +70,7 @@ class Rustc:
 
     def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
         extra = []
-        if plan.chooses_color and not env.get("NO_COLOR") and env.get("TERM", "dumb") != "dumb":
+        if plan.chooses_color and _colors(env):
             extra.append("--color=always")
         if plan.chooses_width and columns:
             extra.append(f"--diagnostic-width={columns}")
@@ -102,6 +102,15 @@ class Rustc:
             outputs=list(plan.must_write),
             pins=list(plan.mapped_roles),
         )
+
+
+def _colors(env: Mapping[str, str]) -> bool:
+    """Whether rustc 1.95 colours what it says on this terminal (the crate anstream's AutoStream::choice)."""
+    if env.get("NO_COLOR") or env.get("CLICOLOR_FORCE"):
+        return not env.get("NO_COLOR")
+    if env.get("CLICOLOR") == "0":
+        return False
+    return env.get("TERM", "dumb") != "dumb" or "CLICOLOR" in env or "CI" in env
 
 
 def _other_module_file(path: str) -> str | None:
