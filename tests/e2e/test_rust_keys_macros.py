@@ -460,6 +460,21 @@ def test_a_library_that_a_macro_needs_is_the_one_that_the_loader_finds_first(wor
     world.expect("miss", *args, env=early)
 
 
+def test_a_variable_that_a_library_behind_a_macro_walks_by_counts(world):
+    """A macro with Python in it (ct-python, inline-python): that makes a dictionary of all variables when it starts."""
+    world.needs_observation(NO_MACRO_VARIABLES)
+    walk = "extern char **environ; int walk(void) { for (char **e = environ; *e; e++) if (**e == 'Z') return (*e)[2]; return 0; }\n"
+    world.write("walk.c", walk)
+    world.write("number.c", "int walk(void); int number(void) { return walk(); }\n")
+    for words in ("walk.c -o libwalk.so.1 -Wl,-soname,libwalk.so.1", "number.c -o libnumber.so libwalk.so.1 -Wl,-rpath,$ORIGIN"):
+        subprocess.run(["cc", "-shared", "-fPIC", *words.split()], cwd=world.p, check=True)
+    world.write("m.rs", _NUMBER["needs"])
+    words = ("--crate-type=proc-macro", "--edition=2021", "-Lnative=.", "-Clink-arg=-Wl,-rpath,$ORIGIN", "m.rs")
+    subprocess.run([world.compiler, *words], cwd=world.p, env=world.env, check=True)
+    world.write("src/lib.rs", "pub const N: i32 = m::number!();\n")
+    world.changes_env("Z", "1", "2", *LIB, *world.out, "--extern=m=libm.so", "src/lib.rs")
+
+
 def test_a_macro_that_calls_the_kernel_by_itself_is_not_stored(world, macros):
     """rustix reads files by system calls of its own, which nobody sees."""
     world.needs_observation(NO_MACRO_READS)
