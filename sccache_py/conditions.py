@@ -103,6 +103,10 @@ _ASKED_BY_RUSTC = frozenset(("CI",))
 # A macro that starts one of these asks for the time; others look at the clock without telling it (git).
 _CLOCKS = frozenset(("date",))
 
+# One that starts one of these asks which machine it runs on, or how large that is; and one that has such a file read by a program.
+_DESCRIBERS = frozenset(("arch", "hostid", "hostname", "lscpu", "nproc", "uname"))
+_DESCRIPTIONS = ("/proc/cpuinfo", "/proc/meminfo")
+
 # Those of which the compiler never sees the caller's value.
 _REPLACED_VARIABLES = frozenset(
     ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "LD_PRELOAD", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "SCCACHE_PY_LEASE", "SCCACHE_PY_OBSERVE")
@@ -251,6 +255,8 @@ def judge(
         return Reason.SPECIAL_FILE
     told = seen.machine if plan.language == "Rust" else ()  # not what LLVMgold.so counts, for the threads of an LTO link
     if not _TOLD_OF_THE_MACHINE.isdisjoint(told):
+        return Reason.SPECIAL_FILE
+    if plan.language == "Rust" and not plan.asks and (aliens & _DESCRIBERS or (aliens and any(p in seen.read for p in _DESCRIPTIONS))):
         return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
