@@ -103,9 +103,12 @@ _ASKED_BY_RUSTC = frozenset(("CI",))
 # A macro that starts one of these asks for the time; others look at the clock without telling it (git).
 _CLOCKS = frozenset(("date",))
 
-# One that starts one of these asks which machine it runs on.  A script that links asks uname what the system is called.
-_HOSTS = frozenset(("hostname", "hostnamectl"))
-_HOSTS_WITHOUT_SCRIPT = _HOSTS | {"uname"}
+# One that starts one of these asks which machine it runs on, or how large that is; and one that has such a file read by a program.
+_DESCRIBERS = frozenset(("arch", "hostid", "hostname", "hostnamectl", "lscpu", "nproc", "uname"))
+_DESCRIPTIONS = ("/proc/cpuinfo", "/proc/meminfo")
+
+# A script that links looks by these what the system is called, and how many threads it may take.
+_ASKED_BY_LINKERS_SCRIPTS = frozenset(("arch", "nproc", "uname"))
 
 # Those of which the compiler never sees the caller's value.
 _REPLACED_VARIABLES = frozenset(
@@ -183,6 +186,14 @@ def asked_by_all(asked: Iterable[str], env: Iterable[str]) -> list[str]:
     return sorted({*asked, WHICH_VARIABLES, *(n for n in env if n not in IGNORED_VARIABLES and n not in ("_", "OLDPWD", "SHLVL"))})
 
 
+def _has_the_machine_told(plan: Plan, seen: Observation, aliens: set[str]) -> bool:
+    """Whether a macro may have started a program to be told which machine this is, or how large."""
+    if plan.language != "Rust" or plan.asks:
+        return False
+    describers = _DESCRIBERS - _ASKED_BY_LINKERS_SCRIPTS if plan.linked and asks_for_all(seen.images) else _DESCRIBERS
+    return not describers.isdisjoint(aliens) or (bool(aliens) and any(path in seen.read for path in _DESCRIPTIONS))
+
+
 def _aliens(seen: Observation) -> set[str]:
     """Programs beside compilers, linkers and what they start."""
     return {name for image in seen.images if not _TIMELESS.fullmatch(name := os.path.basename(image))}
@@ -254,8 +265,7 @@ def judge(
     if any(map(_is_special, read)):
         return Reason.SPECIAL_FILE
     told = seen.machine if plan.language == "Rust" else ()  # not what LLVMgold.so counts, for the threads of an LTO link
-    hosts = _HOSTS if asks_for_all(seen.images) else _HOSTS_WITHOUT_SCRIPT
-    if not _TOLD_OF_THE_MACHINE.isdisjoint(told) or (plan.language == "Rust" and not hosts.isdisjoint(aliens)):
+    if not _TOLD_OF_THE_MACHINE.isdisjoint(told) or _has_the_machine_told(plan, seen, aliens):
         return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
@@ -286,7 +296,9 @@ def judge(
     def condition(paths: list[str]) -> list[str]:
         return [p for p in deciding(paths) if not (p in plan.own or p in plan.must_write or _is_special(p))]
 
-    list_free = {*plan.list_free, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
+    # Who looks for a crate that is nowhere tells no name that would be absent.
+    searched = plan.list_free if succeeded else ()
+    list_free = {*searched, *(os.path.dirname(p) for p in seen.made if plan.lists_own)}
     # A macro may ask where a directory really is; C's compilers only see that it is there.
     implied = set() if plan.language == "Rust" else _ancestors(read)
     # That the output directory was there decides nothing: a hit that cannot write into it is none.

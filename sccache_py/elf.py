@@ -16,7 +16,9 @@ _SEGMENTS_BYTES = 65536  # nor a larger table of segments
 _INTERPRETER_BYTES = 4096  # nor a longer name
 _PT_INTERP = 3
 _SHT_SYMTAB = 2
+_SHT_DYNAMIC = 6
 _SHT_DYNSYM = 11
+_DT_NEEDED = 1
 _STB_WEAK = 2
 _STT_FUNC = 2
 _SHF_COMPRESSED = 0x800
@@ -98,6 +100,10 @@ def hides_text(file: memoryview) -> bool:
 OWN_CALLS = (b"rustix", b"linux_raw_sys", b"linux-raw-sys")
 
 
+# What glibc calls the variables.
+_ENVIRON = (b"environ", b"__environ", b"_environ")
+
+
 def takes_environment(library: memoryview) -> bool:
     """Whether a crate that is a shared library (a proc-macro) can walk the whole environment: then it asks for no variable by name.
 
@@ -109,6 +115,23 @@ def takes_environment(library: memoryview) -> bool:
         return sections.is_crate and any(name == b"environ" for name, _ in sections.imports())
     except (struct.error, OverflowError, IndexError):
         return True
+
+
+def may_walk(library: memoryview) -> bool:
+    """Whether a library that is no crate may walk the environment, as Python's does when it starts.  Unobserved: C need not call strlen."""
+    try:
+        sections = _Sections(library)
+        return not sections.is_crate and any(name in _ENVIRON for name, _ in sections.imports())
+    except (struct.error, OverflowError, IndexError):
+        return True
+
+
+def needed(library: memoryview) -> tuple[str, ...]:
+    """Names of the libraries that the loader loads with this one."""
+    try:
+        return tuple(name.decode("utf-8", "surrogateescape") for name in _Sections(library).needed())
+    except (struct.error, OverflowError, IndexError, ValueError):
+        return ()
 
 
 def walk_shows(library: memoryview) -> bool:
@@ -209,6 +232,15 @@ class _Sections:
     def exports(self) -> Iterator[bytes]:
         """Beginnings of the names that it defines for others."""
         return (name for name, _, is_defined in self._dynamic() if is_defined)
+
+    def needed(self) -> Iterator[bytes]:
+        for section in self._all:
+            if section[1] == _SHT_DYNAMIC:
+                strings = self._all[section[6]]
+                names = bytes(self._file[strings[4] : strings[4] + strings[5]])
+                for tag, value in struct.iter_unpack(self._order + "qQ", self._file[section[4] : section[4] + section[5]]):
+                    if tag == _DT_NEEDED:
+                        yield names[value : names.index(b"\0", value)]
 
     def _dynamic(self) -> Iterator[tuple[bytes, bool, bool]]:
         for section in self._all:

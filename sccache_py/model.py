@@ -189,6 +189,7 @@ class Plan:
     target: str | None = None  # for which it compiles, if it is told: of that one's libraries no list tells
     native_cpu: bool = False  # the result depends on this machine's processor
     linked: bool = False  # other units' objects go into the output: the compiler's own list does not name them
+    relates_places: bool = False  # an output says where one directory lies from another, of roles (`$ORIGIN/../../lib`)
     leaves_more: bool = False  # other outputs than `must_write`: only observation knows which
     question: tuple[str, ...] = ()  # words by which the compiler, asked apart, lists what it would read
     unlisted: Refusal | None = None  # why no list can tell what this depends on or leaves

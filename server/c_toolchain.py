@@ -167,5 +167,5 @@ def _driver(request: Request, program: str, is_wrapper: bool) -> C | None:
     if "__GNUC__" not in macros or any(m.startswith(_OTHERS) for m in macros):
         return None
     called = os.path.basename(request.argv[0])
-    version = int(macros["__GNUC__"]) if macros["__GNUC__"].isdigit() else 0
-    return C(CLANG if "__clang__" in macros else GCC, "++" in called, is_wrapper, version, called)
+    dialect, told = (CLANG, macros.get("__clang_major__", "")) if "__clang__" in macros else (GCC, macros["__GNUC__"])
+    return C(dialect, "++" in called, is_wrapper, int(told) if told.isdigit() else 0, called)

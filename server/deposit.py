@@ -11,7 +11,7 @@ import logging
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,6 +30,8 @@ from sccache_py.elf import (
     PROGRAM,
     hides_text,
     links_in,
+    may_walk,
+    needed,
     takes_environment,
     tells_age,
     walk_shows,
@@ -118,13 +120,14 @@ def draft_observed(
             draft.dated += draft.sized
         draft.birth_counts = any(m.tells_birth for m in macros)
         draft.reading_counts = any(m.tells_reading for m in macros)
-        if any(m.sees_arguments for m in macros):  # in which every directory stands
+        if plan.relates_places or any(m.sees_arguments for m in macros):  # in which every directory stands
             draft.pins = [role for role, _ in plan.roles.spellings()]
         elif plan.roles.has("toolchain") and any(m.sees_program for m in macros):
             draft.pins.append("toolchain")
         takers = [m for m in macros if m.takes_environment]
-        if takers or WHICH_VARIABLES in seen.plugins_asked:
-            draft.asked = asked_by_macros(seen, draft.asked, env, all(m.walk_shows for m in takers))
+        walks_unseen = _bring_a_walker(macros, [path for path in draft.read if path not in seen.linked])
+        if takers or walks_unseen or WHICH_VARIABLES in seen.plugins_asked:
+            draft.asked = asked_by_macros(seen, draft.asked, env, not walks_unseen and all(m.walk_shows for m in takers))
     return draft
 
 
@@ -150,7 +153,7 @@ def _passed_over(plan: Plan, seen: list[str]) -> set[str]:
 
 
 class _Macro(NamedTuple):
-    """What the code of a proc-macro can do unobserved, or by calls that do not say what for; what is no crate has none of it."""
+    """What the code of a proc-macro can do unobserved, or by calls that do not say what for; what is no crate has hardly any of it."""
 
     takes_environment: bool
     makes_own_calls: bool
@@ -160,7 +163,23 @@ class _Macro(NamedTuple):
     tells_reading: bool = False
     sees_arguments: bool = False
     sees_program: bool = False
+    may_walk: bool = False  # this of what is no crate
+    needs: tuple[str, ...] = ()  # names of libraries
     whether: tuple[tuple[int, int], ...] = ()  # where functions lie that only tell whether a path is there
+
+
+def _bring_a_walker(macros: Iterable[_Macro], read: Iterable[str]) -> bool:
+    """Whether with a macro a library was loaded that is no crate and may walk the environment.  Others that were read were only linked."""
+    there = {os.path.basename(path): path for path in read}
+    names = [name for macro in macros for name in macro.needs]
+    while names:
+        path = there.pop(names.pop(), None)
+        if path is not None:
+            library = _macro(path)
+            if library.may_walk:
+                return True
+            names += library.needs
+    return False
 
 
 def _macro(path: str) -> _Macro:
@@ -191,6 +210,8 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
                 links_in(view, *ACCESSED) is True,
                 shows_any(f.fileno(), (ARGUMENTS_PANIC,)) if arguments is None else arguments,
                 links_in(view, PROGRAM) is not False,
+                may_walk(view),
+                needed(view),
                 whether_functions(view),
             )
 
@@ -445,6 +466,8 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
             continue
+        if role == "toolchain":
+            spellings = {*spellings, *(os.path.dirname(os.path.dirname(s)) for s in spellings)}  # the sysroot: `--print sysroot`
         needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
             found.append((role, sorted(set().union(*needles))))

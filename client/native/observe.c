@@ -156,6 +156,17 @@ OURS(void *, fdopendir, (int fd))
 	return result;
 }
 
+/* of a directory that was opened as if it were a file */
+OURS(ssize_t, getdents64, (int fd, void *to, size_t size))
+{
+	NEXT(ssize_t, getdents64, (int, void *, size_t), -1)
+	ssize_t result = real(fd, to, size);
+
+	if (result > 0)
+		record_descriptor('D', 0, fd);
+	return result;
+}
+
 #ifdef __GLIBC__
 #define FTS_OPEN(name) \
 	OURS(void *, name, (char *const *paths, int flags, void *compare)) \
@@ -353,6 +364,12 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 		return noted('x', AT_FDCWD, PATH(a), RESULT);
 	case SYS_getcwd:
 		told_place(CALLER);
+		break;
+#ifdef SYS_getdents
+	case SYS_getdents:
+#endif
+	case SYS_getdents64:
+		record_descriptor('D', 0, (int)a);
 		break;
 	case SYS_clock_gettime:
 	case SYS_gettimeofday:

@@ -128,6 +128,7 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.shows_names = True
     elif does is Does.SPLITS_DEBUG:
         parsed.debug = parsed.shows_output = True
+        parsed.told_variables = _less_path(parsed)  # gcc's driver has objcopy take it out
     elif does is Does.WRITES:
         parsed.shows_names = True
         parsed.files.append(value)
@@ -138,7 +139,7 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
     elif does is Does.SEARCHES_PROGRAMS:
         parsed.told_variables = ()
     elif does is Does.TARGETS:
-        parsed.told_variables = tuple(name for name in parsed.told_variables if name != "PATH")
+        parsed.told_variables = _less_path(parsed)
     elif does is Does.MACHINE:
         parsed.native_cpu = parsed.native_cpu or value == "native"
     elif does is Does.RULES:
@@ -154,6 +155,10 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
             parsed.refused = parsed.refused or Reason.BAD_ARGUMENTS
         parsed.mode = min(modes, key=_ENDS.index)
         parsed.shows_names = parsed.shows_names or option.name == "--precompile"
+
+
+def _less_path(parsed: Parsed) -> tuple[str, ...]:
+    return tuple(name for name in parsed.told_variables if name != "PATH")
 
 
 def _take_output(parsed: Parsed, option: Option, value: str) -> None:

@@ -6,6 +6,7 @@ is for those alone whose messages look alike (Plan.pin).  Options that write the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
@@ -13,6 +14,11 @@ from sccache_py.model import Plan
 
 _GCC_WITH_COLORS = 5
 _GCC_WITH_URLS = 10
+_CLANG_WITH_NO_COLOR = 17
+_CLANG_WITHOUT_TERMINFO = 19
+
+# Terminals of which clang then knows that they have colours (llvm/lib/Support/Unix/Process.inc, terminalHasColors).
+_CLANGS_TERMS = re.compile(r"ansi|cygwin|linux|(screen|xterm|vt100|rxvt).*|.*color")
 
 # What an option for colours may say; all else is an error.
 COLORED = ("", "always", "auto", "never")
@@ -28,15 +34,25 @@ def know_colors(dialect: Dialect, version: int) -> bool:
 
 
 def terminal_arguments(plan: Plan, dialect: Dialect, version: int, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
-    """What the compiler would find out by looking at its stderr, a terminal, where ours is a pipe.  version: what __GNUC__ says."""
+    """What the compiler would find out by looking at its stderr, a terminal, where ours is a pipe.  version: as the driver's."""
     extra = []
-    if plan.chooses_color and env.get("TERM", "dumb") != "dumb" and know_colors(dialect, version):
+    if plan.chooses_color and _colors(env, dialect, version):
         extra.append(dialect.color)
     if plan.chooses_width and dialect.width and columns:
         extra.append(f"{dialect.width}{columns}")
     if plan.chooses_links and dialect is GCC and version >= _GCC_WITH_URLS and _shows_urls(env):
         extra.append("-fdiagnostics-urls=always")
     return tuple(extra)
+
+
+def _colors(env: Mapping[str, str], dialect: Dialect, version: int) -> bool:
+    """Whether it would colour what it says on this terminal."""
+    term = env.get("TERM", "dumb")
+    if dialect is CLANG and version >= _CLANG_WITH_NO_COLOR and env.get("NO_COLOR"):
+        return False
+    if dialect is CLANG and version >= _CLANG_WITHOUT_TERMINFO:
+        return _CLANGS_TERMS.fullmatch(term) is not None
+    return term != "dumb" and know_colors(dialect, version)
 
 
 def _shows_urls(env: Mapping[str, str]) -> bool:

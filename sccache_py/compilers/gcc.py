@@ -39,8 +39,8 @@ _MAY_OFFLOAD = ("-fopenmp", *_ADDS_OPTIONS)
 class C:
     """Driver for one dialect.
 
-    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says.  called: by
-    which name, with which its driver begins what it says.
+    opaque: a script that may add options of its own: names are then always in the key.  version: what __GNUC__ says, or
+    __clang_major__.  called: by which name, with which its driver begins what it says.
     """
 
     uses_pwd = True

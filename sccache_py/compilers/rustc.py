@@ -70,7 +70,7 @@ class Rustc:
 
     def terminal_arguments(self, plan: Plan, env: Mapping[str, str], columns: int) -> tuple[str, ...]:
         extra = []
-        if plan.chooses_color and not env.get("NO_COLOR") and env.get("TERM", "dumb") != "dumb":
+        if plan.chooses_color and _colors(env):
             extra.append("--color=always")
         if plan.chooses_width and columns:
             extra.append(f"--diagnostic-width={columns}")
@@ -102,6 +102,15 @@ class Rustc:
             outputs=list(plan.must_write),
             pins=list(plan.mapped_roles),
         )
+
+
+def _colors(env: Mapping[str, str]) -> bool:
+    """Whether rustc 1.95 colours what it says on this terminal (the crate anstream's AutoStream::choice)."""
+    if env.get("NO_COLOR") or env.get("CLICOLOR_FORCE"):
+        return not env.get("NO_COLOR")
+    if env.get("CLICOLOR") == "0":
+        return False
+    return env.get("TERM", "dumb") != "dumb" or "CLICOLOR" in env or "CI" in env
 
 
 def _other_module_file(path: str) -> str | None:
@@ -177,6 +186,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     must, templates, own = ([], [], OwnOutputs()) if parsed.asks else _outputs(parsed, out)
     kinds = [kind for kind, _ in parsed.emit] or ["link"]
     source = parsed.inputs[0] if parsed.inputs else None
+    linked = parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types)
     return Plan(
         language="Rust",
         dialect="rust",
@@ -203,7 +213,8 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         json_diagnostics=parsed.error_format == "json",
         cwd_in_key=cwd_in_key,
         native_cpu=parsed.native_cpu,
-        linked=parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types),
+        linked=linked,
+        relates_places=linked and parsed.rpath,
         searches=parsed.links
         or any(kind not in _EXACT_KINDS for kind, _ in parsed.searches)
         or any(file is None for _, file in parsed.externs),

@@ -20,8 +20,13 @@ _BY_NAME = {o.name: o for o in OPTIONS}
 _CODEGEN_REFUSED = {"save-temps": Reason.SAVE_TEMPS}
 # `-C` options under which an object names the directory that it was written to.
 _CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
+# How rustc spells that a switch is off.
+_OFF = ("n", "no", "off", "false")
 # `-Z` options that write profiles of this very run.
-_UNSTABLE_REFUSED = ("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes")
+_UNSTABLE_REFUSED = (
+    *("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes"),
+    "llvm-time-trace",
+)
 
 # `--print` kinds that a compile says in passing.
 _PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
@@ -53,6 +58,7 @@ class Parsed:
     remap_scope: str | None = None
     literal: bool = False  # tell paths as they are spelled
     native_cpu: bool = False
+    rpath: bool = False
     target: str | None = None
     test: bool = False
     incremental: str | None = None
@@ -129,14 +135,19 @@ def _codegen(parsed: Parsed, name: str, value: str) -> None:
         parsed.native_cpu = True
     elif key in ("llvm-args", "passes"):
         parsed.leaves_more = True
+    elif key == "rpath":
+        parsed.rpath = setting not in _OFF
     elif key in _CODEGEN_NAMES_OUT_DIR and setting != "off":
         parsed.literal = True
     parsed.arguments += ["-C", value]
 
 
 def _unstable(parsed: Parsed, name: str, value: str) -> None:
-    if value.replace("_", "-").startswith(_UNSTABLE_REFUSED):
+    key, _, setting = value.partition("=")
+    if key.replace("_", "-").startswith(_UNSTABLE_REFUSED):
         parsed.refused = parsed.refused or Reason.SELF_PROFILE
+    if key.replace("_", "-") == "tune-cpu":
+        parsed.native_cpu = parsed.native_cpu or setting == "native"
     # What an unstable option writes where is not ours to know: -Zbinary-dep-depinfo lists every path.
     if value != "unstable-options":
         parsed.literal = True
@@ -190,6 +201,12 @@ def _sysroot(parsed: Parsed, name: str, value: str) -> None:
     parsed.refused = parsed.refused or Reason.SYSROOT
 
 
+def _json(parsed: Parsed, name: str, value: str) -> None:
+    if "timings" in value.split(","):  # cargo's -Zsection-timings
+        parsed.refused = parsed.refused or Reason.SELF_PROFILE
+    parsed.arguments += [name, value]
+
+
 def _test(parsed: Parsed, name: str, value: str) -> None:
     # Whatever the crate is, its test harness is a program.
     parsed.test = True
@@ -198,6 +215,7 @@ def _test(parsed: Parsed, name: str, value: str) -> None:
 
 def _ask(parsed: Parsed, name: str, value: str) -> None:
     parsed.asks = True
+    parsed.native_cpu = parsed.native_cpu or value == "target-cpus"  # of which one is called native, and which that is
     # `--print native-static-libs` and `link-args` come with a whole compile, and KIND=FILE writes a file.
     if (name == "--print" and (value.partition("=")[0] in _PRINTED_WHILE_COMPILING or "=" in value)) or name == "--unpretty":
         parsed.refused = parsed.refused or Reason.NOT_COMPILING
@@ -212,6 +230,7 @@ _ACTIONS = {
     Does.EMIT: _emit,
     Does.ERROR_FORMAT: _keep_as("error_format"),
     Does.EXTERN: _extern,
+    Does.JSON: _json,
     Does.LINK: _link,
     Does.NOT_COMPILING: _ask,
     Does.OUTPUT: _keep_as("output"),

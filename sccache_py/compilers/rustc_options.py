@@ -18,6 +18,7 @@ class Does(enum.Enum):
     EMIT = enum.auto()
     ERROR_FORMAT = enum.auto()
     EXTERN = enum.auto()
+    JSON = enum.auto()
     NOT_COMPILING = enum.auto()
     OUT_DIR = enum.auto()
     OUTPUT = enum.auto()
@@ -59,7 +60,7 @@ OPTIONS = (
     Option("--forbid", True),
     Option("--force-warn", True),
     Option("--help", False, Does.NOT_COMPILING),
-    Option("--json", True),
+    Option("--json", True, Does.JSON),
     Option("--out-dir", True, Does.OUT_DIR),
     Option("--print", True, Does.NOT_COMPILING),
     Option("--remap-path-prefix", True, Does.REMAP),

@@ -121,6 +121,23 @@ def test_a_program_that_appears_where_gcc_looks_first_makes_another_compiler(c, 
     c.expect("hit", *args, env=env, asks=True)
 
 
+def test_the_program_that_splits_debug_information_is_found_along_path(c):
+    """gcc has objcopy do it, which it finds like any command; cross toolchains and conda bring their own."""
+    c.write("x.c", "int f(int x) { return x + 1; }\n")
+    place = c.p / "tools"
+    place.mkdir()
+    env = {"PATH": f"{place}:/usr/bin:/bin"}
+    args = ("-g", "-gsplit-dwarf", "-c", "x.c", "-o", c.object())
+    if c.left_out("C without observation: -gsplit-dwarf", *args, env=env):
+        return
+    c.expect("miss", *args)
+    c.expect("hit", *args, env=env, asks=True)
+    (place / "objcopy").write_text('#!/bin/sh\necho mine >&2\nexec /usr/bin/objcopy "$@"\n')
+    (place / "objcopy").chmod(0o755)
+    c.expect("miss" if c.is_gcc else "hit", *args, env=env, asks=True)
+    c.expect("hit", *args, asks=True)
+
+
 @pytest.mark.parametrize("env", [{"COMPILER_PATH": "tools"}, {"PATH": "tools:/usr/bin:/bin"}, {"PATH": ":/usr/bin:/bin"}], ids=str)
 def test_a_relative_directory_of_programs_is_another_in_another_directory(c, env):
     """An empty word of PATH is the working directory."""

@@ -15,6 +15,7 @@ import sys
 import termios
 from fcntl import ioctl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,16 +159,17 @@ def test_on_a_terminal_it_looks_as_without_the_cache(world: World, columns: int)
         assert on_terminal(world, columns, str(world.client), *line) == plain
         world.settle()
     assert world.counts().total("cache_hits") == 1
-    world.env["NO_COLOR"] = "1"
-    assert on_terminal(world, columns, str(world.client), *line) == on_terminal(world, columns, *line)
+    for words in ("CLICOLOR=0", "CLICOLOR=0 CLICOLOR_FORCE=0", "TERM=dumb", "TERM=dumb CI=", "TERM=dumb CLICOLOR=", "NO_COLOR=1 CI=1"):
+        env = {**world.env, **dict(word.split("=") for word in words.split())}
+        assert on_terminal(world, columns, str(world.client), *line, env=env) == on_terminal(world, columns, *line, env=env), words
     piped = world.run_plain(*line)
     assert world.run(*line) == piped
 
 
-def on_terminal(world: World, columns: int, *argv: str) -> bytes:
+def on_terminal(world: World, columns: int, *argv: str, **options: Any) -> bytes:
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
-    process = world.start_plain(*argv, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = world.start_plain(*argv, stdin=theirs, stdout=theirs, stderr=theirs, **options)
     os.close(theirs)
     said = b""
     while True:

@@ -212,6 +212,17 @@ def test_a_directory_whose_name_begins_like_the_output_is_searched_as_any(w: Any
     assert subprocess.run([w.p / "m"], check=False).returncode == 1
 
 
+@pytest.mark.parametrize("setting", ["rpath", "rpath=no"])
+def test_where_the_standard_library_lies_from_a_program_is_of_its_place(w: Any, setting: str) -> None:
+    """cargo's `rpath = true`: the program says `$ORIGIN/../../…`, which names no directory and is wrong in another."""
+    w.write("x.rs", MAIN)
+    far = w.root / "far" / "away"
+    w.outs.append(far)
+    args = ("--crate-name", "x", "--crate-type", "bin", "-Cprefer-dynamic", "-C", setting, EMIT, "x.rs")
+    w.compile_twice(*args, *w.out)
+    w.expect("miss" if setting == "rpath" else "hit", *args, "--out-dir", str(far))
+
+
 def test_a_linker_script_is_an_input(w: Any) -> None:
     """Embedded projects change nothing else."""
     w.write("extra.ld", "one = 1;\n")

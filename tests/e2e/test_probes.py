@@ -90,6 +90,29 @@ def test_a_failing_probe_below_out_dir_is_remembered_and_asks_again_when_its_cha
     assert hits(w) == 1
 
 
+def test_a_crate_that_was_nowhere_is_found_when_it_is_there(w: Any) -> None:
+    """What stands behind a dependency is looked for in `-L dependency` by listing it; rustc knows no name that would be absent."""
+    for name, text, words in (
+        ("far", "pub fn f() {}\n", ()),
+        ("near", "pub fn f() { far::f() }\n", ("--extern", f"far={w.p}/deps/libfar-1.rlib", "-Cextra-filename=-2")),
+    ):
+        source = w.write(f"{name}.rs", text)
+        made = ("--crate-type=lib", "--crate-name", name, "-Cextra-filename=-1", "-Cmetadata=1", *words, str(source))
+        assert ask(w, *made, "--out-dir", f"{w.p}/deps", cached=False)[0] == 0
+    library, kept = w.p / "deps" / "libfar-1.rlib", w.p / "kept"
+    library.rename(kept)
+    near = ("--extern", f"near={w.p}/deps/libnear-2.rlib", "-L", f"dependency={w.p}/deps")
+    args = ("--crate-name=probe", "--crate-type=lib", "--emit=metadata", *w.out, *near, "-")
+    text = b"pub fn g() { near::f() }\n"
+    plain = ask(w, *args, stdin=text, cached=False)
+    assert (plain[0], b"can't find crate" in plain[2]) == (1, True)
+    assert ask(w, *args, stdin=text) == plain
+    assert ask(w, *args, stdin=text) == plain
+    assert hits(w) == 1
+    kept.rename(library)
+    assert ask(w, *args, stdin=text)[0] == 0
+
+
 def test_a_large_standard_input_goes_to_the_compiler_whole(w: Any) -> None:
     """The protocol carries 1 MiB; what is more the client feeds to the compiler itself."""
     text = b"// " + b"x" * 80 + b"\n"

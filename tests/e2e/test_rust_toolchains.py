@@ -250,6 +250,18 @@ def test_two_copies_of_a_toolchain_share_results_and_each_has_libraries_of_its_o
     world.expect("hit", *other, rustc=str(one / "bin" / "rustc"))
 
 
+@pytest.mark.parametrize("what", ["sysroot", "target-libdir"])
+def test_each_copy_of_a_toolchain_says_where_it_is(make_world, toolchain, what):
+    """clippy, cargo and build scripts ask for it, and look there for more."""
+    world = make_world()
+    one, two = (str(toolchain(world, name) / "bin" / "rustc") for name in ("one", "two"))
+    first = world.compile_twice("--print", what, rustc=one)
+    assert world.expect("miss", "--print", what, rustc=two) != first
+    assert world.expect("hit", "--print", what, rustc=one) == first
+    world.expect("miss", "-vV", rustc=one)
+    world.expect("hit", "-vV", rustc=two, asks=True)
+
+
 def test_a_macro_may_tell_in_which_toolchain_it_runs(make_world, toolchain, macros):
     """The program's path is in no variable and no argument that a macro would have to ask for."""
     world = make_world()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sccache_py.compilers.c_dialects import GCC
@@ -50,12 +52,19 @@ def test_every_exception_has_its_reason():
 
 
 @pytest.mark.parametrize(
-    ("images", "is_stored"),
-    [(["uname"], False), (["sh", "hostname"], False), (["sh", "uname"], True), (["sh", "ls"], True)],
+    ("images", "linked", "is_stored"),
+    [
+        (["uname"], True, False),
+        (["sh", "hostname"], True, False),
+        (["sh", "uname"], True, True),
+        (["sh", "nproc"], False, False),
+        (["sh", "ls"], False, True),
+    ],
 )
-def test_programs_that_say_which_machine_this_is_prevent_storing(images, is_stored):
+def test_programs_that_say_which_machine_this_is_prevent_storing(images, linked, is_stored):
     """But a script that links may look what the system is called."""
-    found = decide(Observation(images=["/opt/rust/bin/rustc", *(f"/usr/bin/{name}" for name in images)]))
+    seen = Observation(images=["/opt/rust/bin/rustc", *(f"/usr/bin/{name}" for name in images)], written=OUTPUTS)
+    found = judge(replace(plan(), linked=linked), seen, COVERED, [], OUTPUTS, ())
     assert isinstance(found, Draft) if is_stored else found is Reason.SPECIAL_FILE
 
 

@@ -18,6 +18,8 @@ from sccache_py.elf import (
     exports_any,
     hides_text,
     links_in,
+    may_walk,
+    needed,
     read_image,
     takes_environment,
     tells_age,
@@ -104,6 +106,16 @@ def test_a_macro_library_with_c_in_it_may_walk_the_environment_unseen(tmp_path, 
     subprocess.run([rustc, "--crate-type=proc-macro", f"-Cstrip={strip}", *words, "m.rs"], cwd=tmp_path, check=True)
     with open(tmp_path / "libm.so", "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as library:
         assert walk_shows(library) == shows
+
+
+@pytest.mark.parametrize("name", ["environ", "__environ", "others"])
+def test_a_library_says_what_it_needs_and_whether_it_may_walk_the_environment(tmp_path, name):
+    """libpython does, behind a macro that is written in Python."""
+    (tmp_path / "x.c").write_text(f"extern char **{name};\nint puts(const char *);\nint x(void) {{ return puts(*{name}); }}\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "libx.so", "x.c"], cwd=tmp_path, check=True)
+    library = memoryview((tmp_path / "libx.so").read_bytes())
+    assert may_walk(library) == (name != "others")
+    assert any(name.startswith("libc.") for name in needed(library))
 
 
 @pytest.mark.slow

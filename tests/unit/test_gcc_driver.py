@@ -239,6 +239,24 @@ def test_only_a_command_line_that_leaves_it_open_is_coloured_for_a_terminal():
     assert clang.terminal_arguments(plan("-c", "x.c", dialect=CLANG), terminal, 80) == ("-fcolor-diagnostics", "-fmessage-length=80")
 
 
+@pytest.mark.parametrize(
+    ("version", "env", "coloured"),
+    [
+        (14, {"TERM": "xterm", "NO_COLOR": "1"}, True),
+        (17, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        (17, {"TERM": "xterm", "NO_COLOR": ""}, True),
+        (18, {"TERM": "wezterm"}, True),
+        (19, {"TERM": "wezterm"}, False),
+        (19, {"TERM": "tmux-256color"}, True),
+        (19, {}, False),
+    ],
+)
+def test_each_clang_colours_what_it_would_colour_without_us(version, env, coloured):
+    """It knows NO_COLOR from 17 on, and from 19 on terminals by their names alone; what we add would be stronger."""
+    words = C(CLANG, False, version=version).terminal_arguments(plan("-c", "x.c", dialect=CLANG), env, 80)
+    assert ("-fcolor-diagnostics" in words) == coloured
+
+
 def test_variables_that_say_what_the_command_line_does_not_are_refused():
     """They append to files, or add options."""
     driver = C(GCC, False)

@@ -139,6 +139,8 @@ def test_dots_are_left_to_the_kernel():
         ([*BASE, "-Csave-temps", "a.rs"], Reason.SAVE_TEMPS),
         ([*BASE, "-Csave_temps=yes", "a.rs"], Reason.SAVE_TEMPS),
         ([*BASE, "-Zself-profile", "a.rs"], Reason.SELF_PROFILE),
+        ([*BASE, "-Zllvm_time_trace", "a.rs"], Reason.SELF_PROFILE),
+        ([*BASE, "--json=artifacts,timings", "a.rs"], Reason.SELF_PROFILE),
         ([*BASE, "--sysroot", "/s", "a.rs"], Reason.SYSROOT),
         ([*BASE, "-o", "-", "a.rs"], Reason.OUTPUT_IS_STDOUT),
         ([*BASE, "--emit=metadata=-", "a.rs"], Reason.OUTPUT_IS_STDOUT),
@@ -174,6 +176,13 @@ def test_what_dep_info_cannot_tell_is_marked_for_the_fallback(flags, attribute):
     """Without observation these would be stored with something missing."""
     assert getattr(parse(*flags), attribute)
     assert not getattr(parse(), attribute)
+
+
+@pytest.mark.parametrize("flags", [["-Ctarget-cpu=native"], ["-Ztune-cpu=native"], ["-Z", "tune_cpu=native"], ["--print", "target-cpus"]])
+def test_what_names_this_processor_is_marked(flags):
+    """A cache that is copied to another machine, as CI services do."""
+    assert parse(*flags).native_cpu
+    assert not parse("-Ctarget-cpu=x86-64", "-Ztune-cpu=x86-64", "--print=target-list").native_cpu
 
 
 def test_a_target_description_is_an_input():
