@@ -281,7 +281,7 @@ GCC_OPTIONS = (
 CLANG_OPTIONS = (
     Option("--analyze", _JOINED, Does.REFUSE),
     Option("--config", _EITHER, Does.SHOWS_NAMES),
-    Option("--driver-mode=", _JOINED, Does.UNLISTED),
+    Option("--driver-mode=", _JOINED, Does.UNLISTED, r"(?!(cpp|g\+\+|gcc)\Z)"),  # cl reads words, and response files, otherwise
     Option("--end-no-unused-arguments", _NO),
     Option("--gcc-toolchain=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--ld-path=", _JOINED),

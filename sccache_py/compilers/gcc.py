@@ -190,7 +190,8 @@ class C:
         if not exact or not c_messages.know_colors(self.dialect, self._version):
             arguments, colors = [*arguments, *colors], ()
         if not exact:
-            arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
+            # By -o files are called also where there is no output (-fsyntax-only).
+            arguments += [f"output {output or parsed.output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
         in_place = [*templates]

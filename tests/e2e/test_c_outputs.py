@@ -214,6 +214,21 @@ def test_what_names_the_object_is_not_taken_for_another_object(c, options):
     c.expect("hit", *args, "-o", c.object("y.o"))
 
 
+def test_files_that_are_called_after_an_output_that_is_not_written_keep_its_name(c):
+    """gcc calls dumps by -o where it only checks the syntax, too."""
+    if not c.is_gcc:
+        pytest.skip("gcc's")
+    c.write("x.c", ONE)
+    args = ("-fsyntax-only", "-fstack-usage", "-c", "x.c", "-o")
+    if c.left_out("C without observation: -fstack-usage", *args, "a.o"):
+        return
+    for name in ("a", "b"):
+        c.expect("miss", *args, f"{name}.o")
+        (c.p / f"{name}.su").unlink()
+        c.expect("hit", *args, f"{name}.o")
+        assert (c.p / f"{name}.su").exists()
+
+
 def test_files_beside_the_object_come_back(c):
     """They are seen, not guessed: split dwarf, coverage notes, stack usage."""
     c.write("x.c", ONE)

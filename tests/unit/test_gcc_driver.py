@@ -106,6 +106,12 @@ def test_equal_spellings_of_an_option_are_alike():
     assert plan("-c", "--pipe", "x.c").arguments == plan("-c", "-pipe", "x.c").arguments
 
 
+def test_clang_that_reads_words_as_another_compiler_does_is_refused():
+    """As cl it reads response files by other rules for quotes, too."""
+    assert parse("--driver-mode=cl", "-c", "x.c", dialect=CLANG) == Refusal(Reason.REFUSED_OPTION, "--driver-mode=")
+    plan("--driver-mode=g++", "-c", "x.c", dialect=CLANG)
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
