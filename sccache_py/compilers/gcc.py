@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules
 from sccache_py.compilers.c_arguments import Parsed
-from sccache_py.compilers.c_dialects import GCC, Dialect
+from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
@@ -29,6 +29,7 @@ from sccache_py.roles import Roles
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 
 _GCC_WITH_PLAIN_TARGETS_FIRST = 10
+_GCC_WITH_POSIX_QUOTES = 15
 
 # A file of further options, of which one may be -march=native; so may a script have.
 _ADDS_OPTIONS = ("--config", "-specs=")
@@ -53,6 +54,7 @@ class C:
         self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {called}"
         self._plus = plus
         self._opaque = opaque
+        self.escapes_within_quotes = not opaque and (dialect is CLANG or version < _GCC_WITH_POSIX_QUOTES)
         self.options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:

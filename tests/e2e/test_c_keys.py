@@ -367,6 +367,13 @@ def test_clang_that_is_called_as_cl_is_left_to_itself(c):
         c.refused("--driver-mode=", "--driver-mode=cl", "--target=x86_64-linux-gnu", "@r", "-o", c.object())
 
 
+def test_a_response_file_is_read_by_this_compilers_quotes(c):
+    """Meson escapes a backslash in '…', as libiberty needs it before gcc 15."""
+    c.write("x.c", "const char s[] = S;\n")
+    c.write("r", """'-DS="a\\\\b"' -c x.c""")
+    c.compile_twice("@r", "-o", c.object())
+
+
 def test_warnings_are_replayed_only_where_they_name_the_same_paths(c):
     """A message with the directory in it belongs to that directory."""
     for place in ("one", "two"):
