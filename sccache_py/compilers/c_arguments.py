@@ -48,6 +48,7 @@ class Parsed:
     native_cpu: bool = False
     told_variables: tuple[str, ...] = ("PWD", "PATH")  # asked by all; the cwd is a role, what PATH finds is in the compiler's identity
     implicit_modules: bool = False
+    beside: list[str] = field(default_factory=list)  # suffixes of further files that are called like the output
     refused: Reason | Refusal | None = None
 
     def colors_by_terminal(self) -> bool:
@@ -130,6 +131,8 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.debug = parsed.shows_output = True
     elif does is Does.WRITES:
         parsed.shows_names = True
+    elif does is Does.BESIDE:
+        parsed.beside.append(option.beside)
         parsed.files.append(value)
     elif does is Does.RECORDS:
         parsed.shows_names = parsed.records = True
@@ -196,6 +199,7 @@ def _take_preprocessor(parsed: Parsed, option: Option, value: str) -> None:
 _UNLISTED = (
     Does.IMPLICIT_MODULES,
     Does.RECORDS,
+    Does.BESIDE,
     Does.SEARCHES_PROGRAMS,
     Does.SHOWS_NAMES,
     Does.SPLITS_DEBUG,

@@ -27,6 +27,7 @@ class Does(enum.Enum):
     """What an option does to us, not what it does to the compiler."""
 
     KEEP = enum.auto()
+    BESIDE = enum.auto()  # leaves a file beside the output that is called like it, with another suffix
     COLOR = enum.auto()
     COMPILE = enum.auto()
     DEBUG = enum.auto()  # debug information, which names the cwd
@@ -63,6 +64,7 @@ class Option:
     does: Does = Does.KEEP
     refused: str = "(?!)"  # an expression for the values with which it is refused all the same
     shows: str = "(?!)"  # and with which it does SHOWS_NAMES
+    beside: str = ""  # suffix of the file that it leaves
 
 
 # What a linker is told that is of this run alone, or fills a cache of its own (lld's, in files of modes that no umask makes).
@@ -175,9 +177,8 @@ COMMON_OPTIONS = (
     Option("-fprofile", _JOINED, Does.SHOWS_NAMES),
     Option("-fprofile-prefix-map=", _JOINED, Does.PREFIX_MAP),
     Option("-frandom-seed", _JOINED),
-    Option("-fsanitize-coverage", _JOINED, Does.SHOWS_NAMES),
     Option("-fsave-optimization-record", _JOINED, Does.SHOWS_NAMES),
-    Option("-fstack-usage", _NO, Does.SHOWS_NAMES),
+    Option("-fstack-usage", _NO, Does.BESIDE, beside=".su"),
     Option("-fsyntax-only", _NO, Does.SYNTAX_ONLY),
     Option("-ftest-coverage", _NO, Does.SHOWS_NAMES),
     Option("-ftime-report", _JOINED, Does.REFUSE),
@@ -298,6 +299,7 @@ CLANG_OPTIONS = (
     Option("-MV", _NO, Does.SHOWS_NAMES),  # a depfile in NMake's syntax
     Option("-Qunused-arguments", _NO),
     Option("-R", _JOINED),  # what the optimiser says of itself is on stderr
+    Option("-fsanitize-coverage", _JOINED, Does.UNLISTED),
     Option("-Xanalyzer", _NEXT),
     Option("-Xarch_", _JOINED, Does.REFUSE),
     Option("-Xclang", _NEXT, Does.SHOWS_NAMES),

@@ -177,8 +177,7 @@ def test_usual_options_hit_for_another_object_and_directory(c, option):
 
 # Entries of the option table whose outputs only observation knows.
 NAMING = (
-    "--coverage", "-fcallgraph-info", "-flto", "-fprofile", "-frecord-gcc-switches", "-fstack-usage", "-ftest-coverage", "-fverbose-asm",
-    "-gsplit-dwarf",
+    "--coverage", "-fcallgraph-info", "-flto", "-fprofile", "-frecord-gcc-switches", "-ftest-coverage", "-fverbose-asm", "-gsplit-dwarf",
 )  # fmt: skip
 
 
@@ -189,7 +188,6 @@ NAMING = (
         ("--coverage", "-frandom-seed=1"),
         ("-fprofile-arcs", "-ftest-coverage", "-frandom-seed=1"),
         ("-fprofile-generate", "-frandom-seed=1"),
-        ("-fstack-usage",),
         ("-fcallgraph-info",),
         ("-flto", "-frandom-seed=1"),
         ("-g", "-gz"),
@@ -212,6 +210,32 @@ def test_what_names_the_object_is_not_taken_for_another_object(c, options):
     assert c.expect("hit", *args, "-o", c.object()) == first
     c.expect("miss", *args, "-o", c.object("y.o"))
     c.expect("hit", *args, "-o", c.object("y.o"))
+
+
+def test_coverage_for_fuzzers_names_no_object(c):
+    """Linux built for syzkaller says it in every compile."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    args = ("-fsanitize-coverage=trace-pc,trace-cmp", "-c", "x.c", "-o")
+    reason = "C without observation: -fsanitize-coverage" if c.is_gcc else "C without observation: -fsanitize"
+    if c.left_out(reason, *args, c.object(), cwd=c.p / "one"):
+        return
+    c.expect("miss", *args, c.object(), cwd=c.p / "one")
+    c.expect("hit", *args, c.object("y.o"), cwd=c.p / "two")
+
+
+@pytest.mark.parametrize("source", [ONE, "int data;\n"], ids=["with a function", "without"])
+def test_stack_usage_goes_beside_another_object(c, source):
+    """Firmware builds ask for it in every compile; clang leaves no file where no function is."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", source)
+    args = ("-fstack-usage", "-c", "x.c", "-o")
+    if c.left_out("C without observation: -fstack-usage", *args, c.object(), cwd=c.p / "one"):
+        return
+    c.expect("miss", *args, c.object(), cwd=c.p / "one")
+    done = c.expect("hit", *args, c.object("y.o"), cwd=c.p / "two")
+    assert ("y.su" in done.names()) == (c.is_gcc or source == ONE)
+    c.expect("miss", *args, c.object("y"), cwd=c.p / "two")
 
 
 def test_files_that_are_called_after_an_output_that_is_not_written_keep_its_name(c):

@@ -82,13 +82,22 @@ def test_the_cwd_is_in_the_key_where_an_output_names_it(options):
     assert one.cwd_in_key
 
 
-@pytest.mark.parametrize("options", [("--coverage",), ("-gsplit-dwarf",), ("-flto=auto",), ("-fstack-usage",), ("-Xclang", "-x")])
+@pytest.mark.parametrize("options", [("--coverage",), ("-gsplit-dwarf",), ("-flto=auto",), ("-fcallgraph-info",), ("-Xclang", "-x")])
 def test_the_outputs_name_is_in_the_key_where_an_output_names_it(options):
     """Two -o names gave different objects."""
     dialect = CLANG if "-Xclang" in options else GCC
     one, two = (plan(*options, "-c", "x.c", "-o", name, dialect=dialect) for name in ("a.o", "b.o"))
     assert one.arguments != two.arguments
     assert not one.exact_outputs
+
+
+def test_a_file_that_is_called_like_the_object_is_told_by_role():
+    """Firmware builds say -fstack-usage in every compile; a name of which the compilers make different ones counts."""
+    one, two = (plan("-fstack-usage", "-c", "x.c", "-o", f"{name}.o") for name in ("a", "sub/b"))
+    assert one.arguments == two.arguments
+    assert two.must_write == (f"{CWD}/sub/b.o", f"{CWD}/sub/b.su")
+    assert one.exact_outputs
+    assert not any(plan("-fstack-usage", "-c", "x.c", "-o", name).exact_outputs for name in ("a", ".o", "/dev/null"))
 
 
 def test_every_word_counts_with_its_boundary():
