@@ -92,7 +92,9 @@ def read(dialect: Dialect, options: dict[str, Option], argv: Sequence[str], pars
         if found is None:
             return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
         option, value = found
-        option = options.get(c_options.SHORT.get(option.name, ""), option)
+        short = c_options.SHORT.get(option.name)
+        if short is not None:
+            option, value = (c_options.find(options, short + value) if value else None) or (options[short], value)
         if option.does is Does.NOT_COMPILING:
             return Reason.NOT_COMPILING  # also where a value is missing: configure scripts ask with `gcc -V`
         if value is None and option.takes in (Takes.NEXT, Takes.EITHER):
@@ -129,10 +131,10 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
         parsed.shows_names = True
     elif does is Does.SPLITS_DEBUG:
         parsed.debug = parsed.shows_output = True
-    elif does is Does.WRITES:
-        parsed.shows_names = True
     elif does is Does.BESIDE:
         parsed.beside.append(option.beside)
+    elif does is Does.WRITES:
+        parsed.shows_names = True
         parsed.files.append(value)
     elif does is Does.RECORDS:
         parsed.shows_names = parsed.records = True
@@ -197,9 +199,9 @@ def _take_preprocessor(parsed: Parsed, option: Option, value: str) -> None:
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
 _UNLISTED = (
+    Does.BESIDE,
     Does.IMPLICIT_MODULES,
     Does.RECORDS,
-    Does.BESIDE,
     Does.SEARCHES_PROGRAMS,
     Does.SHOWS_NAMES,
     Does.SPLITS_DEBUG,

@@ -32,7 +32,7 @@ _GCC_WITH_PLAIN_TARGETS_FIRST = 10
 _GCC_WITH_POSIX_QUOTES = 15
 
 # A file of further options, of which one may be -march=native; so may a script have.
-_ADDS_OPTIONS = ("--config", "-specs=")
+_ADDS_OPTIONS = ("--config", "-specs")
 
 _MAY_OFFLOAD = ("-fopenmp", *_ADDS_OPTIONS)
 

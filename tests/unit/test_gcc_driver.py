@@ -113,6 +113,9 @@ def test_equal_spellings_of_an_option_are_alike():
     """-I dir and -Idir mean the same."""
     assert plan("-c", "-I", "d", "-D", "A", "x.c").arguments == plan("-c", "-Id", "-DA", "x.c").arguments
     assert plan("-c", "--pipe", "x.c").arguments == plan("-c", "-pipe", "x.c").arguments
+    assert plan("--compile", "--output=y.o", "--warn-all", "x.c").arguments == plan("-c", "-o", "y.o", "-Wall", "x.c").arguments
+    assert plan("-c", "--debug=0", "--specs=a", "x.c").arguments == plan("-c", "-g0", "-specs=a", "x.c").arguments
+    assert parse("-c", "--warn-a,--statistics", "x.c") == parse("-c", "-Wa,--statistics", "x.c")
 
 
 def test_clang_that_reads_words_as_another_compiler_does_is_refused():
