@@ -524,6 +524,9 @@ LOUD_VARIABLES = (
     "CC_PRINT_PROC_STAT",
 )
 
+# Without which a compiler is asked who it is and what it reads: the file that the caller named would tell of our questions, too.
+NOT_FOR_QUESTIONS = frozenset((*REFUSED_VARIABLES, *LOUD_VARIABLES))
+
 # Languages whose look-ups can be read off the text (compilers/c_includes.py).
 LISTED_LANGUAGES = ("c", "c++", "objective-c", "objective-c++")
 
