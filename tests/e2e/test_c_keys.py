@@ -364,7 +364,7 @@ def test_clang_that_is_called_as_cl_is_left_to_itself(c):
     c.write("x.c", "int c = C;\n")
     for text in ("'1'", "1"):
         c.write("r", f"-DC={text} -c x.c")
-        c.refused("--driver-mode=", "--driver-mode=cl", "--target=x86_64-linux-gnu", "@r", "-o", c.object())
+        c.expect("pass", "--driver-mode=cl", "--target=x86_64-linux-gnu", "@r", "-o", c.object())
 
 
 def test_a_response_file_is_read_by_this_compilers_quotes(c):
