@@ -172,6 +172,9 @@ class Control:
         except (config.ConfigError, OSError):
             return []  # changed meanwhile
         reasons = [f"{', '.join(elsewhere)}: no effect, the cache is a local directory"] if elsewhere else []
+        named = environ.get("SCCACHE_CONF")
+        if named and not os.path.exists(named):
+            reasons.append(f"SCCACHE_CONF: {named} is not there")
         log = environ.get("SCCACHE_ERROR_LOG")
         if log and not os.path.isfile(log):
             reasons.append(f"SCCACHE_ERROR_LOG: no log, {log} cannot be written to")

@@ -18,7 +18,8 @@ from sccache_py.compilers.c_dialects import CLANG, GCC
 from sccache_py.compilers.gcc import C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
-from sccache_py.server.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, ask, stamp, startup_libraries
+from sccache_py.server import compiler as programs
+from sccache_py.server.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, stamp, startup_libraries
 from sccache_py.server.observer import image_of
 from sccache_py.server.sight import Sight
 
@@ -84,7 +85,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     files = [real]
     covered = {program, real, *(os.path.join(d, os.path.basename(request.argv[0])) for d in path)}
     for name in _GCC_PROGRAMS if driver.dialect is GCC else _CLANG_PROGRAMS:
-        found = ask(request, program, [f"-print-prog-name={name}"])
+        found = _ask(request, program, f"-print-prog-name={name}")
         if found == name:
             # gcc leaves it to PATH.  A program of that name that appears earlier there is another toolchain.
             places = [os.path.join(d, name) for d in path]
@@ -147,6 +148,11 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
     )
 
 
+def _ask(request: Request, program: str, *words: str) -> str:
+    env = {name: value for name, value in request.env.items() if name not in c_options.NOT_FOR_QUESTIONS}
+    return programs.ask(request, program, list(words), env)
+
+
 def _directories(request: Request, *variables: str) -> list[str]:
     """What they list; an empty word is the directory of the call."""
     return [d or "." for variable in variables if variable in request.env for d in request.env[variable].split(":")]
@@ -154,15 +160,15 @@ def _directories(request: Request, *variables: str) -> list[str]:
 
 def _looked_through(request: Request, program: str) -> list[tuple[str, list[str]]]:
     """Where gcc looks for its programs before its own directories, and for which: one that appears there makes another compiler."""
-    said = ask(request, program, ["-print-search-dirs"]).partition("programs: =")[2].partition("\n")[0]
+    said = _ask(request, program, "-print-search-dirs").partition("programs: =")[2].partition("\n")[0]
     ours = [os.path.normpath(os.path.join(request.cwd, d)) for d in _directories(request, *_BEFORE_ITS_OWN)]
-    names = [*_GCC_PROGRAMS, f"{ask(request, program, ['-dumpmachine'])}-as"]
+    names = [*_GCC_PROGRAMS, f"{_ask(request, program, '-dumpmachine')}-as"]
     places = [os.path.normpath(os.path.join(request.cwd, place)) for place in said.split(":")]
     return [(place, names) for place in dict.fromkeys(places) if any(f"{place}/".startswith(f"{d}/") for d in ours)]
 
 
 def _driver(request: Request, program: str, is_wrapper: bool) -> C | None:
-    defines = (line.split(" ", 2) for line in ask(request, program, ["-dM", "-E", "-x", "c", "/dev/null"]).splitlines())
+    defines = (line.split(" ", 2) for line in _ask(request, program, "-dM", "-E", "-x", "c", "/dev/null").splitlines())
     macros = {words[1]: words[2] for words in defines if len(words) == 3}
     if "__GNUC__" not in macros or any(m.startswith(_OTHERS) for m in macros):
         return None

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sccache_py import config, makeflags
+from sccache_py.compilers import c_options
 from sccache_py.compilers.driver import Told
 from sccache_py.conditions import Draft
 from sccache_py.errors import StoreBusy, StoreLate
@@ -209,6 +210,8 @@ class Misses:
         plan, request, compiler = job.plan, job.request, job.compiler
         # gcc translates what it says of the directories that it searches.
         env = {**makeflags.without_jobserver(request.env), "LC_ALL": "C", "LANGUAGE": ""}
+        for name in c_options.NOT_FOR_QUESTIONS.intersection(env):
+            del env[name]
         began_ns = coarse_ns()
         try:
             ran = await self.runner.run(

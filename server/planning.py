@@ -189,7 +189,7 @@ class Planner:
                 path = os.path.join(request.cwd, name)
                 return response.setdefault(path, _text(path))
 
-            expanded = response_files.expand(argv, read)
+            expanded = response_files.expand(argv, read, driver.escapes_within_quotes)
             if expanded is None:
                 return Reason.RESPONSE_FILE
             argv = expanded

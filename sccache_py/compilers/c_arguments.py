@@ -48,6 +48,7 @@ class Parsed:
     native_cpu: bool = False
     told_variables: tuple[str, ...] = ("PWD", "PATH")  # asked by all; the cwd is a role, what PATH finds is in the compiler's identity
     implicit_modules: bool = False
+    beside: list[str] = field(default_factory=list)  # suffixes of further files that are called like the output
     refused: Reason | Refusal | None = None
 
     def colors_by_terminal(self) -> bool:
@@ -91,7 +92,9 @@ def read(dialect: Dialect, options: dict[str, Option], argv: Sequence[str], pars
         if found is None:
             return Refusal(Reason.UNKNOWN_OPTION, word.partition("=")[0])
         option, value = found
-        option = options.get(c_options.SHORT.get(option.name, ""), option)
+        short = c_options.SHORT.get(option.name)
+        if short is not None:
+            option, value = (c_options.find(options, short + value) if value else None) or (options[short], value)
         if option.does is Does.NOT_COMPILING:
             return Reason.NOT_COMPILING  # also where a value is missing: configure scripts ask with `gcc -V`
         if value is None and option.takes in (Takes.NEXT, Takes.EITHER):
@@ -129,6 +132,8 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
     elif does is Does.SPLITS_DEBUG:
         parsed.debug = parsed.shows_output = True
         parsed.told_variables = _less_path(parsed)  # gcc's driver has objcopy take it out
+    elif does is Does.BESIDE:
+        parsed.beside.append(option.beside)
     elif does is Does.WRITES:
         parsed.shows_names = True
         parsed.files.append(value)
@@ -199,6 +204,7 @@ def _take_preprocessor(parsed: Parsed, option: Option, value: str) -> None:
 
 # Without observation: these may leave further files or read some, and those say nothing of what is read.
 _UNLISTED = (
+    Does.BESIDE,
     Does.IMPLICIT_MODULES,
     Does.RECORDS,
     Does.SEARCHES_PROGRAMS,

@@ -27,6 +27,7 @@ class Does(enum.Enum):
     """What an option does to us, not what it does to the compiler."""
 
     KEEP = enum.auto()
+    BESIDE = enum.auto()  # leaves a file beside the output that is called like it, with another suffix
     COLOR = enum.auto()
     COMPILE = enum.auto()
     DEBUG = enum.auto()  # debug information, which names the cwd
@@ -63,6 +64,7 @@ class Option:
     does: Does = Does.KEEP
     refused: str = "(?!)"  # an expression for the values with which it is refused all the same
     shows: str = "(?!)"  # and with which it does SHOWS_NAMES
+    beside: str = ""  # suffix of the file that it leaves
 
 
 # What a linker is told that is of this run alone, or fills a cache of its own (lld's, in files of modes that no umask makes).
@@ -72,34 +74,65 @@ _NO, _NEXT, _JOINED, _EITHER = Takes.NOTHING, Takes.NEXT, Takes.JOINED, Takes.EI
 
 COMMON_OPTIONS = (
     Option("-###", _NO, Does.NOT_COMPILING),
+    Option("--all-warnings", _NO),
     Option("--ansi", _NO),
+    Option("--assemble", _NO),
+    Option("--compile", _NO),
     Option("--coverage", _NO, Does.SHOWS_NAMES),
+    Option("--debug", _NO),
     Option("--define-macro", _NEXT),
     Option("--define-macro=", _JOINED),
+    Option("--dependencies", _NO),
     Option("--embed-dir=", _JOINED),
+    Option("--extra-warnings", _NO),
     Option("--help", _JOINED, Does.NOT_COMPILING),
     Option("--imacros", _NEXT),
     Option("--imacros=", _JOINED),
     Option("--include", _NEXT),
     Option("--include-directory", _NEXT),
+    Option("--include-directory-after", _NEXT),
+    Option("--include-directory-after=", _JOINED),
     Option("--include-directory=", _JOINED),
     Option("--include=", _JOINED),
+    Option("--language", _NEXT),
+    Option("--language=", _JOINED),
     Option("--no-warnings", _NO),
+    Option("--optimize", _NO),
+    Option("--optimize=", _JOINED),
+    Option("--output", _NEXT),
+    Option("--output=", _JOINED),
     Option("--param", _NEXT),
     Option("--param=", _JOINED),
     Option("--pedantic", _NO),
     Option("--pedantic-errors", _NO),
     Option("--pipe", _NO),
+    Option("--prefix", _NEXT),
+    Option("--prefix=", _JOINED),
+    Option("--preprocess", _NO),
     Option("--print-", _JOINED, Does.NOT_COMPILING),
+    Option("--print-missing-file-dependencies", _NO),
+    Option("--profile", _NO),
+    Option("--save-temps", _JOINED, Does.REFUSE),
     Option("--shared", _NO),
+    Option("--signed-char", _NO),
+    Option("--specs=", _JOINED),
     Option("--static", _NO),
+    Option("--std", _NEXT),
     Option("--std=", _JOINED),
     Option("--sysroot", _NEXT),
     Option("--sysroot=", _JOINED),
     Option("--target-help", _NO, Does.NOT_COMPILING),
+    Option("--trace-includes", _NO),
+    Option("--trigraphs", _NO),
     Option("--undefine-macro", _NEXT),
     Option("--undefine-macro=", _JOINED),
+    Option("--unsigned-char", _NO),
+    Option("--user-dependencies", _NO),
+    Option("--verbose", _NO),
     Option("--version", _NO, Does.NOT_COMPILING),
+    Option("--warn-", _JOINED),
+    Option("--write-dependencies", _NO),
+    Option("--write-user-dependencies", _NO),
     Option("-A", _EITHER),
     Option("-B", _EITHER, Does.SEARCHES_PROGRAMS),
     Option("-C", _NO),
@@ -175,9 +208,8 @@ COMMON_OPTIONS = (
     Option("-fprofile", _JOINED, Does.SHOWS_NAMES),
     Option("-fprofile-prefix-map=", _JOINED, Does.PREFIX_MAP),
     Option("-frandom-seed", _JOINED),
-    Option("-fsanitize-coverage", _JOINED, Does.SHOWS_NAMES),
     Option("-fsave-optimization-record", _JOINED, Does.SHOWS_NAMES),
-    Option("-fstack-usage", _NO, Does.SHOWS_NAMES),
+    Option("-fstack-usage", _NO, Does.BESIDE, beside=".su"),
     Option("-fsyntax-only", _NO, Does.SYNTAX_ONLY),
     Option("-ftest-coverage", _NO, Does.SHOWS_NAMES),
     Option("-ftime-report", _JOINED, Does.REFUSE),
@@ -248,8 +280,8 @@ COMMON_OPTIONS = (
 )
 
 GCC_OPTIONS = (
-    Option("--all-warnings", _NO),
-    Option("--extra-warnings", _NO),
+    Option("--debug=", _JOINED),  # to clang it is -g whatever it says
+    Option("--specs", _NEXT),
     Option("-aux-info", _NEXT, Does.WRITES),
     Option("-dumpbase", _NEXT, Does.REFUSE),
     Option("-dumpbase-ext", _NEXT, Does.REFUSE),
@@ -270,9 +302,11 @@ GCC_OPTIONS = (
     Option("-fpath-coverage", _JOINED, Does.SHOWS_NAMES),  # from gcc 15 on, like -fcondition-coverage
     Option("-frecord-gcc-switches", _NO, Does.RECORDS),
     Option("-frepo", _NO, Does.REFUSE),  # until gcc 9; what a link asked for stands in a file beside the object
+    Option("-fsanitize-coverage", _JOINED, Does.UNLISTED),
     Option("-gen-decls", _NO, Does.REFUSE),  # no -g; declarations of Objective-C, in a file beside the object
     Option("-no-integrated-cpp", _NO),
     Option("-pass-exit-codes", _NO),
+    Option("-specs", _NEXT, Does.SEARCHES_PROGRAMS),
     Option("-static-libasan", _NO),
     Option("-static-liblsan", _NO),
     Option("-static-libtsan", _NO),
@@ -284,7 +318,7 @@ GCC_OPTIONS = (
 CLANG_OPTIONS = (
     Option("--analyze", _JOINED, Does.REFUSE),
     Option("--config", _EITHER, Does.SHOWS_NAMES),
-    Option("--driver-mode=", _JOINED, Does.UNLISTED),
+    Option("--driver-mode=", _JOINED, Does.UNLISTED, r"(?!(cpp|g\+\+|gcc)\Z)"),  # cl reads words, and response files, otherwise
     Option("--end-no-unused-arguments", _NO),
     Option("--gcc-install-dir=", _JOINED, Does.SEARCHES_PROGRAMS),
     Option("--gcc-toolchain=", _JOINED, Does.SEARCHES_PROGRAMS),
@@ -495,29 +529,58 @@ LOUD_VARIABLES = (
     "CC_PRINT_PROC_STAT",
 )
 
+# Without which a compiler is asked who it is and what it reads: the file that the caller named would tell of our questions, too.
+NOT_FOR_QUESTIONS = frozenset((*REFUSED_VARIABLES, *LOUD_VARIABLES))
+
 # Languages whose look-ups can be read off the text (compilers/c_includes.py).
 LISTED_LANGUAGES = ("c", "c++", "objective-c", "objective-c++")
 
 
-# Long spellings of what is known by a short one (aws-lc's build script says --include=FILE).
+# Long spellings of what is known by a short one (aws-lc's build script says --include=FILE, one for newlib --specs=nano.specs).
 SHORT = {
     "--ansi": "-ansi",
+    "--assemble": "-S",
+    "--compile": "-c",
+    "--debug": "-g",
+    "--debug=": "-g",
     "--define-macro": "-D",
     "--define-macro=": "-D",
+    "--dependencies": "-M",
     "--imacros": "-imacros",
     "--imacros=": "-imacros",
     "--include": "-include",
     "--include-directory": "-I",
+    "--include-directory-after": "-idirafter",
+    "--include-directory-after=": "-idirafter",
     "--include-directory=": "-I",
     "--include=": "-include",
+    "--language": "-x",
+    "--language=": "-x",
     "--no-warnings": "-w",
+    "--output": "-o",
+    "--output=": "-o",
     "--pedantic": "-pedantic",
     "--pedantic-errors": "-pedantic-errors",
     "--pipe": "-pipe",
+    "--prefix": "-B",
+    "--prefix=": "-B",
+    "--preprocess": "-E",
+    "--print-missing-file-dependencies": "-MG",
+    "--profile": "-p",
+    "--save-temps": "-save-temps",
     "--shared": "-shared",
+    "--specs": "-specs",
+    "--specs=": "-specs=",
     "--static": "-static",
+    "--trace-includes": "-H",
+    "--trigraphs": "-trigraphs",
     "--undefine-macro": "-U",
     "--undefine-macro=": "-U",
+    "--user-dependencies": "-MM",
+    "--verbose": "-v",
+    "--warn-": "-W",
+    "--write-dependencies": "-MD",
+    "--write-user-dependencies": "-MMD",
 }
 
 

@@ -39,6 +39,7 @@ class Driver(Protocol):
     name: str
     uses_pwd: bool  # it believes $PWD, where that names the cwd
     expands_response_files: bool  # as gcc does: then parse() never sees one
+    escapes_within_quotes: bool  # in these, whatever the quotes and the character (response_files.py)
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
         """argv without the compiler; cwd absolute, as the kernel and as the compiler names it.  Equal input gives an equal Plan."""

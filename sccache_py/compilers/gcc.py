@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules
 from sccache_py.compilers.c_arguments import Parsed
-from sccache_py.compilers.c_dialects import GCC, Dialect
+from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Takes
 from sccache_py.compilers.driver import Look, Told
 from sccache_py.conditions import Draft
@@ -29,9 +29,10 @@ from sccache_py.roles import Roles
 _SUFFIXES = {"-c": ".o", "-S": ".s", "--precompile": ".pcm"}
 
 _GCC_WITH_PLAIN_TARGETS_FIRST = 10
+_GCC_WITH_POSIX_QUOTES = 15
 
 # A file of further options, of which one may be -march=native; so may a script have.
-_ADDS_OPTIONS = ("--config", "-specs=")
+_ADDS_OPTIONS = ("--config", "-specs")
 
 _MAY_OFFLOAD = ("-fopenmp", *_ADDS_OPTIONS)
 
@@ -53,6 +54,7 @@ class C:
         self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {called}"
         self._plus = plus
         self._opaque = opaque
+        self.escapes_within_quotes = not opaque and (dialect is CLANG or version < _GCC_WITH_POSIX_QUOTES)
         self.options = {o.name: o for o in (*c_options.COMMON_OPTIONS, *dialect.options)}
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason | Refusal:
@@ -183,17 +185,24 @@ class C:
         arguments += [flag for flag, _ in parsed.targets]
         # Which paths a precompiled header of clang's names is told in bits, not in bytes: nobody can search it.
         makes_header = language.endswith("-header") or "-emit-pch" in arguments
-        shows_names = parsed.shows_names = parsed.shows_names or (makes_header and self.dialect.stamps_headers)
+        stem = _stem(parsed, output)
+        shows_names = parsed.shows_names = (
+            parsed.shows_names or (makes_header and self.dialect.stamps_headers) or (bool(parsed.beside) and stem is None)
+        )
         checks_times = self.dialect.stamps_headers and "-fno-pch-timestamp" not in arguments
         exact = not (shows_names or parsed.shows_output)
         colors = tuple(parsed.colors)
         if not exact or not c_messages.know_colors(self.dialect, self._version):
             arguments, colors = [*arguments, *colors], ()
         if not exact:
-            arguments += [f"output {output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
+            # By -o files are called also where there is no output (-fsyntax-only).
+            arguments += [f"output {output or parsed.output}", f"depfile {depfile}", *(f"target {name}" for _, name in parsed.targets)]
+        beside = [] if shows_names else [f"{stem}{suffix}" for suffix in dict.fromkeys(parsed.beside)]
+        roles += [(f"b{number}", absolute(name), name) for number, name in enumerate(beside)]
+        must += map(absolute, beside)
         told, cwd_in_key, mapped = _tell_cwd(parsed, pwd)
         directories = {os.path.dirname(path) for path in must}
-        in_place = [*templates]
+        in_place = [*templates, *map(absolute, beside)]
         fills_empty: tuple[str, ...] = ()
         if any(role == "o" for role, _, _ in roles) and not self.dialect.renames:
             if makes_header or parsed.mode == "-S":
@@ -214,6 +223,8 @@ class C:
             templates=tuple(templates),
             in_place=tuple(in_place),
             fills_empty=fills_empty,
+            # clang leaves none for a source without functions.
+            droppable=frozenset(map(absolute, beside)),
             overwrites=self.dialect.overwrites,
             own=OwnOutputs(),
             list_free=(),
@@ -290,6 +301,14 @@ def _less_suffix(path: str) -> str:
     """From the last dot of its last component on, be it the first character (not so os.path.splitext)."""
     directory, slash, name = path.rpartition("/")
     return f"{directory}{slash}{name.rpartition('.')[0] if '.' in name else name}"
+
+
+def _stem(parsed: Parsed, output: str | None) -> str | None:
+    """What names of further files begin with, if the output's name is a usual one; else the compilers differ."""
+    if output is None or parsed.mode not in ("-c", "-S"):
+        return None
+    stem, suffix = os.path.splitext(output)
+    return stem if suffix in (".o", ".obj", ".s") else None
 
 
 def _less_here(target: str) -> str:

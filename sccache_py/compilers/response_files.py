@@ -5,7 +5,7 @@ white space; both quotes keep it; a backslash takes the next character as it is,
 stays on the command line as it stands.
 
 What they read in different ways is left to them: to clang a form feed is no white space and a zero byte is, and a backslash at the
-end is one; a later libiberty goes by POSIX, to which a backslash is nothing within '…', something only before some characters
+end is one; libiberty goes by POSIX from gcc 15 on, to which a backslash is nothing within '…', something only before some characters
 within "…", and takes away the end of a line.
 """
 
@@ -20,8 +20,11 @@ _ESCAPED_IN_DOUBLE_QUOTES = frozenset('"\\$`')
 _MOST_FILES = 2000
 
 
-def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> list[str] | None:
-    """The words; None if there is no end to them or the compilers differ.  read: a file's text by its name, or None."""
+def expand(argv: Sequence[str], read: Callable[[str], str | None], escapes_within_quotes: bool = False) -> list[str] | None:
+    """The words; None if there is no end to them or the compilers differ.
+
+    read: a file's text by its name, or None.  escapes_within_quotes: this compiler is known not to go by POSIX.
+    """
     words: list[str] = []
     files = 0
     pending = list(reversed(argv))
@@ -34,14 +37,14 @@ def expand(argv: Sequence[str], read: Callable[[str], str | None]) -> list[str] 
         files += 1
         if files > _MOST_FILES:
             return None
-        found = split(text)
+        found = split(text, escapes_within_quotes)
         if found is None:
             return None
         pending += reversed(found)
     return words
 
 
-def split(text: str) -> list[str] | None:
+def split(text: str, escapes_within_quotes: bool = False) -> list[str] | None:
     """A response file's text → words; None: not all compilers would read it so."""
     if not _DISPUTED_SPACE.isdisjoint(text):
         return None
@@ -59,7 +62,8 @@ def split(text: str) -> list[str] | None:
         inside = True
         if character == "\\":
             escaped = next(characters, "\n")
-            if escaped == "\n" or quote == "'" or (quote and escaped not in _ESCAPED_IN_DOUBLE_QUOTES):
+            disputed = quote == "'" or (quote and escaped not in _ESCAPED_IN_DOUBLE_QUOTES)
+            if escaped == "\n" or (disputed and not escapes_within_quotes):
                 return None
             word.append(escaped)
         elif quote:

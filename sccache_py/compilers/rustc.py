@@ -55,6 +55,7 @@ class Rustc:
 
     uses_pwd = False
     expands_response_files = False
+    escapes_within_quotes = False
 
     def parse(self, argv: Sequence[str], cwd: str, pwd: str) -> Plan | Reason:
         parsed = Parsed(cwd)

@@ -253,7 +253,9 @@ def test_macros_handed_to_the_preprocessor_are_macros(c):
     [
         ("gcc", ("-coverage", "-frandom-seed=1")),
         ("gcc", ("--define-macro=A", "--include-directory", ".", "--pedantic", "--all-warnings", "-Qn", "-static-libasan")),
+        ("gcc", ("--specs=/dev/null", "--optimize=2", "--debug=1", "--warn-all", "--std", "c99", "--write-dependencies")),
         ("clang", ("-coverage",)),
+        ("clang", ("--optimize=2", "--debug", "--all-warnings", "--language", "c", "--include-directory-after=.", "--signed-char")),
         ("clang", ("-fsanitize=undefined", "-shared-libsan", "--system-header-prefix=boost/", "--ansi", "-Qn")),
         ("clang", ("-nostdlibinc", "-nobuiltininc")),
         ("clang", ("-integrated-as", "--start-no-unused-arguments", "-static-libgcc", "--end-no-unused-arguments", "-nopie")),

@@ -372,6 +372,23 @@ def test_a_response_file_is_part_of_the_command_line(c):
     c.expect("miss", *args)
 
 
+def test_clang_that_is_called_as_cl_is_left_to_itself(c):
+    """To it these two response files differ: as cl it knows no '…'."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    c.write("x.c", "int c = C;\n")
+    for text in ("'1'", "1"):
+        c.write("r", f"-DC={text} -c x.c")
+        c.expect("pass", "--driver-mode=cl", "--target=x86_64-linux-gnu", "@r", "-o", c.object())
+
+
+def test_a_response_file_is_read_by_this_compilers_quotes(c):
+    """Meson escapes a backslash in '…', as libiberty needs it before gcc 15."""
+    c.write("x.c", "const char s[] = S;\n")
+    c.write("r", """'-DS="a\\\\b"' -c x.c""")
+    c.compile_twice("@r", "-o", c.object())
+
+
 def test_warnings_are_replayed_only_where_they_name_the_same_paths(c):
     """A message with the directory in it belongs to that directory."""
     for place in ("one", "two"):

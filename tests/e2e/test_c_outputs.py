@@ -177,8 +177,7 @@ def test_usual_options_hit_for_another_object_and_directory(c, option):
 
 # Entries of the option table whose outputs only observation knows.
 NAMING = (
-    "--coverage", "-fcallgraph-info", "-flto", "-fprofile", "-frecord-gcc-switches", "-fstack-usage", "-ftest-coverage", "-fverbose-asm",
-    "-gsplit-dwarf",
+    "--coverage", "-fcallgraph-info", "-flto", "-fprofile", "-frecord-gcc-switches", "-ftest-coverage", "-fverbose-asm", "-gsplit-dwarf",
 )  # fmt: skip
 
 
@@ -189,7 +188,6 @@ NAMING = (
         ("--coverage", "-frandom-seed=1"),
         ("-fprofile-arcs", "-ftest-coverage", "-frandom-seed=1"),
         ("-fprofile-generate", "-frandom-seed=1"),
-        ("-fstack-usage",),
         ("-fcallgraph-info",),
         ("-flto", "-frandom-seed=1"),
         ("-g", "-gz"),
@@ -212,48 +210,6 @@ def test_what_names_the_object_is_not_taken_for_another_object(c, options):
     assert c.expect("hit", *args, "-o", c.object()) == first
     c.expect("miss", *args, "-o", c.object("y.o"))
     c.expect("hit", *args, "-o", c.object("y.o"))
-
-
-def test_files_beside_the_object_come_back(c):
-    """They are seen, not guessed: split dwarf, coverage notes, stack usage."""
-    c.write("x.c", ONE)
-    args = ("-g", "-gsplit-dwarf", "--coverage", "-fstack-usage", "-frandom-seed=1", "-c", "x.c", "-o", c.object())
-    if c.left_out("C without observation: -gsplit-dwarf", *args):
-        return
-    done = c.compile_twice(*args)
-    assert {"x.o", "x.dwo", "x.gcno", "x.su"} <= done.names()
-
-
-@pytest.mark.parametrize(
-    ("name", "words", "made"),
-    [
-        ("gcc", ("-O2", "-fdump-tree-optimized", "-fdump-tree-original=asked.txt"), "asked.txt"),
-        ("gcc", ("-fdump-rtl-expand", "-dA"), None),
-        ("gcc", ("-aux-info", "sub/x.proto"), "sub/x.proto"),
-        ("clang", ("-Wall", "--serialize-diagnostics", "x.dia"), "x.dia"),
-        ("clang", ("-O2", "-foptimization-record-file=sub/x.yaml"), "sub/x.yaml"),
-        ("clang", ("-O2", "-foptimization-record-passes=inline"), None),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
-)
-def test_files_of_other_names_come_back(c, name, words, made):
-    """What dumps, records and diagnostics are for is to be read by another program, which does not ask where they come from."""
-    if c.name != name:
-        pytest.skip(f"{name}'s")
-    c.write("x.c", "int f(int x) { int unused; return x * 2; }\n")
-    c.write("sub/there", "")
-    names = ("-fdump", "-aux-info", "--serialize-diagnostics", "-foptimization-record-file=", "-foptimization-record-passes=")
-    option = next(name for name in names if name in " ".join(words))
-    args = (*words, "-c", "x.c", "-o", c.object())
-    if c.left_out(f"C without observation: {option}", *args):
-        return
-    c.expect("miss", *args)
-    plain = (c.p / made).read_bytes() if made else b""
-    if made:
-        (c.p / made).unlink()
-    c.expect("hit", *args)
-    assert made is None or (c.p / made).read_bytes() == plain
-    c.expect("miss", *args[:-1], c.object("y.o"))
 
 
 def test_what_clang_gave_as_bitcode_is_compiled_from_the_cache(c):

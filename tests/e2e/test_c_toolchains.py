@@ -150,3 +150,40 @@ def test_a_relative_directory_of_programs_is_another_in_another_directory(c, env
     two = c.expect("miss" if c.is_gcc else "hit", *args, env=env, cwd=c.p / "two", asks=True)
     assert (one != two) == c.is_gcc
     c.expect("hit", *args, env=env, cwd=c.p / "one", asks=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [
+        ("gcc", {"DEPENDENCIES_OUTPUT": "log rule"}),
+        ("gcc", {"SUNPRO_DEPENDENCIES": "log rule"}),
+        ("clang", {"CC_PRINT_OPTIONS": "1", "CC_PRINT_OPTIONS_FILE": "log"}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+def test_what_a_compiler_is_asked_is_not_in_the_callers_log(c, name, env):
+    """A file of rules for make would have one more, for /dev/null."""
+    if c.name != name:
+        pytest.skip(f"{name}'s")
+    c.write("x.c", "int x;\n")
+    (c.p / "bin").mkdir()
+    env = {**env, "PATH": f"{c.p}/bin:/usr/bin:/bin"}  # under which nobody asked it yet
+    words = (shutil.which(name), "-c", "x.c", "-o", "x.o")
+    subprocess.run(words, cwd=c.p, env={**c.world.env, **env}, timeout=60, check=True)
+    plain = (c.p / "log").read_bytes()
+    (c.p / "log").unlink()
+    c.world.run([str(c.world.client), *words], c.p, env)
+    assert (c.p / "log").read_bytes() == plain
+
+
+def test_what_others_make_a_compiler_say_is_not_remembered(c):
+    """By this variable clang says what it would run, instead of its macros."""
+    if c.is_gcc:
+        pytest.skip("clang's")
+    c.write("x.c", "int x;\n")
+    (c.p / "bin").mkdir()
+    env = {"PATH": f"{c.p}/bin:/usr/bin:/bin"}
+    args = ("-c", "x.c", "-o", c.object())
+    c.refused("variable CCC_OVERRIDE_OPTIONS", *args, env={**env, "CCC_OVERRIDE_OPTIONS": "# +-###"})
+    c.expect("miss", *args, env=env)
+    c.expect("hit", *args, env=env)

@@ -96,11 +96,12 @@ def test_a_socket_in_no_directory_is_told(world: World) -> None:
 
 
 def test_what_has_no_effect_is_told_by_start_server(world: World) -> None:
-    """The server starts, but the store in the cloud is not there, and nor is the log that was asked for."""
-    world.env |= {"SCCACHE_BUCKET": "b", "SCCACHE_ERROR_LOG": str(world.directory / "no" / "log")}
+    """The server starts, but the store in the cloud is not there, and nor are the log and the settings that were asked for."""
+    world.env |= {"SCCACHE_CONF": "no/toml", "SCCACHE_BUCKET": "b", "SCCACHE_ERROR_LOG": str(world.directory / "no" / "log")}
     started = world.run("--start-server")
     assert (started.returncode, started.stdout) == (0, b"sccache-py: Starting the server...\n")
     assert started.stderr.decode().splitlines() == [
         "sccache-py: SCCACHE_BUCKET: no effect, the cache is a local directory",
+        "sccache-py: SCCACHE_CONF: no/toml is not there",
         f"sccache-py: SCCACHE_ERROR_LOG: no log, {world.directory / 'no' / 'log'} cannot be written to",
     ]

@@ -92,7 +92,7 @@ def test_the_cwd_is_in_the_key_where_an_output_names_it(options):
         ("-fpath-coverage-limit=9", "-fpath-coverage"),
         ("-gsplit-dwarf",),
         ("-flto=auto",),
-        ("-fstack-usage",),
+        ("-fcallgraph-info",),
         ("-Xclang", "-x"),
     ],
 )
@@ -102,6 +102,15 @@ def test_the_outputs_name_is_in_the_key_where_an_output_names_it(options):
     one, two = (plan(*options, "-c", "x.c", "-o", name, dialect=dialect) for name in ("a.o", "b.o"))
     assert one.arguments != two.arguments
     assert not one.exact_outputs
+
+
+def test_a_file_that_is_called_like_the_object_is_told_by_role():
+    """Firmware builds say -fstack-usage in every compile; a name of which the compilers make different ones counts."""
+    one, two = (plan("-fstack-usage", "-c", "x.c", "-o", f"{name}.o") for name in ("a", "sub/b"))
+    assert one.arguments == two.arguments
+    assert two.must_write == (f"{CWD}/sub/b.o", f"{CWD}/sub/b.su")
+    assert one.exact_outputs
+    assert not any(plan("-fstack-usage", "-c", "x.c", "-o", name).exact_outputs for name in ("a", ".o", "/dev/null"))
 
 
 def test_every_word_counts_with_its_boundary():
@@ -117,6 +126,15 @@ def test_equal_spellings_of_an_option_are_alike():
     """-I dir and -Idir mean the same."""
     assert plan("-c", "-I", "d", "-D", "A", "x.c").arguments == plan("-c", "-Id", "-DA", "x.c").arguments
     assert plan("-c", "--pipe", "x.c").arguments == plan("-c", "-pipe", "x.c").arguments
+    assert plan("--compile", "--output=y.o", "--warn-all", "x.c").arguments == plan("-c", "-o", "y.o", "-Wall", "x.c").arguments
+    assert plan("-c", "--debug=0", "--specs=a", "x.c").arguments == plan("-c", "-g0", "-specs=a", "x.c").arguments
+    assert parse("-c", "--warn-a,--statistics", "x.c") == parse("-c", "-Wa,--statistics", "x.c")
+
+
+def test_clang_that_reads_words_as_another_compiler_does_is_refused():
+    """As cl it reads response files by other rules for quotes, too."""
+    assert parse("--driver-mode=cl", "-c", "x.c", dialect=CLANG) == Refusal(Reason.REFUSED_OPTION, "--driver-mode=")
+    plan("--driver-mode=g++", "-c", "x.c", dialect=CLANG)
 
 
 @pytest.mark.parametrize(
