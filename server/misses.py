@@ -72,6 +72,9 @@ _TEMPORARY = ("TMPDIR", "TMP", "TEMP")
 
 _READ_AT_ONCE_BYTES = 256 * 1024
 
+# So long may one copy into the store take: a program of some gigabytes, on a disk that others use, too.
+_COPYING_PATIENCE_S = 60.0
+
 # cargo starts dependents on a notice, and sets the times of what was noticed when that compiler has ended.
 _YOUNG_NS = 2_000_000_000
 
@@ -117,7 +120,7 @@ class Misses:
     others: OtherDefines | None = None
     stored: Callable[[Plan, Variant], None] = lambda plan, variant: None
     peaks: Peaks = field(default_factory=Peaks)
-    _copying: StoreThreads = field(default_factory=StoreThreads)
+    _copying: StoreThreads = field(default_factory=lambda: StoreThreads(patience_s=_COPYING_PATIENCE_S))
     _texts: TextMemo = field(default_factory=TextMemo)
     _writers: Writers = field(default_factory=Writers)
 

@@ -51,7 +51,7 @@ class C:
         self.dialect = dialect
         self._called = called
         self._version = version
-        self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {called}"
+        self.name = f"{dialect.name}{'+' * plus}{'?' * opaque} {version} {called}"  # under which plans are remembered
         self._plus = plus
         self._opaque = opaque
         self.escapes_within_quotes = not opaque and (dialect is CLANG or version < _GCC_WITH_POSIX_QUOTES)

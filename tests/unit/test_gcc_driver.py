@@ -178,6 +178,11 @@ def test_what_is_not_cached_says_why(argv, expected):
     assert parse(*argv) == expected
 
 
+def test_two_versions_that_are_called_alike_are_two_drivers():
+    """Plans are remembered by the driver's name, and gcc 9 writes the targets of a depfile in another order than gcc 10."""
+    assert C(GCC, False, version=9).name != C(GCC, False, version=10).name
+
+
 def test_an_options_name_is_the_statistic():
     """--show-stats counts by it."""
     assert Refusal(Reason.REFUSED_OPTION, "-E").value == "-E"
