@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable
 
 from sccache_py import makeflags
 from sccache_py.model import Request
-from sccache_py.server.builds import build_of
+from sccache_py.server.jobs.builds import build_of
+from sccache_py.server.jobs.memory import Memory
 from sccache_py.server.jobserver import TokenPool
-from sccache_py.server.machine import processors
-from sccache_py.server.memory import Memory
-from sccache_py.server.runner import Command, Nobody, Runner
+from sccache_py.server.process.machine import processors
+from sccache_py.server.running.runner import Command, Nobody, Runner
 from sccache_py.tokens import Need
 
 GOAL_MS = 0.2

@@ -4,7 +4,7 @@
     python benchmarks/profile.py --case "Rust probe" --hits 500
     python benchmarks/profile.py --read FILE           # what a server in use has written: SCCACHE_TRACE=FILE
 
-The server marks the end of each phase (server/trace.py); the client's share is what is left of the call's time, seen from
+The server marks the end of each phase (server/process/trace.py); the client's share is what is left of the call's time, seen from
 outside: its start, the socket, the last bytes, and that a process ends.
 """
 

@@ -55,7 +55,7 @@ class Lease(NamedTuple):
 
 
 def style_for(command: Sequence[str], environ: Mapping[str, str], wish: str | None) -> str:
-    """`fifo`, `pair` or `pipe` (server/channels.py): what all the tools of this build are likely to understand.
+    """`fifo`, `pair` or `pipe` (server/running/channels.py): what all the tools of this build are likely to understand.
 
     A FIFO's name is fatal to make before 4.4, and a build may run make anywhere; inherited descriptors are understood by
     every make, by cargo, by gcc and by PyPI's ninja.  Plain ninja 1.13 reads FIFOs only, and says so.

@@ -3,7 +3,7 @@
 import sys
 
 if sys.argv[1:2] == ["--pack"]:
-    from sccache_py.server.pack_process import main
+    from sccache_py.server.store.pack_process import main
 else:
     from sccache_py.server.app import main
 

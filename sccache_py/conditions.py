@@ -4,7 +4,7 @@ An observation names every path that a compiler's tree touched.  Some decide not
 are covered by the compiler's identity (its toolchain), some were the tree's own; the rest are the inputs.  Each name that is
 left out here is a promise that it changes no byte of any output, so each has its reason beside it.
 
-Strings only; whoever calls has the files looked at (server/deposit.py).
+Strings only; whoever calls has the files looked at (server/miss/deposit.py).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SPECIAL_BELOW = ("/proc/", "/sys/", "/dev/")
 _TOLD_OF_THE_MACHINE = frozenset(
     f"/proc/{name}" for name in ("cpuinfo", "filesystems", "meminfo", "mounts", "self/stat", "self/statm", "self/status", "stat")
 )
-# The same, of how many processors there are: that can be asked again (server/machine.py).
+# The same, of how many processors there are: that can be asked again (server/process/machine.py).
 _TOLD_OF_PROCESSORS = ("/proc/self/cgroup", "/proc/self/mountinfo", "/sys/devices/system/", "/sys/fs/cgroup/")
 
 # Variables whose value changes no output, with why.

@@ -296,7 +296,7 @@ class Variant:
     sought: list[tuple[str, str]] = field(default_factory=list)  # programs looked for along PATH, folded path found or ""
     libraries: list[tuple[str, str]] = field(default_factory=list)  # looked for along LD_LIBRARY_PATH, folded path found or ""
     placed: list[tuple[str, str]] = field(default_factory=list)  # variables that name a directory, its folded path (Plan.place_of)
-    processors: str = ""  # how many a macro was told that there are (server/machine.py); "": none asked
+    processors: str = ""  # how many a macro was told that there are (server/process/machine.py); "": none asked
 
 
 @dataclass(frozen=True, slots=True)

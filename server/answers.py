@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sccache_py.model import Reason, Refusal
-from sccache_py.server.builds import Build
-from sccache_py.server.runner import Audience
+from sccache_py.server.jobs.builds import Build
+from sccache_py.server.running.runner import Audience
 
 
 class Client(Audience, Protocol):

@@ -19,36 +19,45 @@ from typing import Any
 from sccache_py import __version__, config
 from sccache_py.config import settings_from_json, settings_to_json
 from sccache_py.errors import StoreError
-from sccache_py.server import heap, trace
-from sccache_py.server.connection import Service
-from sccache_py.server.daemon import AlreadyRunning, Claim, announce, detach, die_with_parent, drop_surroundings, take_uncounted, users_home
-from sccache_py.server.deposit import Depositor
-from sccache_py.server.files import FileMemo
-from sccache_py.server.flights import Flights
-from sccache_py.server.jobs import Jobs
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.private import open_log
+from sccache_py.server.filesystem.watch import Watcher
+from sccache_py.server.hit.other_defines import OtherDefines
+from sccache_py.server.hit.rehearsal import Rehearsal
+from sccache_py.server.hit.restore import Restorer
+from sccache_py.server.hit.second_chance import SecondChance
+from sccache_py.server.jobs.leases import Leases, sweep
+from sccache_py.server.jobs.memory import Memory
+from sccache_py.server.jobs.under_way import Jobs
 from sccache_py.server.jobserver import TokenPool
-from sccache_py.server.keeper import Keeper
-from sccache_py.server.leases import Leases, sweep
-from sccache_py.server.listener import Listener
-from sccache_py.server.machine import nobody_else_lives, processors
-from sccache_py.server.memory import Memory
-from sccache_py.server.misses import Misses
-from sccache_py.server.observer import Observer
-from sccache_py.server.other_defines import OtherDefines
-from sccache_py.server.packing import Packer
+from sccache_py.server.miss.deposit import Depositor
+from sccache_py.server.miss.flights import Flights
+from sccache_py.server.miss.misses import Misses
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
-from sccache_py.server.private import open_log
-from sccache_py.server.quiet import Quiet
-from sccache_py.server.rehearsal import Rehearsal
-from sccache_py.server.restore import Restorer
-from sccache_py.server.runner import Runner
-from sccache_py.server.second_chance import SecondChance
+from sccache_py.server.process import heap, trace
+from sccache_py.server.process.machine import nobody_else_lives, processors
+from sccache_py.server.process.quiet import Quiet
+from sccache_py.server.process.threads import Threads
+from sccache_py.server.running.observer import Observer
+from sccache_py.server.running.runner import Runner
+from sccache_py.server.serving.connection import Service
+from sccache_py.server.serving.daemon import (
+    AlreadyRunning,
+    Claim,
+    announce,
+    detach,
+    die_with_parent,
+    drop_surroundings,
+    take_uncounted,
+    users_home,
+)
+from sccache_py.server.serving.listener import Listener
+from sccache_py.server.serving.workers import Link, Owner, how_many
+from sccache_py.server.store.keeper import Keeper
 from sccache_py.server.store.opening import open_directory, open_store
-from sccache_py.server.threads import Threads
-from sccache_py.server.toolchains import Toolchains
-from sccache_py.server.watch import Watcher
-from sccache_py.server.workers import Link, Owner, how_many
+from sccache_py.server.store.packing import Packer
+from sccache_py.server.toolchains.identify import Toolchains
 from sccache_py.stats import Stats
 from sccache_py.wire import ProtocolError
 
@@ -189,7 +198,7 @@ class Server:
         self.listener = parts.listener = Listener(claim.socket, service, settings.idle_s, self.leave)
         quiet = Quiet(self._is_busy)
         parts.pipeline.misses.stored = Rehearsal(parts.memo, quiet).note
-        self._packer = Packer(parts.keeper, [*_program("pack_process"), "--pack", str(settings.zstd_level)], quiet)
+        self._packer = Packer(parts.keeper, [*_program("store.pack_process"), "--pack", str(settings.zstd_level)], quiet)
         self._packs = settings.zstd_level > 0 and not settings.read_only
         if self._packs:
             parts.keeper.stored = self._packer.note
@@ -364,7 +373,7 @@ def print_stats(settings: config.Settings) -> int:
     size, total = 0, Stats()
     if os.path.exists(os.path.join(settings.directory, "cache.db")):
         store = open_directory(settings)
-        from sccache_py.server.keeper import STATS_KEY, stored_stats
+        from sccache_py.server.store.keeper import STATS_KEY, stored_stats
 
         total, size = stored_stats(store.get(STATS_KEY)), store.size_bytes()
         store.close()

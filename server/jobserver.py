@@ -50,7 +50,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
 from sccache_py.makeflags import LEASE_VARIABLE
-from sccache_py.server.channels import Channel, LowNumbers, Pair, Wide
+from sccache_py.server.running.channels import Channel, LowNumbers, Pair, Wide
 from sccache_py.tokens import Action, Admit, Excess, Need, Offer, Revoke, Role, Tokens
 
 __all__ = ["LEASE_VARIABLE", "Grant", "Need", "Private", "TokenPool"]
@@ -104,7 +104,7 @@ class Grant:
 class TokenPool:
     """N tokens in a pipe; who waits for one; and who could use more.
 
-    look: how many KiB of memory the machine has left (server/memory.py); None: admission does not look at memory.
+    look: how many KiB of memory the machine has left (server/jobs/memory.py); None: admission does not look at memory.
     """
 
     def __init__(self, size: int, look: Callable[[], int | None] | None = None) -> None:

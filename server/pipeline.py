@@ -21,19 +21,21 @@ from dataclasses import dataclass
 from sccache_py import config
 from sccache_py.makeflags import LEASE_VARIABLE
 from sccache_py.model import Reason, Refusal, Request, Result, Stored, Variant
-from sccache_py.server import lookup, permits, trace
 from sccache_py.server.answers import Answer, Client, MakeWay, Pass, Replay
-from sccache_py.server.files import FileMemo
-from sccache_py.server.flights import Flights, Landing
-from sccache_py.server.jobs import COMPILING, FINISHING, WAITING_FOR_RESULT, Jobs, Seen
-from sccache_py.server.keeper import Keeper
-from sccache_py.server.misses import Misses
-from sccache_py.server.other_defines import OtherDefines
+from sccache_py.server.filesystem import permits
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.hit import lookup
+from sccache_py.server.hit.other_defines import OtherDefines
+from sccache_py.server.hit.restore import Damaged, Restorer
+from sccache_py.server.hit.second_chance import SecondChance
+from sccache_py.server.jobs.under_way import COMPILING, FINISHING, WAITING_FOR_RESULT, Jobs, Seen
+from sccache_py.server.miss.flights import Flights, Landing
+from sccache_py.server.miss.misses import Misses
 from sccache_py.server.planning import Job, Planner
-from sccache_py.server.restore import Damaged, Restorer
-from sccache_py.server.second_chance import SecondChance
-from sccache_py.server.sight import Sight
-from sccache_py.server.threads import Threads
+from sccache_py.server.process import trace
+from sccache_py.server.process.threads import Threads
+from sccache_py.server.store.keeper import Keeper
 from sccache_py.stats import Stats
 
 log = logging.getLogger(__name__)

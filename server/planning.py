@@ -14,17 +14,18 @@ from dataclasses import dataclass, field, replace
 from sccache_py import config, keys
 from sccache_py.compilers import basedirs, response_files
 from sccache_py.model import Plan, Reason, Refusal, Request, Variant
-from sccache_py.server import preloads, trace
 from sccache_py.server.answers import Client
-from sccache_py.server.compiler import Compiler
-from sccache_py.server.files import FileMemo, open_regular
-from sccache_py.server.jobs import Seen, unseen
-from sccache_py.server.machine import processor_features
-from sccache_py.server.observer import Observer
-from sccache_py.server.sight import Sight
-from sccache_py.server.stamps import leads_to
-from sccache_py.server.threads import Threads
-from sccache_py.server.toolchains import Toolchains, files_below
+from sccache_py.server.filesystem.files import FileMemo, open_regular
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.filesystem.stamps import leads_to
+from sccache_py.server.jobs.under_way import Seen, unseen
+from sccache_py.server.process import trace
+from sccache_py.server.process.machine import processor_features
+from sccache_py.server.process.threads import Threads
+from sccache_py.server.running.observer import Observer
+from sccache_py.server.toolchains import preloads
+from sccache_py.server.toolchains.compiler import Compiler
+from sccache_py.server.toolchains.identify import Toolchains, files_below
 
 _PLANS = 4000
 

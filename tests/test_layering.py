@@ -47,6 +47,20 @@ SEVERAL_IMPORTERS: dict[str, tuple[int, str]] = {}
 
 HOME_OF = {"diskcache": "server/store/disk.py"}
 
+# The floors of the server, the lowest first: a folder, or a file of server/ itself, imports from those below it alone.
+FLOORS = [
+    {"filesystem", "process"},
+    {"running", "store"},
+    {"jobserver", "toolchains"},
+    {"jobs"},
+    {"answers"},
+    {"planning"},
+    {"hit", "serving"},
+    {"miss"},
+    {"pipeline"},
+    {"app"},
+]
+
 LINES = 500
 EXCUSE = "Longer than 500 lines because"
 
@@ -122,6 +136,32 @@ def test_server_and_client_meet_only_in_the_core(folder, forbidden):
         for module, line in imports(path)
         if any(within(module, package) for package in [*forbidden, "server", "client"])
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def server_floor(module: str) -> int | None:
+    """Which of FLOORS a module stands on; None for what is not the server's."""
+    parts = module.split(".")
+    if parts[:2] != ["sccache_py", "server"] or len(parts) < 3:
+        return None
+    return next((n for n, rooms in enumerate(FLOORS) if parts[2] in rooms), None)
+
+
+def test_every_room_of_the_server_stands_on_a_floor():
+    """Else the test below would pass over it."""
+    rooms = {package_of(path).split(".")[2] for path in python_files("server") if package_of(path) != "sccache_py.server"}
+    assert rooms == set().union(*FLOORS)
+
+
+def test_the_server_imports_from_floors_below():
+    """What a folder needs can be read before it, and no two folders need each other."""
+    wrong = []
+    for path in python_files("server"):
+        own, room = server_floor(package_of(path)), package_of(path).split(".")[2:3]
+        for module, line in imports(path):
+            floor = server_floor(module)
+            if own is not None and floor is not None and module.split(".")[2:3] != room and floor >= own:
+                wrong.append(f"{place(path, line)} imports {module}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -8,7 +8,7 @@ that would come first and is not there must stay away.
 
 The list proves the rule, and no more: a listed file that was not found so refuses the whole.  It may lack some (gcc 12 passes over
 `#pragma GCC target` when it only preprocesses, and so over what is included only then).  That the compile itself saw the same is
-checked afterwards, by the conditions (server/inputs.py).
+checked afterwards, by the conditions (server/miss/inputs.py).
 
 Sources: gcc 12, `libcpp/files.cc` (search_path_head, find_file_in_dir, pch_open_file), `gcc/incpath.cc` (remove_duplicates);
 clang 14, `Lex/HeaderSearch.cpp` (LookupFile), `Frontend/InitHeaderSearch.cpp` (Realize).

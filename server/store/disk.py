@@ -30,7 +30,7 @@ from diskcache.core import MODE_RAW as MODE_RAW
 
 from sccache_py.errors import StoreBusy, StoreError
 from sccache_py.keys import digest
-from sccache_py.server.private import make_directory
+from sccache_py.server.filesystem.private import make_directory
 from sccache_py.server.store.base import Change
 
 log = logging.getLogger(__name__)

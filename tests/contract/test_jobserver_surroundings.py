@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sccache_py.client.jobserver_wrapper import style_for, without_jobs
-from sccache_py.server.builds import Build, build_of
-from sccache_py.server.memory import Memory, Peaks
+from sccache_py.server.jobs.builds import Build, build_of
+from sccache_py.server.jobs.memory import Memory, Peaks
 from sccache_py.tokens import Need
 
 

@@ -30,7 +30,7 @@ import pytest
 
 from sccache_py import __version__
 from sccache_py.codec import pack, unpack
-from sccache_py.server.files import coarse_ns
+from sccache_py.server.filesystem.files import coarse_ns
 from sccache_py.wire import PROTOCOL, Decoder, Kind, encode_frame
 
 OBSERVED, FALLBACK = "observed", "fallback"

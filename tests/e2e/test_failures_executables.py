@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
 from stage import World, rustc, world
 
-from sccache_py.server.files import publish, write_all
+from sccache_py.server.filesystem.files import publish, write_all
 
 __all__ = ["world"]  # fixtures
 

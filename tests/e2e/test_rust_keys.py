@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.server.files import coarse_ns
+from sccache_py.server.filesystem.files import coarse_ns
 
 pytestmark = pytest.mark.slow
 

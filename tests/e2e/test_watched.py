@@ -1,4 +1,4 @@
-"""What is watched by the kernel's word is not looked at on a hit (server/watch.py); a change there is a miss all the same.
+"""What is watched by the kernel's word is not looked at on a hit (server/filesystem/watch.py); a change there is a miss all the same.
 
 Each test waits until the server does watch, for else it would show nothing.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.server.candidates import passed_over
+from sccache_py.server.miss.candidates import passed_over
 
 ONE, TWO = "-00000000000000aa", "-00000000000000bb"
 

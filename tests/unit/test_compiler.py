@@ -9,11 +9,11 @@ import pytest
 
 from sccache_py.compilers.rustc import Rustc
 from sccache_py.elf import Image
-from sccache_py.server import compiler
-from sccache_py.server.compiler import Compiler, stamp
-from sccache_py.server.files import FileMemo
-from sccache_py.server.sight import Sight
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.filesystem.watch import Watcher
+from sccache_py.server.toolchains import compiler
+from sccache_py.server.toolchains.compiler import Compiler, stamp
 
 
 def a_compiler(files: list[str]) -> Compiler:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sccache_py.keys import digest
-from sccache_py.server.compression import CompressionError, Unpacking, pack_files
+from sccache_py.server.store.compression import CompressionError, Unpacking, pack_files
 
 
 def unpack(pack: Path, sizes: list[int]) -> list[tuple[bytes, bytes]]:

@@ -12,9 +12,9 @@ from sccache_py.compilers.gcc import C
 from sccache_py.compilers.rustc import Rustc
 from sccache_py.conditions import Draft
 from sccache_py.model import Plan, Reason
-from sccache_py.server import deposit
-from sccache_py.server.files import FileMemo
-from sccache_py.server.runner import Ran
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.miss import deposit
+from sccache_py.server.running.runner import Ran
 from sccache_py.server.store.memory import MemoryStore
 
 

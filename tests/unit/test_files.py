@@ -11,10 +11,10 @@ import pytest
 
 from sccache_py.keys import digest
 from sccache_py.model import OwnOutputs
-from sccache_py.server import files
-from sccache_py.server.files import FileMemo, Names, by_the_clock_now, coarse_ns, copy_descriptor, hash_path, publish, write_all
-from sccache_py.server.sight import Sight
-from sccache_py.server.stamps import stamp_of
+from sccache_py.server.filesystem import files
+from sccache_py.server.filesystem.files import FileMemo, Names, by_the_clock_now, coarse_ns, copy_descriptor, hash_path, publish, write_all
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.filesystem.stamps import stamp_of
 
 
 def wait_for_a_tick() -> None:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what 
 
 RESIDENT = """
 import os
-from sccache_py.server import heap
+from sccache_py.server.process import heap
 def resident_mb():
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sccache_py.server.held import held
+from sccache_py.server.running.held import held
 
 
 def test_what_is_held_can_be_read():
@@ -23,7 +23,7 @@ def test_where_a_file_in_memory_is_forbidden_it_is_one_without_a_name():
     """A container's seccomp filter: hit workers could hand nothing over, so nothing was cached."""
     program = """
 import ctypes, os, struct
-from sccache_py.server.held import held
+from sccache_py.server.running.held import held
 load, jump_if_equal, give = 0x20, 0x15, 0x06  # linux/bpf_common.h
 steps = [(load, 0, 0, 0), (jump_if_equal, 0, 1, 319), (give, 0, 0, 0x50000 | 1), (give, 0, 0, 0x7FFF0000)]  # memfd_create: EPERM
 filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))

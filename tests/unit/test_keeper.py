@@ -6,8 +6,8 @@ import asyncio
 
 from sccache_py.entry import Kin
 from sccache_py.model import Result, Variant
-from sccache_py.server.files import FileMemo
-from sccache_py.server.keeper import Keeper
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.store.keeper import Keeper
 from sccache_py.server.store.memory import MemoryStore
 from sccache_py.stats import Stats
 

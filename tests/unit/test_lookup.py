@@ -5,9 +5,9 @@ from __future__ import annotations
 from sccache_py.compilers.rustc import Rustc
 from sccache_py.keys import digest
 from sccache_py.model import Plan, Variant
-from sccache_py.server.files import FileMemo
-from sccache_py.server.lookup import why_not
-from sccache_py.server.sight import Sight
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.hit.lookup import why_not
 
 
 def test_a_file_whose_digest_is_not_known_yet_is_not_said_to_have_changed(tmp_path):

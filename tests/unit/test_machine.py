@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sccache_py.server.machine import processor_features, processors_told
+from sccache_py.server.process.machine import processor_features, processors_told
 
 _INFO = "processor\t: {}\nmodel\t\t: 17\ncpu MHz\t\t: {}\nflags\t\t: fpu {}\n\n"
 

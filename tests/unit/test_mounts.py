@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.server.stamps import latest_ns
+from sccache_py.server.filesystem.stamps import latest_ns
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,9 +22,9 @@ pytestmark = [
 
 BEGIN = """
 import os, subprocess, sys
-from sccache_py.server.files import FileMemo
-from sccache_py.server.sight import Sight
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.filesystem.watch import Watcher
 top = sys.argv[1]
 path = f"{top}/at/a.h"
 def mount(image, *options):
@@ -82,7 +82,7 @@ def test_a_digest_of_an_image_is_not_for_the_next_server(tmp_path):
     """It cannot know whether another was mounted meanwhile; a toolchain on disk is still handed on."""
     make_image(tmp_path, text="x" * 300_000)
     program = """
-from sccache_py.server.files import coarse_ns
+from sccache_py.server.filesystem.files import coarse_ns
 mount("one")
 memo = FileMemo()
 subprocess.run(["mount", "-t", "tmpfs", "none", f"{top}/files"], check=True)

@@ -11,10 +11,11 @@ import pytest
 from sccache_py.compilers.rustc import Rustc
 from sccache_py.keys import digest
 from sccache_py.model import Plan, Variant
-from sccache_py.server import quiet, rehearsal
-from sccache_py.server.files import FileMemo
-from sccache_py.server.rehearsal import Rehearsal
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.watch import Watcher
+from sccache_py.server.hit import rehearsal
+from sccache_py.server.hit.rehearsal import Rehearsal
+from sccache_py.server.process import quiet
 
 
 def stored(tmp_path: Path) -> tuple[Plan, Variant]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.server import room
-from sccache_py.server.room import Room
+from sccache_py.server.running import room
+from sccache_py.server.running.room import Room
 
 
 @pytest.fixture

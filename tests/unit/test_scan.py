@@ -7,8 +7,8 @@ import os
 import pytest
 
 from sccache_py.keys import digest
-from sccache_py.server import scan
-from sccache_py.server.files import FileShrank
+from sccache_py.server.filesystem import scan
+from sccache_py.server.filesystem.files import FileShrank
 
 MOVABLE = [("out", [b"/out/path"]), ("x", [b"/out/path/deps", b"/absent"]), ("up", [b"/out"])]
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from sccache_py.errors import StoreBusy, StoreLate
-from sccache_py.server.threads import StoreThreads
+from sccache_py.server.process.threads import StoreThreads
 
 
 def test_who_asks_a_disk_that_stands_still_is_told_so_until_it_goes_on() -> None:

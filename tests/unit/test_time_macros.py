@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sccache_py.keys import digest
-from sccache_py.server.time_macros import OUT_DIR, TimeMacros
+from sccache_py.server.filesystem.time_macros import OUT_DIR, TimeMacros
 
 INCLUDES = b'include!(concat!(env!("OUT_DIR"), "/a.rs"));\n'
 

@@ -1,4 +1,4 @@
-"""server/trace.py: off it keeps nothing; on it adds up what passed between marks, request by request."""
+"""server/process/trace.py: off it keeps nothing; on it adds up what passed between marks, request by request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sccache_py.server import trace
+from sccache_py.server.process import trace
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.server import watch
-from sccache_py.server.files import FileMemo, hash_path
-from sccache_py.server.sight import Sight
-from sccache_py.server.stamps import stamp_of
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem import watch
+from sccache_py.server.filesystem.files import FileMemo, hash_path
+from sccache_py.server.filesystem.sight import Sight
+from sccache_py.server.filesystem.stamps import stamp_of
+from sccache_py.server.filesystem.watch import Watcher
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ def test_a_mount_over_it_ends_everything(tmp_path):
     """No file is changed by a mount, and no event is queued."""
     program = """
 import os, sys, subprocess
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.watch import Watcher
 path = sys.argv[1] + "/a.h"
 watcher = Watcher()
 for _ in range(2): watcher.wish(path)
@@ -404,7 +404,7 @@ def test_overlayfs_tells_of_files_that_are_copied_up(tmp_path):
     """In a container all but the volumes lies on one: a file of a lower layer is another inode below once it was written to."""
     program = """
 import os, sys, subprocess
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.watch import Watcher
 top = sys.argv[1]
 for name in ("low/inc", "up", "work", "all"): os.makedirs(f"{top}/{name}")
 for name in "abcd": open(f"{top}/low/inc/{name}.h", "w").write(name)
@@ -456,7 +456,7 @@ def test_what_is_mounted_over_a_local_file_system_is_not_local(tmp_path):
     """ramfs stands for NFS, where others change files; both mounts have one path."""
     program = """
 import os, sys, subprocess
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.watch import Watcher
 for kind in ("tmpfs", "ramfs"): subprocess.run(["mount", "-t", kind, "none", sys.argv[1]], check=True)
 path = sys.argv[1] + "/a.h"
 open(path, "w").close()
@@ -472,7 +472,7 @@ def test_files_of_a_rootless_overlayfs_are_not_watched(tmp_path):
     """One that was copied up is another inode as soon as its name is not cached, and the watch lies on the former."""
     program = """
 import os, sys, subprocess
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.watch import Watcher
 top = sys.argv[1]
 for name in ("low/inc", "up", "work", "all"): os.makedirs(f"{top}/{name}")
 open(f"{top}/low/inc/a.h", "w").close()

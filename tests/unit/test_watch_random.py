@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sccache_py.server.stamps import stamp_of
-from sccache_py.server.watch import Watcher
+from sccache_py.server.filesystem.stamps import stamp_of
+from sccache_py.server.filesystem.watch import Watcher
 
 
 def exchange(path: str, other: str) -> None:

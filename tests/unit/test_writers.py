@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sccache_py.server.writers import Writers
+from sccache_py.server.miss.writers import Writers
 
 
 def test_who_writes_alone_is_alone():

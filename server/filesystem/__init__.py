@@ -1,0 +1,1 @@
+"""What is known of files, and for how long it holds."""

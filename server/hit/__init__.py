@@ -1,0 +1,1 @@
+"""What a hit does: which remembered compile holds now, and its outputs."""

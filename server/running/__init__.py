@@ -1,0 +1,1 @@
+"""Starting programs, what is seen of them, and how tokens reach them."""

@@ -1,0 +1,1 @@
+"""Being asked: the socket under its name, connections, and hit workers."""

@@ -1,0 +1,1 @@
+"""Which compiler a name stands for."""
