@@ -82,22 +82,17 @@ def test_both_streams_may_be_loud_at_once(world: World) -> None:
 def test_a_reader_that_left_ends_the_compile_as_without_the_cache(world: World, stream: str) -> None:
     """`cargo build 2>&1 | head`: killed by SIGPIPE or not, the same as before; as a miss and as a hit."""
     line = [rustc(), "--print=cfg"] if stream == "stdout" else world.crate("loud", warnings(300))
-    outcomes = []
-    for start in (world.start_plain, world.start, world.start):
-        process = start(*line)
-        pipe = getattr(process, stream)
-        pipe.close()
-        setattr(process, stream, None)
-        outcomes.append(finish(process))
-    assert outcomes[0] == outcomes[1] == outcomes[2]
-    assert world.run(*line).returncode == 0
-    world.settle()
-    process = world.start(*line)
-    pipe = getattr(process, stream)
-    pipe.close()
-    setattr(process, stream, None)
-    hit = finish(process)
-    assert hit.returncode == outcomes[0].returncode
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        outcomes = [finish(start(*line, **{stream: writer})) for start in (world.start_plain, world.start, world.start)]
+        assert outcomes[0] == outcomes[1] == outcomes[2]
+        assert world.run(*line).returncode == 0
+        world.settle()
+        hit = finish(world.start(*line, **{stream: writer}))
+        assert hit.returncode == outcomes[0].returncode
+    finally:
+        os.close(writer)
 
 
 def test_a_reader_that_left_while_sigpipe_is_ignored_is_borne(world: World) -> None:
