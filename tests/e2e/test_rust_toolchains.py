@@ -109,6 +109,22 @@ def test_a_library_of_the_toolchain_that_is_overwritten_in_place_misses(make_wor
     world.expect("hit", *lib(world), rustc=rustc, asks=True)
 
 
+def test_a_link_of_the_toolchain_that_leads_nowhere_is_part_of_it(make_world, toolchain):
+    """Debian's rustc comes with links to lld, which is in another package; with that one it is another toolchain."""
+    world = make_world()
+    one = toolchain(world, "one")
+    rustc = str(one / "bin" / "rustc")
+    (place,) = one.glob("lib/rustlib/*-linux-gnu/bin")
+    (place / "gcc-ld").mkdir(exist_ok=True)
+    (place / "gcc-ld" / "ld64").symlink_to("../no-lld")
+    world.write("src/lib.rs", "pub fn f() -> u32 { 1 }\n")
+    world.compile_twice(*lib(world), rustc=rustc)
+    shutil.copy("/bin/true", place / "no-lld")
+    world.expect("miss", *lib(world), rustc=rustc)
+    (place / "no-lld").unlink()
+    world.expect("hit", *lib(world), rustc=rustc, asks=True)
+
+
 def test_a_change_of_the_toolchain_right_after_a_hit_is_seen(make_world, toolchain):
     """Nothing may be taken for unchanged because it was looked at a moment ago."""
     world = make_world()
