@@ -73,8 +73,8 @@ _TEMPORARY = ("TMPDIR", "TMP", "TEMP")
 
 _READ_AT_ONCE_BYTES = 256 * 1024
 
-# So long may one copy into the store take: a program of some gigabytes, on a disk that others use, too.
-_COPYING_PATIENCE_S = 60.0
+# So long may one copy into the store take (some gigabytes): equal compiles wait for it.
+_COPYING_PATIENCE_S = 15.0
 
 # cargo starts dependents on a notice, and sets the times of what was noticed when that compiler has ended.
 _YOUNG_NS = 2_000_000_000
