@@ -107,8 +107,10 @@ class Rustc:
 
 def _colors(env: Mapping[str, str]) -> bool:
     """Whether rustc 1.95 colours what it says on this terminal (the crate anstream's AutoStream::choice)."""
-    if env.get("NO_COLOR") or env.get("CLICOLOR_FORCE"):
-        return not env.get("NO_COLOR")
+    if env.get("NO_COLOR"):
+        return False
+    if env.get("CLICOLOR_FORCE"):
+        return True
     if env.get("CLICOLOR") == "0":
         return False
     return env.get("TERM", "dumb") != "dumb" or "CLICOLOR" in env or "CI" in env

@@ -24,9 +24,8 @@ _CODEGEN_NAMES_OUT_DIR = ("split-debuginfo",)
 _OFF = ("n", "no", "off", "false")
 # `-Z` options that write profiles of this very run.
 _UNSTABLE_REFUSED = (
-    *("self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes"),
-    "llvm-time-trace",
-)
+    "self-profile", "time-", "dump-", "print-", "unpretty", "mir-include", "save-analysis", "emit-stack-sizes", "llvm-time-trace",
+)  # fmt: skip
 
 # `--print` kinds that a compile says in passing.
 _PRINTED_WHILE_COMPILING = ("native-static-libs", "link-args")
@@ -144,9 +143,10 @@ def _codegen(parsed: Parsed, name: str, value: str) -> None:
 
 def _unstable(parsed: Parsed, name: str, value: str) -> None:
     key, _, setting = value.partition("=")
-    if key.replace("_", "-").startswith(_UNSTABLE_REFUSED):
+    key = key.replace("_", "-")
+    if key.startswith(_UNSTABLE_REFUSED):
         parsed.refused = parsed.refused or Reason.SELF_PROFILE
-    if key.replace("_", "-") == "tune-cpu":
+    if key == "tune-cpu":
         parsed.native_cpu = parsed.native_cpu or setting == "native"
     # What an unstable option writes where is not ours to know: -Zbinary-dep-depinfo lists every path.
     if value != "unstable-options":

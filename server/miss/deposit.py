@@ -125,7 +125,7 @@ def draft_observed(
         elif plan.roles.has("toolchain") and any(m.sees_program for m in macros):
             draft.pins.append("toolchain")
         takers = [m for m in macros if m.takes_environment]
-        walks_unseen = _bring_a_walker(macros, [path for path in draft.read if path not in seen.linked])
+        walks_unseen = bool(macros) and _bring_a_walker(macros, [path for path in draft.read if path not in seen.linked])
         if takers or walks_unseen or WHICH_VARIABLES in seen.plugins_asked:
             draft.asked = asked_by_macros(seen, draft.asked, env, not walks_unseen and all(m.walk_shows for m in takers))
     return draft
