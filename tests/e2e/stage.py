@@ -343,6 +343,13 @@ class World:
         except FileNotFoundError:
             return []
 
+    def kill_server(self) -> int:
+        """Its pid, once it is dead: until then its socket takes connections, and who made one compiles by itself."""
+        pid = self.server_pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid))
+        return pid
+
     def counts(self) -> Stats:
         """What the running server says, earlier servers' counts included."""
         return from_answer(self.ask("stats"))[0]

@@ -269,9 +269,7 @@ def test_a_compile_after_the_servers_death_starts_a_new_one(world: World) -> Non
     """Its socket is still there, and leads nowhere."""
     assert world.run(*world.crate()).returncode == 0
     world.settle()
-    os.kill(world.server_pid(), signal.SIGKILL)
-    (first,) = world.server_pids()
-    wait_until(lambda: not is_alive(first))
+    first = world.kill_server()
     world.wipe()
     assert world.run(*world.crate()).returncode == 0
     assert world.server_pid() != first

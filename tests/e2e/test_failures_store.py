@@ -393,7 +393,7 @@ def test_a_server_that_was_killed_while_it_stored_leaves_a_good_cache(world: Wor
     lines = [world.crate(f"unit{i}", BIG.replace("7", str(i))) for i in range(6)]
     for line in lines:
         assert world.run(*line).returncode == 0
-    os.kill(world.server_pid(), 9)
+    world.kill_server()
     for line in lines:
         compile_as_without(world, line, times=2)
     assert "Traceback" not in world.log()
