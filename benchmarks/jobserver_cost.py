@@ -21,7 +21,8 @@ from sccache_py.server.jobs.builds import build_of
 from sccache_py.server.jobs.memory import Memory
 from sccache_py.server.jobserver import TokenPool
 from sccache_py.server.process.machine import processors
-from sccache_py.server.running.runner import Command, Nobody, Runner
+from sccache_py.server.running.runner import Nobody, Runner
+from sccache_py.server.running.spawn import Command
 from sccache_py.tokens import Need
 
 GOAL_MS = 0.2
@@ -33,8 +34,13 @@ CALLER = Request(
 )  # fmt: skip
 
 
+# As the server starts compilers, where the client is installed beside this Python.
+_CLIENT = os.path.join(os.path.dirname(sys.executable), "sccache-py")
+NATIVE = _CLIENT if os.access(_CLIENT, os.X_OK) else None
+
+
 async def spawn(env: dict[str, str], inherit: tuple[int, ...] = ()) -> None:
-    await Runner(None).run(Command("/bin/true", ["true"], "/", env, inherit, CALLER), Nobody())
+    await Runner(NATIVE).run(Command("/bin/true", ["true"], "/", env, inherit, CALLER), Nobody())
 
 
 async def main(count: int) -> None:

@@ -47,6 +47,13 @@ set_ignored(uint64_t mask)
 		struct sigaction action = {.sa_handler = mask >> (n - 1) & 1 ? SIG_IGN : SIG_DFL};
 		sigaction(n, &action, NULL);
 	}
+	/* The C library's own two: its posix_spawn has them ignored, and its
+	 * sigaction does not touch them.  All zero is the default, whatever the
+	 * order of the kernel's fields. */
+	static const unsigned long by_default[8];
+	for (int n = 32; n <= 33; n++)
+		if (!(mask >> (n - 1) & 1))
+			syscall(SYS_rt_sigaction, n, by_default, NULL, 8);
 }
 
 static void
@@ -62,6 +69,17 @@ set_limit(const char *value)
 		return;
 	limit.hard = strtoull(rest + 1, &rest, 10);
 	syscall(SYS_prlimit64, 0, resource, &limit, NULL);
+}
+
+/* A descriptor: the directory may get another name, and paths have no end.
+ * Anywhere else the compile would be another one. */
+static void
+enter(const char *descriptor)
+{
+	int fd = (int)strtol(descriptor, NULL, 10);
+	if (fchdir(fd) != 0)
+		cannot_become(".", errno);
+	close(fd);
 }
 
 /* What fails is passed over: the server has already refused what it cannot
@@ -81,6 +99,8 @@ apply(const char *name, const char *value)
 		set_ignored(strtoull(value, NULL, 16));
 	else if (strcmp(name, "limit") == 0)
 		set_limit(value);
+	else if (strcmp(name, "cwd") == 0)
+		enter(value);
 }
 
 _Noreturn void

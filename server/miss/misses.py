@@ -42,7 +42,8 @@ from sccache_py.server.planning import Job
 from sccache_py.server.process import machine, trace
 from sccache_py.server.process.threads import StoreThreads, Threads
 from sccache_py.server.running.observer import Observer, Record
-from sccache_py.server.running.runner import Command, Nobody, Ran, Runner, SpawnError
+from sccache_py.server.running.runner import Nobody, Ran, Runner
+from sccache_py.server.running.spawn import Command, SpawnError
 from sccache_py.server.store.keeper import Keeper
 from sccache_py.stats import Stats
 

@@ -1,8 +1,7 @@
-"""Run one compiler: spawn, stream, reap, kill.
+"""Run one compiler: start (spawn.py), stream, reap, kill.
 
-The compiler is a process group of its own.  It is started through the native program's `--child` mode, which applies the caller's
-umask, limits, niceness, affinity and signal masks and then execs: subprocess cannot do that without forking the whole server (4-8
-ms instead of 0.1). Its stdout and stderr are relayed as they appear, for cargo starts dependents on a line of that stream.
+The compiler is a process group of its own.  Its stdout and stderr are relayed as they appear, for cargo starts dependents on a line of
+that stream.
 
 This module knows neither keys nor stores.
 """
@@ -16,18 +15,16 @@ import logging
 import os
 import signal
 import struct
-import subprocess
 import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sccache_py.model import Request
 from sccache_py.server.filesystem.files import by_the_clock_now, coarse_ns
 from sccache_py.server.running.groups import group_lives, send_signal
-from sccache_py.server.running.held import held
 from sccache_py.server.running.room import Room
+from sccache_py.server.running.spawn import Command, SpawnError, spawn
 
 log = logging.getLogger(__name__)
 
@@ -78,19 +75,6 @@ class Nobody:
         pass
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What is executed, and how."""
-
-    program: str
-    argv: Sequence[str]  # argv[0] included
-    cwd: str
-    env: Mapping[str, str]
-    inherit: tuple[int, ...]  # descriptors that the compiler keeps under their numbers
-    caller: Request
-    stdin: bytes | None = None  # None: /dev/null
-
-
 @dataclass(slots=True)
 class Ran:
     """What became of it."""
@@ -107,60 +91,11 @@ class Ran:
     pid: int
 
 
-class SpawnError(Exception):
-    """The process could not be started; nothing ran."""
-
-
-def child_spec(caller: Request) -> str:
-    """The SPEC of `--child` (docs/protocol.md, section 3)."""
-    items = [f"umask={caller.umask:o}", f"nice={caller.nice}"]
-    items += [f"limit={resource}:{soft}:{hard}" for resource, soft, hard in caller.limits]
-    items += [f"cpus={caller.affinity.hex()}", f"block={caller.blocked:x}", f"ignore={caller.ignored:x}"]
-    return ";".join(items)
-
-
-def _input(data: bytes) -> int:
-    """A descriptor from which `data` can be read."""
-    fd = held(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
 class Runner:
     def __init__(self, native: str | None) -> None:
         """native: the program with the `--child` mode; None where only the Python client is installed."""
         self._native = native
         self.room = Room()
-
-    def _spawn(self, command: Command, out: int, err: int) -> subprocess.Popen[bytes]:
-        caller = command.caller
-        try:
-            source = subprocess.DEVNULL if command.stdin is None else _input(command.stdin)
-        except OSError as e:
-            raise SpawnError(str(e)) from e
-        if self._native is not None:
-            argv = [self._native, "--child", child_spec(caller), command.program, *command.argv]
-            umask = -1
-        else:
-            argv, umask = list(command.argv), caller.umask
-        try:
-            return subprocess.Popen(
-                argv,
-                executable=self._native or command.program,
-                cwd=command.cwd,
-                env=dict(command.env),
-                stdin=source,
-                stdout=out,
-                stderr=err,
-                pass_fds=command.inherit,
-                process_group=0,
-                umask=umask,
-            )
-        except (OSError, ValueError, subprocess.SubprocessError) as e:
-            raise SpawnError(str(e)) from e
-        finally:
-            if source >= 0:
-                os.close(source)
 
     async def run(self, command: Command, audience: Audience) -> Ran:
         """Raises SpawnError; ChildProcessError if somebody else has reaped it.
@@ -171,7 +106,7 @@ class Runner:
         (out_r, out_w), (err_r, err_w) = _two_pipes()
         began_ns, began = coarse_ns(), time.monotonic_ns()
         try:
-            child = self._spawn(command, out_w, err_w)
+            pid = spawn(self._native, command, out_w, err_w)
         except BaseException:
             os.close(out_r)
             os.close(err_r)
@@ -180,24 +115,24 @@ class Runner:
             os.close(out_w)
             os.close(err_w)
         try:
-            pidfd = os.pidfd_open(child.pid)
+            pidfd = os.pidfd_open(pid)
         except OSError:
             pidfd = -1
-        self.room.began(child.pid)
-        reaped = _Reaped(child, pidfd, self.room.ended)
+        self.room.began(pid)
+        reaped = _Reaped(pid, pidfd, self.room.ended)
         out = _Stream(out_r, audience.stdout)
         err = _Stream(err_r, audience.stderr)
-        audience.started(child.pid)
+        audience.started(pid)
         relays = [loop.create_task(s.relay(audience)) for s in (out, err)]
         try:
             await reaped.wait()
             took_ns = time.monotonic_ns() - began
             if os.WIFSIGNALED(reaped.status):
                 # Its linker or assembler would go on alone, for nobody.
-                send_signal(child.pid, signal.SIGTERM)
+                send_signal(pid, signal.SIGTERM)
             lingering = await _hear_out(relays, (out, err))
         except asyncio.CancelledError:
-            await asyncio.shield(loop.create_task(stop_group(child.pid, reaped)))
+            await asyncio.shield(loop.create_task(stop_group(pid, reaped)))
             raise
         finally:
             for task in relays:
@@ -210,7 +145,7 @@ class Runner:
                 reaped.close()
         status = reaped.status
         if os.WIFSIGNALED(status):
-            send_signal(child.pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         exit_status = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128
         audience.ended(killed_by, exit_status)
@@ -220,11 +155,11 @@ class Runner:
             stdout=bytes(out.kept),
             stderr=bytes(err.kept),
             talked_too_much=out.overflowed or err.overflowed,
-            left_running=lingering or await _lingers(child.pid),
+            left_running=lingering or await _lingers(pid),
             began_ns=by_the_clock_now(began_ns, time.monotonic_ns() - began, coarse_ns()),
             took_ns=took_ns,
             peak_rss_kib=reaped.peak_rss_kib,
-            pid=child.pid,
+            pid=pid,
         )
 
 
@@ -279,8 +214,8 @@ async def stop_group(group: int, reaped: _Reaped) -> None:
 class _Reaped:
     """Resolves when the child is reaped, which we do ourselves, for wait4 tells what it used."""
 
-    def __init__(self, child: subprocess.Popen[bytes], pidfd: int, tell: Callable[[int], None]) -> None:
-        self._child = child
+    def __init__(self, pid: int, pidfd: int, tell: Callable[[int], None]) -> None:
+        self._pid = pid
         self._tell = tell
         self._pidfd = pidfd
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -293,18 +228,17 @@ class _Reaped:
 
     def _reap(self) -> None:
         try:
-            pid, status, usage = os.wait4(self._child.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(self._pid, os.WNOHANG)
         except ChildProcessError as e:
             # Somebody else has reaped it, and nobody knows how it ended: the client has to find out by itself.
-            self._tell(self._child.pid)
+            self._tell(self._pid)
             self.close()
             if not self._done.done():
                 self._done.set_exception(e)
             return
         if pid == 0:
             return
-        self._tell(self._child.pid)
-        self._child.returncode = os.waitstatus_to_exitcode(status)
+        self._tell(self._pid)
         self.status = status
         self.peak_rss_kib = usage.ru_maxrss
         self.close()

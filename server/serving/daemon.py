@@ -54,6 +54,7 @@ def drop_surroundings() -> dict[str, str]:
     # Where a starter ignores it the kernel reaps our children, and a compiler's exit status is gone.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _close_descriptors_in_children()
     os.chdir("/")
     os.umask(0)  # every file is made with its exact mode
     with contextlib.suppress(OSError):
@@ -65,6 +66,25 @@ def drop_surroundings() -> dict[str, str]:
                 resource.setrlimit(number, (hard, hard))
     _become_ordinary()
     return environment
+
+
+def _close_descriptors_in_children() -> None:
+    """What a starter left open (a make's jobserver) is for no compiler; what is opened from now on is closed by an exec in any case.
+
+    Nor may that take the number of a standard stream that a starter had closed.
+    """
+    with contextlib.suppress(OSError):
+        while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(null)
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 4096)))
+    for number in numbers:
+        if number > 2:
+            with contextlib.suppress(OSError):  # the listing's own is gone
+                os.set_inheritable(number, False)
 
 
 def _become_ordinary() -> None:

@@ -25,7 +25,8 @@ import pytest
 from sccache_py import makeflags
 from sccache_py.model import Request
 from sccache_py.server.jobserver import Grant, TokenPool
-from sccache_py.server.running.runner import Command, Ran, Runner
+from sccache_py.server.running.runner import Ran, Runner
+from sccache_py.server.running.spawn import Command
 from sccache_py.tokens import Need
 
 PATIENCE_S = 60.0

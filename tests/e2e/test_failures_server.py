@@ -5,6 +5,7 @@ And what --start-server, --stop-server and --show-stats promise.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
 import signal
@@ -314,6 +315,23 @@ def test_a_server_whose_starter_ignores_its_children_knows_how_compilers_end(wor
     assert world.same_as_plain(*world.crate("wrong", "pub fn answer() -> u32 { 4.2 }\n")).returncode == 1
     assert world.same_as_plain(*world.crate()).returncode == 0
     assert world.counts().total("cache_hits") == 1
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).returncode == 0
+
+
+def test_what_a_servers_starter_left_open_is_not_open_in_a_compiler(world: World) -> None:
+    """A recipe of make's that starts it has its jobserver open; and a closed standard stream is nobody's number."""
+    left = os.open("/dev/null", os.O_RDONLY)
+    number = fcntl.fcntl(left, fcntl.F_DUPFD, 77)
+    server = {**world.env, "SCCACHE_START_SERVER": "1", "SCCACHE_NO_DAEMON": "1"}
+    process = world.start_plain(world.client, env=server, pass_fds=(number,), preexec_fn=lambda: os.closerange(0, 3))
+    for fd in (left, number):
+        os.close(fd)
+    wait_until(lambda: len(world.sockets()) == 1)
+    listed = world.directory / "listed"
+    compiler = world.program("gcc", f'#!/bin/sh\nls /proc/self/fd >{listed}\nexec gcc "$@"')
+    assert world.run(str(compiler), "-c", "-xc", "/dev/null", "-o", "/dev/null").returncode == 0
+    assert str(number) not in listed.read_text().split()
     process.send_signal(signal.SIGTERM)
     assert finish(process).returncode == 0
 

@@ -10,7 +10,8 @@ import signal
 import pytest
 
 from sccache_py.model import Request
-from sccache_py.server.running.runner import Command, Nobody, Runner
+from sccache_py.server.running.runner import Nobody, Runner
+from sccache_py.server.running.spawn import Command
 
 CALLER = Request(
     argv=["true"], program="/bin/true", cwd="/", env={}, umask=0o022, nice=0, limits=[], descriptors=7, columns=0, root=(0, 0), here=(0, 0),
