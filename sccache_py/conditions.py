@@ -157,6 +157,7 @@ class Draft:
     listed: list[str]
     asked: list[str]
     outputs: list[str]
+    lacked: list[str] = field(default_factory=list)  # absent until the compile made it: an output that would not be written over
     dated: list[str] = field(default_factory=list)  # of which also counts when they were changed last
     sized: list[str] = field(default_factory=list)  # the same, if one of the macros can tell the time of an open file
     birth_counts: bool = False  # of those that are dated also when they were created,
@@ -274,8 +275,11 @@ def judge(
     outputs = deciding(left)
     allowed = () if plan.exact_outputs else tuple(d + "/" for d in plan.may_write)
     for path in outputs:
-        if path not in plan.must_write and not path.startswith(allowed):
+        if path in plan.must_write or path.startswith(allowed):
+            continue
+        if not plan.adds_to_a_build(path):
             return Reason.WROTE_ELSEWHERE
+        pins = [role for role, _ in plan.roles.spellings()]  # whoever wrote it may have made its name of any of them
     # What was there before and is gone now would not go on a hit.  rustc tidies up what is its own; gcc takes away the counts of
     # earlier runs (.gcda) of an object that it cannot stamp (--coverage -frandom-seed=…), which are the user's.
     tidies_up = plan.language == "Rust"
@@ -310,6 +314,7 @@ def judge(
         sized=condition(seen.sized) if plan.language == "Rust" else [],
         which=seen.which,
         absent=condition([*seen.absent, *spared]),
+        lacked=[p for p in seen.lacked if plan.adds_to_a_build(p)],
         listed=[p for p in condition(seen.listed) if p not in list_free],
         asked=sorted(n for n in asked if n not in ignored and n not in plan.told_variables),
         outputs=outputs,

@@ -115,7 +115,7 @@ def unpack_kin(data: bytes) -> list[Kin]:
 
 
 def pack_result(result: Result) -> bytes:
-    outputs = [[o.path, o.mode, o.size, o.digest, o.inline, o.template] for o in result.outputs]
+    outputs = [[o.path, o.mode, o.size, o.digest, o.inline, o.template, o.mtime_ns] for o in result.outputs]
     return pack([outputs, result.stdout, result.stderr, result.took_ns, result.peak_rss_kib, result.status])
 
 

@@ -172,6 +172,7 @@ class Plan:
     templates: tuple[str, ...]  # outputs (absolute) that are text with paths in it: depfiles
     own: OwnOutputs  # what is never an input
     list_free: tuple[str, ...]  # directories whose listing decides nothing (rustc looks up exact names)
+    builds: tuple[str, ...] = ()  # directories (ending in "/") of what build scripts make: macros add files to their `*/out/`
     more_sources: tuple[str, ...] = ()  # beside `source`, where one call is about several
     droppable: frozenset[str] = frozenset()  # of `must_write`: left out with a warning where the target has no such thing
     in_place: tuple[str, ...] = ()  # outputs (absolute) that the compiler writes over: a file that is there keeps its mode and links
@@ -223,6 +224,10 @@ class Plan:
             return " ".join((*self.colors, *self.terminal))
         return self.roles.pin(role) if self.roles.has(role) else None
 
+    def adds_to_a_build(self, path: str) -> bool:
+        """Whether a file is one that only a macro can have left, where a build script leaves what it generates (tauri, sailfish)."""
+        return any(path.startswith(place) and path[len(place) :].partition("/")[2].startswith("out/") for place in self.builds)
+
     def tells_looks(self) -> bool:
         """Whether the same recipe may be of messages that look otherwise."""
         return bool(self.colors) or self.chooses_color or self.chooses_width or self.chooses_links
@@ -263,6 +268,7 @@ class Observation:
     present: list[str] = field(default_factory=list)  # asked for and found
     absent: list[str] = field(default_factory=list)  # looked for in vain
     listed: list[str] = field(default_factory=list)  # directories
+    lacked: list[str] = field(default_factory=list)  # was looked for, was not there, and was made by the tree itself later
     wanted: list[str] = field(default_factory=list)  # would have been read, was not there, and was made by the tree itself later
     asked: list[str] = field(default_factory=list)  # environment variables, sorted
     plugins_asked: set[str] = field(default_factory=set)  # those of them that a library opened by the program asked for
@@ -309,6 +315,7 @@ class Output:
     digest: bytes
     inline: bytes | None
     template: bool
+    mtime_ns: int | None = None  # to which a macro set it; None: that of the moment
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,6 +285,7 @@ class _Reader:
             absent=outside(self.absent),
             listed=outside(self.listed),
             wanted=[p for p in self.wanted if p in self.made],
+            lacked=[p for p in self.absent if p in self.made],
             asked=sorted(self.asked),
             plugins_asked=self.plugins_asked,
             plugin_clock=self.plugin_clock,

@@ -68,6 +68,21 @@ needs_mode(int flags)
 	return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
+/* Whether it may make a file, and does not say so if it did: a lock, a database. */
+static int
+may_make(int flags)
+{
+	return (flags & (O_CREAT | O_EXCL | O_TRUNC | O_DIRECTORY | O_PATH)) == O_CREAT;
+}
+
+static int
+made(int dir, const char *path, int result)
+{
+	record_path('S', ENOENT, dir, path);
+	record_path('W', 0, dir, path);
+	return result;
+}
+
 #define OPEN(name) \
 	OURS(int, name, (const char *path, int flags, ...)) \
 	{ \
@@ -79,6 +94,9 @@ needs_mode(int flags)
 			mode = va_arg(ap, mode_t); \
 			va_end(ap); \
 		} \
+		int fresh = may_make(flags) ? real(path, flags | O_EXCL, mode) : -1; \
+		if (fresh >= 0) \
+			return made(AT_FDCWD, path, fresh); \
 		return opened(AT_FDCWD, path, flags, real(path, flags, mode), CALLER); \
 	}
 
@@ -93,6 +111,9 @@ needs_mode(int flags)
 			mode = va_arg(ap, mode_t); \
 			va_end(ap); \
 		} \
+		int fresh = may_make(flags) ? real(dir, path, flags | O_EXCL, mode) : -1; \
+		if (fresh >= 0) \
+			return made(dir, path, fresh); \
 		return opened(dir, path, flags, real(dir, path, flags, mode), CALLER); \
 	}
 

@@ -208,6 +208,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own=own,
+        builds=tuple({f"{os.path.dirname(path)}/build/" for _, path, _ in roles if os.path.basename(path) == "deps"}),
         exact_outputs=not must and any("-" in (path, parsed.output) for _, path in parsed.emit),
         list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
         wants_jobserver=True,

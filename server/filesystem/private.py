@@ -11,10 +11,10 @@ import os
 from typing import TextIO
 
 
-def make_directory(path: str) -> None:
-    """Make it and whatever is missing above it, for us alone; what is there stays as it is.  Raises OSError."""
+def make_directory(path: str, mode: int = 0o700) -> None:
+    """Make it and whatever is missing above it, if not said otherwise for us alone; what is there stays as it is.  Raises OSError."""
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(path, mode)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
@@ -22,9 +22,9 @@ def make_directory(path: str) -> None:
         above = os.path.dirname(path.rstrip("/"))
         if above in ("", path):
             raise
-        make_directory(above)
+        make_directory(above, mode)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+            os.mkdir(path, mode)
 
 
 def open_log(path: str) -> TextIO:

@@ -18,6 +18,7 @@ from sccache_py.model import Output, Plan, Request, Result
 from sccache_py.profiles import for_process, is_profile
 from sccache_py.server.filesystem import permits
 from sccache_py.server.filesystem.files import FileMemo, Target, copy_descriptor, find_target, hash_descriptor, publish, write_all
+from sccache_py.server.filesystem.private import make_directory
 from sccache_py.server.filesystem.stamps import stamp_of
 from sccache_py.server.store.compression import CompressionError, Unpacking
 from sccache_py.server.store.keeper import StoredFiles
@@ -104,8 +105,7 @@ class Restorer:
         mode = (0o777 if output.mode & 0o111 else 0o666) & ~umask
         if target not in plan.must_write:
             # A compiler makes the directory that it keeps modules in (gcm.cache), but not one that it is told to write to.
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.dirname(target), 0o777 & ~umask)
+            make_directory(os.path.dirname(target), 0o777 & ~umask)
         written = publish(
             target,
             mode,
@@ -115,6 +115,9 @@ class Restorer:
             found=found,
             fills_empty=target in plan.fills_empty,
         )
+        if output.mtime_ns is not None:
+            os.utime(target, ns=(output.mtime_ns, output.mtime_ns))
+            return
         # Where a later change is sure to show, dependents need not hash again what was written here.
         if written is None or output.template or output.size < _REMEMBERED_BYTES:
             return

@@ -390,6 +390,9 @@ class Depositor:
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
         settled = latest_ns(opened.st.st_ctime_ns) < coarse_ns()
+        # A macro sets it back, lest cargo take what it made during the compile for a change behind it.
+        was_set = plan.adds_to_a_build(opened.path) and opened.st.st_mtime_ns < opened.began_ns
+        mtime_ns = opened.st.st_mtime_ns if was_set else None
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
             data = opened.data if opened.data is not None else os.pread(opened.fd, size + 1, 0)
             if len(data) != size or (opened.data is None and not _unchanged(opened)):
@@ -412,7 +415,7 @@ class Depositor:
                 pinned.update(_all_roles(plan))
             if settled:
                 self._memo.remember(opened.path, stamp_of(opened.st), hasher.digest())
-            return Output(folded, mode, size, hasher.digest(), data, is_template)
+            return Output(folded, mode, size, hasher.digest(), data, is_template, mtime_ns)
 
         scratch = self._store.scratch_path()
         fd = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -435,7 +438,7 @@ class Depositor:
             return Reason.OUTPUT_CHANGED
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
-        return Output(folded, mode, size, digest, None, False)
+        return Output(folded, mode, size, digest, None, False, mtime_ns)
 
 
 def _says_when(opened: Opened) -> bool:

@@ -295,6 +295,9 @@ def _take_absent(plan: Plan, draft: Draft, sight: Sight, began_ns: int, variant:
         lacking = [name for name in names if name not in present] if present else names
         if lacking:
             absent.setdefault(plan.roles.fold(directory), {}).update(dict.fromkeys(lacking))
+    for path in draft.lacked:
+        directory, name = os.path.split(path)
+        absent.setdefault(plan.roles.fold(directory), {})[name] = None
     variant.absent = [(directory, list(names)) for directory, names in absent.items()]
     return None
 

@@ -36,6 +36,7 @@ ADD = f"#{os.O_WRONLY | os.O_CREAT | os.O_APPEND}"
 BOTH = f"#{os.O_RDWR}"
 DIRECTORY = f"#{os.O_DIRECTORY}"
 PATH = f"#{os.O_PATH}"
+PATH_TOO = f"#{os.O_PATH | os.O_CREAT}"
 TMPFILE = f"#{os.O_TMPFILE | os.O_RDWR}"
 HERE = "#-100"  # AT_FDCWD
 
@@ -61,6 +62,11 @@ CALLS: list[tuple[str, list[tuple[str, int, str] | tuple[str, int, str, str]]]] 
     (f"open new {BOTH}", [("B", 0, "new")]),
     (f"open new {CREATE} #0644", [("b", 0, "new")]),
     (f"open file {CREATE} #0644", [("B", 0, "file")]),
+    (f"open fresh {CREATE} #0644", [("S", NO, "fresh"), ("W", 0, "fresh")]),
+    (f"open fresh {ADD} #0644", [("B", 0, "fresh")]),
+    (f"openat {HERE} fresher {ADD} #0644", [("S", NO, "fresher"), ("W", 0, "fresher")]),
+    (f"open dir/no/fresh {CREATE} #0644", [("B", NO, "dir/no/fresh")]),
+    (f"open file {PATH_TOO} #0644", [("S", 0, "file")]),
     (f"open dir {DIRECTORY}", [("D", 0, "dir")]),
     (f"open file {DIRECTORY}", [("D", errno.ENOTDIR, "file")]),
     (f"open file {PATH}", [("S", 0, "file")]),

@@ -72,6 +72,12 @@ def test_opening_without_truncation_reads_what_was_there():
     assert Tape().note("S", "/t/x", error=GONE).note("B", "/t/x").seen().read == []
 
 
+def test_what_the_tree_made_where_nothing_was_is_told():
+    """What it wrote over is not: that it was there decided nothing."""
+    seen = Tape().note("S", "/t/x", error=GONE).note("W", "/t/x").note("W", "/t/y").note("S", "/t/z", error=GONE).seen()
+    assert (seen.lacked, seen.absent) == (["/t/x"], ["/t/z"])
+
+
 def test_what_is_written_without_truncation_may_show_what_was_there():
     """If it is left.  gcc's link-time optimiser opens its temporary files so, and renames one of touch's over them."""
     seen = Tape().note("b", "/t/x").note("R", "/t/x").note("M", "/t/x", "/t/y").note("W", "/t/z").note("b", "/t/z").seen()
