@@ -52,7 +52,7 @@ class Compiler:
     identity: bytes
     covered: tuple[str, ...]  # what the identity stands for: directories (ending in /) and files
     image: Image
-    is_script: bool
+    is_script: bool  # or another wrapper, of which only observation knows what it reads
     cwd_matters: bool
     place: str = ""  # of what it reads and the identity does not stand for, if its copies elsewhere share results: told by role
     stamps: Stamps = field(default_factory=list)

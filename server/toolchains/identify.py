@@ -16,11 +16,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from sccache_py.compilers.rustc import Rustc
+from sccache_py.conditions import search_path
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server.filesystem.files import FileMemo
+from sccache_py.server.filesystem.search import find_program
 from sccache_py.server.filesystem.sight import Sight
 from sccache_py.server.running.observer import image_of
 from sccache_py.server.toolchains import c_toolchain
@@ -79,6 +82,8 @@ class Toolchains:
         try:
             if _RUST_NAMES.search(os.path.basename(request.program)):
                 return _identify_rust(request, lambda: Sight(self._memo))
+            if _is_given_rustc(request):
+                return _identify_wrapped(request, lambda: Sight(self._memo))
             return c_toolchain.identify(request, lambda: Sight(self._memo))
         except (OSError, subprocess.SubprocessError, ValueError) as e:
             log.warning("%s: not understood as a compiler: %s", request.program, e)
@@ -88,11 +93,43 @@ class Toolchains:
 def _key(request: Request) -> _Key | None:
     """What the choice of a toolchain may depend on, wherever the caller stands (a rustup proxy without RUSTUP_TOOLCHAIN, a script or a
     relative path also look at the cwd).  None: it is no compiler that we know."""
-    name = os.path.basename(request.program)
-    if _RUST_NAMES.search(name):
+    wrapped = (request.argv[1], request.env.get("PATH")) if _is_given_rustc(request) else ()
+    if wrapped or _RUST_NAMES.search(os.path.basename(request.program)):
         env = request.env
-        return (request.program, env.get("RUSTUP_TOOLCHAIN"), env.get("RUSTUP_HOME"), env.get("HOME"), env.get("LD_LIBRARY_PATH"))
+        return (request.program, *wrapped, env.get("RUSTUP_TOOLCHAIN"), env.get("RUSTUP_HOME"), env.get("HOME"), env.get("LD_LIBRARY_PATH"))
     return c_toolchain.key(request)
+
+
+def _is_given_rustc(request: Request) -> bool:
+    """Whether it is a workspace's wrapper (cargo-auditable), which cargo calls with rustc's name first; clippy-driver is a compiler."""
+    if _RUST_NAMES.search(os.path.basename(request.program)) or "CARGO" not in request.env:
+        return False
+    return len(request.argv) > 1 and os.path.basename(request.argv[1]) == "rustc"
+
+
+def _identify_wrapped(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
+    """That rustc, and the wrapper; what the wrapper reads beside is observed as of any program."""
+    program, rustc = os.path.join(request.cwd, request.program), request.argv[1]
+    if "/" not in rustc:
+        rustc = find_program(rustc, search_path(request.env.get("PATH")) or [])
+    inner = _identify_rust(replace(request, program=rustc, argv=request.argv[1:]), look) if rustc else Reason.UNSUPPORTED_COMPILER
+    before, image, digest = stamp(program), image_of(program), look().hash_now(program)
+    if isinstance(inner, Reason) or digest is None:
+        return Reason.UNSUPPORTED_COMPILER
+    identity = KeyHash()
+    identity.field("place", os.fsencode(program))  # it may look at $0
+    identity.field("wrapper", digest)
+    identity.field("rustc", inner.identity)
+    return replace(
+        inner,
+        program=program,
+        identity=identity.key(),
+        image=image_of(image.script) if image.script else image,
+        is_script=True,
+        cwd_matters=inner.cwd_matters or bool(image.script) or not os.path.isabs(request.program),
+        stamps=[(program, before), *inner.stamps],
+        choosing=inner.choosing + 1,
+    )
 
 
 def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:

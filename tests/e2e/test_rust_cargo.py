@@ -162,6 +162,34 @@ def test_wrappers_in_any_combination_are_one_cache(workspace):
     assert output == {"42 4 1.2.3\n"}
 
 
+def test_a_workspaces_own_wrapper_is_part_of_the_compiler(workspace):
+    """cargo-auditable and the like: cargo calls `sccache-py wrapper rustc …`."""
+    world = workspace
+    world.needs_observation("what a wrapper reads is on no list")
+    wrapper = world.p / "wrapper"
+
+    def build(flag: str, wrapped: bool = True) -> tuple[bytes, int, int]:
+        """A library of the workspace; hits and compilations meanwhile."""
+        wrapper.write_text(f'#!/bin/sh\nexec "$@" {flag}\n')
+        wrapper.chmod(0o755)
+        before = world.counts()
+        cargo(world, "build", env={"RUSTC_WORKSPACE_WRAPPER": str(wrapper)}, wrapped=wrapped)
+        (library,) = world.target.glob("debug/deps/libbase-*.rlib")
+        made = library.read_bytes()
+        shutil.rmtree(world.target)
+        return made, *grown(world, before)
+
+    world.cached("-vV")
+    world.note_server()
+    plain, _, _ = build("")
+    again = next(found for found in (build(""), build("")) if found[2] == 0)  # the first may see how cargo touches what is compiled
+    assert again[0] == plain
+    assert again[1] >= 4
+    flagged, _, compiled = build("--cfg flagged")
+    assert compiled > 0
+    assert flagged == build("--cfg flagged", wrapped=False)[0] != plain
+
+
 @pytest.mark.parametrize(
     "change",
     [
