@@ -177,6 +177,27 @@ def test_pwd_through_a_link_is_what_debug_information_says(c):
     c.expect("hit", *args, cwd=c.p / "one", env={"PWD": "/nowhere"})
 
 
+SEARCHED = {
+    "one is passed over": ("#include <a.h>", ["-I.", "-isystem", "../one"]),
+    "by its whole path": ("#include <a.h>", ["-isystem", ".", "-I{p}/one"]),
+    "beside the source": ('#include "a.h"', ["-I../one", "-MD"]),
+    "below": ("#include <b/a.h>", ["-I.", "-isystem", "../one/."]),
+}
+
+
+@pytest.mark.parametrize("how", SEARCHED)
+def test_two_names_of_one_directory_are_two_directories_elsewhere(c, how):
+    """gcc and clang pass over the first of two that are the same, and clang 14 calls what is in them by one name."""
+    include, words = SEARCHED[how]
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", f"{include}\nconst char *name(void) {{ return f(); }}\n")
+        for header in ("a.h", "b/a.h"):
+            c.write(f"{place}/{header}", "static inline const char *f(void) { return __FILE__; }\n")
+    args = (*(word.format(p=c.p) for word in words), "-c", "x.c", "-o", c.object())
+    for place, verdict in (("two", "miss"), ("one", "miss"), ("two", "hit"), ("one", "hit")):
+        c.expect(verdict, *args, cwd=c.p / place)
+
+
 def test_a_relative_include_directory_is_this_directorys(c):
     """Two build directories with a config.h each and the very same command line."""
     c.write("src/x.c", '#include "config.h"\nint f(void) { return A; }\n')
