@@ -32,6 +32,8 @@ _PLANS = 4000
 # By it clang tells where its headers are by the name that it was called by.
 _UNRESOLVED = "-no-canonical-prefixes"
 
+_OWN_CWD = re.compile(r"/proc/(self|thread-self)/cwd(?=/|\Z)")
+
 _DESCRIPTOR = re.compile(r"/dev/(fd/|std(in|out|err)\b|tty\b)|/proc/(self|thread-self|\d+)/fd/")
 
 
@@ -221,11 +223,12 @@ def _name_a_descriptor(words: Sequence[str]) -> bool:
 
 
 def _pwd(request: Request) -> str:
-    """$PWD where it names the cwd: gcc and clang write it into debug information."""
+    """$PWD where it names the cwd: gcc and clang write it into debug information.  Bazel says /proc/self/cwd, which is ours to us."""
     pwd = request.env.get("PWD", "")
     if pwd == request.cwd or not pwd.startswith("/"):
         return request.cwd
-    return pwd if leads_to(pwd, request.here) else request.cwd
+    own = _OWN_CWD.match(pwd)
+    return pwd if leads_to(request.cwd + pwd[own.end() :] if own else pwd, request.here) else request.cwd
 
 
 def _text(path: str) -> str | None:

@@ -41,6 +41,7 @@ class Parsed:
     colors: list[str] = field(default_factory=list)
     debug: bool = False
     debug_directory: bool = False  # debug information names another directory than the cwd
+    hides_cwd: bool = False  # $PWD is no directory's name
     shows_cwd: bool = False
     shows_names: bool = False
     shows_output: bool = False  # less than that: the cwd counts only as with other debug information

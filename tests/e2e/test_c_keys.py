@@ -177,6 +177,32 @@ def test_pwd_through_a_link_is_what_debug_information_says(c):
     c.expect("hit", *args, cwd=c.p / "one", env={"PWD": "/nowhere"})
 
 
+def test_pwd_that_names_no_directory_is_what_debug_information_says(c):
+    """Bazel sets it so: the same object from every sandbox."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    args, nameless = ("-g", "-c", "x.c", "-o", c.object()), {"PWD": "/proc/self/cwd"}
+    c.expect("miss", *args, cwd=c.p / "one")
+    c.expect("miss", *args, cwd=c.p / "one", env=nameless)
+    c.expect("hit", *args, cwd=c.p / "two", env=nameless)
+    c.expect("miss", *args, cwd=c.p / "two")
+    named = ("-g", f"-I{c.p}/one", "-c", "x.c", "-o", c.object())
+    c.expect("miss", *named, cwd=c.p / "one", env=nameless)
+    c.expect("miss", *named, cwd=c.p / "two", env=nameless)
+    # Of what nobody can search for the real one, both count.
+    packed = ("-g", "-flto", "-frandom-seed=1", "-c", "x.c", "-o", c.object())
+    for place in ("one", "two") if c.observed else ():
+        c.expect("miss", *packed, cwd=c.p / place, env=nameless)
+
+
+def test_notes_that_go_where_the_kernel_says_come_from_the_compiler(c):
+    """clang's .gcno goes where $PWD says, /proc/self/cwd: to everybody another directory."""
+    c.write("x.c", ONE)
+    args, nameless = ("--coverage", "-c", f"{c.p}/x.c", "-o", "x.o"), {"PWD": "/proc/self/cwd"}
+    if c.observed and not c.is_gcc:
+        c.not_stored("wrote outside its output directories", *args, cwd=c.o, env=nameless)
+
+
 SEARCHED = {
     "one is passed over": ("#include <a.h>", ["-I.", "-isystem", "../one"]),
     "by its whole path": ("#include <a.h>", ["-isystem", ".", "-I{p}/one"]),
