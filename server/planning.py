@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from sccache_py import config, keys
-from sccache_py.compilers import basedirs, response_files
+from sccache_py.compilers import basedirs, c_search, response_files
 from sccache_py.model import Plan, Reason, Refusal, Request, Variant
 from sccache_py.server.answers import Client
 from sccache_py.server.filesystem.files import FileMemo, open_regular
@@ -197,12 +197,13 @@ class Planner:
                 return Reason.RESPONSE_FILE
             argv = expanded
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
-        call = (driver.name, compiler.place, request.cwd, pwd, *argv)
+        searched = c_search.variables(request.env)
+        call = (driver.name, compiler.place, request.cwd, pwd, searched, *argv)
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
-                plan = basedirs.tell(plan, self.settings.basedirs)
+                plan = basedirs.tell(c_search.tell(plan, searched), self.settings.basedirs)
                 if compiler.place:
                     plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:

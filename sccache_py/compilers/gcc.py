@@ -14,9 +14,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
-from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules
+from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules, c_search
 from sccache_py.compilers.c_arguments import Parsed
 from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Takes
@@ -218,7 +217,7 @@ class C:
             dialect=f"{named} [{self.dialect.name}]",
             # The empty source of many a build's questions (Linux's cc-option): no file that could change.
             source=None if source == "/dev/null" else absolute(source),
-            arguments=(*arguments, *told, *_named_twice(parsed.arguments, source, cwd)),
+            arguments=(*arguments, *told, *c_search.named_twice(parsed.arguments, source, cwd)),
             roles=Roles(roles),
             known_inputs=(),
             must_write=tuple(must),
@@ -361,21 +360,7 @@ def _tell_cwd(parsed: Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...
     return [*told, f"cwd {pwd}"], True, tuple(mapped)
 
 
-def _named_twice(arguments: Sequence[str], source: str, cwd: str) -> list[str]:
-    """Which directories that the command line names otherwise are one, seen from here: `-I. -isystem ../a` in a directory `a`.
-
-    gcc and clang pass over the first of these, and clang before version 15 calls what is in them by one of the names.
-    """
-    directories = [".", os.path.dirname(source), *(v for word, v in pairwise(arguments) if word in _SEARCHED and not v.startswith("="))]
-    directories += [os.path.dirname(v) for word, v in pairwise(arguments) if word in ("-imacros", "-include")]
-    found: dict[str, list[int]] = {}
-    for number, name in enumerate(dict.fromkeys(map(os.path.normpath, directories))):
-        found.setdefault(os.path.normpath(os.path.join(cwd, name)), []).append(number)
-    return [f"one directory {numbers}" for numbers in found.values() if len(numbers) > 1]
-
-
 _HERE = re.compile(r"(?:\./+)+")
 _DIRECTORIES = ("-I", "-idirafter", "-iquote", "-isystem")
-_SEARCHED = (*_DIRECTORIES, "-cxx-isystem", "-iframework", "-isystem-after", "-stdlib++-isystem", "-F")
 _FAMILIES = ("--param", "-W", "-f", "-m")
 _PIECES = re.compile("[=,:]")

@@ -208,6 +208,7 @@ SEARCHED = {
     "by its whole path": ("#include <a.h>", ["-isystem", ".", "-I{p}/one"]),
     "beside the source": ('#include "a.h"', ["-I../one", "-MD"]),
     "below": ("#include <b/a.h>", ["-I.", "-isystem", "../one/."]),
+    "by a variable": ("#include <a.h>", ["-I.", "-MD"]),
 }
 
 
@@ -220,8 +221,9 @@ def test_two_names_of_one_directory_are_two_directories_elsewhere(c, how):
         for header in ("a.h", "b/a.h"):
             c.write(f"{place}/{header}", "static inline const char *f(void) { return __FILE__; }\n")
     args = (*(word.format(p=c.p) for word in words), "-c", "x.c", "-o", c.object())
+    env = {"C_INCLUDE_PATH": "../one"} if how == "by a variable" else {}
     for place, verdict in (("two", "miss"), ("one", "miss"), ("two", "hit"), ("one", "hit")):
-        c.expect(verdict, *args, cwd=c.p / place)
+        c.expect(verdict, *args, cwd=c.p / place, env=env)
 
 
 def test_a_relative_include_directory_is_this_directorys(c):
