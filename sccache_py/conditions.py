@@ -121,6 +121,9 @@ _INTERPRETER = re.compile(r"(ba|da|k|z|a|mk|tc|c)?sh|busybox|env|(python|perl|ru
 # The kernel's name for the working directory: a macro that was told the one has looked at the other (docs/protocol.md, section 4).
 _PLACE = "/proc/self/cwd"
 
+# clang's .gcno goes there with a PWD that says so; another process would look in its own.
+_OWN_CWD = ("/proc/self/cwd/", "/proc/thread-self/cwd/")
+
 # Who asks for PATH only to look for programs along it: compilers, and what links for them.
 _SEARCHERS = re.compile(
     r"rustc|clippy-driver|(.*-)?(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9.]+)?|collect2|lto-wrapper|(.*-|.*\.)?(ld|lld)(\..*)?"
@@ -274,6 +277,8 @@ def judge(
 
     outputs = deciding(left)
     allowed = () if plan.exact_outputs else tuple(d + "/" for d in plan.may_write)
+    if any(path.startswith(_OWN_CWD) for path in seen.written):
+        return Reason.WROTE_ELSEWHERE
     for path in outputs:
         if path in plan.must_write or path.startswith(allowed):
             continue

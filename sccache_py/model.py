@@ -69,6 +69,7 @@ class Reason(enum.Enum):
     COMPARES_TIMES = "#pragma GCC dependency"
     PLUGIN_TELLS_TIME = "a macro or plugin asked for the time"
     PLUGIN_UNSEEN = "a macro makes system calls of its own"
+    NATIVE_UNSAID = "a configuration file says native"
     WROTE_ELSEWHERE = "wrote outside its output directories"
     INPUT_TOO_NEW = "input changed during the compile"
     INPUT_VANISHED = "input gone after the compile"

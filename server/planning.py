@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from sccache_py import config, keys
-from sccache_py.compilers import basedirs, response_files
+from sccache_py.compilers import basedirs, c_search, response_files
 from sccache_py.model import Plan, Reason, Refusal, Request, Variant
 from sccache_py.server.answers import Client
 from sccache_py.server.filesystem.files import FileMemo, open_regular
@@ -31,6 +31,8 @@ _PLANS = 4000
 
 # By it clang tells where its headers are by the name that it was called by.
 _UNRESOLVED = "-no-canonical-prefixes"
+
+_OWN_CWD = re.compile(r"/proc/(self|thread-self)/cwd(?=/|\Z)")
 
 _DESCRIPTOR = re.compile(r"/dev/(fd/|std(in|out|err)\b|tty\b)|/proc/(self|thread-self|\d+)/fd/")
 
@@ -195,12 +197,13 @@ class Planner:
                 return Reason.RESPONSE_FILE
             argv = expanded
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
-        call = (driver.name, compiler.place, request.cwd, pwd, *argv)
+        searched = c_search.variables(request.env)
+        call = (driver.name, compiler.place, request.cwd, pwd, searched, *argv)
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
-                plan = basedirs.tell(plan, self.settings.basedirs)
+                plan = basedirs.tell(c_search.tell(plan, searched), self.settings.basedirs)
                 if compiler.place:
                     plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:
@@ -221,11 +224,12 @@ def _name_a_descriptor(words: Sequence[str]) -> bool:
 
 
 def _pwd(request: Request) -> str:
-    """$PWD where it names the cwd: gcc and clang write it into debug information."""
+    """$PWD where it names the cwd: gcc and clang write it into debug information.  Bazel says /proc/self/cwd, which is ours to us."""
     pwd = request.env.get("PWD", "")
     if pwd == request.cwd or not pwd.startswith("/"):
         return request.cwd
-    return pwd if leads_to(pwd, request.here) else request.cwd
+    own = _OWN_CWD.match(pwd)
+    return pwd if leads_to(request.cwd + pwd[own.end() :] if own else pwd, request.here) else request.cwd
 
 
 def _text(path: str) -> str | None:

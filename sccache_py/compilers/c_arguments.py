@@ -41,6 +41,7 @@ class Parsed:
     colors: list[str] = field(default_factory=list)
     debug: bool = False
     debug_directory: bool = False  # debug information names another directory than the cwd
+    hides_cwd: bool = False  # $PWD is no directory's name
     shows_cwd: bool = False
     shows_names: bool = False
     shows_output: bool = False  # less than that: the cwd counts only as with other debug information
@@ -113,7 +114,8 @@ def _take(parsed: Parsed, option: Option, value: str) -> None:
     if does is Does.REFUSE or re.match(option.refused, value):
         parsed.refused = parsed.refused or Refusal(Reason.REFUSED_OPTION, option.name)
     told = [option.name + value] if option.takes is Takes.JOINED else [option.name, value] if value else [option.name]
-    (parsed.colors if does is Does.COLOR and value in c_messages.COLORED else parsed.arguments).extend(told)
+    is_color = does is Does.COLOR and value in c_messages.COLORED and not told[-1].endswith("=")
+    (parsed.colors if is_color else parsed.arguments).extend(told)
     if does not in _NOT_ASKED and option.name not in _PRINTS:
         parsed.question += told
     # An empty value would take the next word for itself in the question; `-I-` changes where `"…"` is looked for.

@@ -23,7 +23,8 @@ from sccache_py.model import Plan
 # Not what starts with an underscore, has no capital letter (linux, unix, i386: defined beforehand) or has two underscores together.
 _NAME = re.compile(r"(?!\w*__)(?=\w*[A-Z])[A-Za-z][0-9A-Za-z_]*", re.ASCII)
 _PREDEFINED = frozenset(("AVR", "MIPSEB", "MIPSEL", "PARISC", "PPC", "R3000", "R4000", "WIN32", "WIN64", "WINNT"))
-_VALUE = re.compile(r'(=([\w.+/:@%,-]*|"[^"\\\n]*"))?', re.ASCII)
+# No `##` (as a digraph, which may not stand at either end), no trigraph, and in a string nothing that only looks like ASCII.
+_VALUE = re.compile(r'(?!.*(?:%:|\?\?))(=([\w.+/:@%,-]*|"[ !#-\[\]-~]*"))?', re.ASCII)
 
 # Under these an output may hold macros or the command line, or a message be about macros; or what is read is no text.
 _REFUSED = ("--specs", "--traditional", "-B", "-W", "-X", "-d", "-f", "-g", "-i", "-specs", "-traditional", "-wrapper")
@@ -34,7 +35,7 @@ _ALLOWED = re.compile(
     r"|-(?:include|imacros|idirafter|iquote|isystem|isysroot|iprefix|iwithprefix|iwithprefixbefore|imultiarch).*"
 )
 
-_SPLICE = re.compile(rb"\\[ \t]*\r?\n")
+_SPLICE = re.compile(rb"\\[ \t\f\v]*\r?\n")
 _WORD = re.compile(rb"[0-9A-Za-z_]+")  # a $ may end a name, or be part of it
 
 # Big headers say every letter somewhere; nobody puts a name together letter by letter.
@@ -42,8 +43,8 @@ _MOST_LETTERS = 4
 
 _PIECE_BYTES = 64 * 1024
 
-# Words in the values of macros that compilers define.
-_TYPES = frozenset(b"int long short unsigned signed char float double void bool const static inline extern volatile".split())
+# Words in the values of macros that compilers define; the last ones `__UINT64_C(X)` puts behind X.
+_TYPES = frozenset(b"int long short unsigned signed char float double void bool const static inline extern volatile L LL U UL ULL".split())
 
 Define = tuple[str, str]  # name; what follows it: "", "=", "=value"
 

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules
+from sccache_py.compilers import c_arguments, c_link, c_listing, c_messages, c_options, c_rules, c_search
 from sccache_py.compilers.c_arguments import Parsed
 from sccache_py.compilers.c_dialects import CLANG, GCC, Dialect
 from sccache_py.compilers.c_options import Takes
@@ -64,6 +64,9 @@ class C:
             return refusal
         if self._opaque:
             parsed.told_variables = ()
+        if pwd.startswith("/proc/"):  # it names any cwd: debug information says no directory; what does is found by its real name
+            parsed.arguments.append(f"PWD {pwd}")
+            parsed.hides_cwd, pwd = True, cwd
         parsed.native_cpu = parsed.native_cpu or self._opaque or any(word.startswith(_ADDS_OPTIONS) for word in parsed.arguments)
         refusal = self._refusal(parsed)
         if refusal is Reason.NOT_COMPILING and parsed.inputs and c_link.makes_code(parsed.arguments, parsed.inputs):
@@ -214,7 +217,7 @@ class C:
             dialect=f"{named} [{self.dialect.name}]",
             # The empty source of many a build's questions (Linux's cc-option): no file that could change.
             source=None if source == "/dev/null" else absolute(source),
-            arguments=(*arguments, *told),
+            arguments=(*arguments, *told, *c_search.named_twice(parsed.arguments, source, cwd)),
             roles=Roles(roles),
             known_inputs=(),
             must_write=tuple(must),
@@ -341,11 +344,12 @@ def _tell_cwd(parsed: Parsed, pwd: str) -> tuple[list[str], bool, tuple[str, ...
 
     gcc and clang compare a prefix by characters, not by components: `/a/b` covers `/a/bc`, which becomes what it is mapped to and `c`.
     """
-    shows = parsed.shows_names or parsed.shows_cwd or (parsed.debug and not parsed.debug_directory)
+    shows_own = parsed.shows_cwd or (parsed.debug and not parsed.debug_directory)
+    shows = parsed.shows_names or (shows_own and not parsed.hides_cwd)
     covered = False
     told, mapped = [], []
     for name, old, new in parsed.maps:
-        if pwd.startswith(old) and old and not parsed.shows_names:
+        if pwd.startswith(old) and old and not parsed.shows_names and not parsed.hides_cwd:
             covered = covered or name in ("-fdebug-prefix-map=", "-ffile-prefix-map=")
             told.append(f"{name}$cwd less {pwd[len(old) :]}={new}")
             mapped.append(old)

@@ -47,6 +47,7 @@ from sccache_py.server.filesystem.files import FileMemo, FileShrank, coarse_ns, 
 from sccache_py.server.filesystem.scan import copy_and_search, shows_any
 from sccache_py.server.filesystem.stamps import Stamp, latest_ns, stamp_of
 from sccache_py.server.filesystem.time_macros import DEPENDENCY, result_tells_time
+from sccache_py.server.miss import option_files
 from sccache_py.server.miss.candidates import passed_over
 from sccache_py.server.miss.inputs import Inputs, take_down, take_inodes
 from sccache_py.server.miss.look import FileLook
@@ -120,7 +121,10 @@ def draft_observed(
             draft.dated += draft.sized
         draft.birth_counts = any(m.tells_birth for m in macros)
         draft.reading_counts = any(m.tells_reading for m in macros)
-        if plan.relates_places or any(m.sees_arguments for m in macros):  # in which every directory stands
+        options = option_files.found_by_driver(plan, draft.read)
+        if not plan.native_cpu and any(map(option_files.says_native, options)):
+            return Reason.NATIVE_UNSAID
+        if options or plan.relates_places or any(m.sees_arguments for m in macros):  # in which every directory stands
             draft.pins = [role for role, _ in plan.roles.spellings()]
         elif plan.roles.has("toolchain") and any(m.sees_program for m in macros):
             draft.pins.append("toolchain")

@@ -177,6 +177,55 @@ def test_pwd_through_a_link_is_what_debug_information_says(c):
     c.expect("hit", *args, cwd=c.p / "one", env={"PWD": "/nowhere"})
 
 
+def test_pwd_that_names_no_directory_is_what_debug_information_says(c):
+    """Bazel sets it so: the same object from every sandbox."""
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", ONE)
+    args, nameless = ("-g", "-c", "x.c", "-o", c.object()), {"PWD": "/proc/self/cwd"}
+    c.expect("miss", *args, cwd=c.p / "one")
+    c.expect("miss", *args, cwd=c.p / "one", env=nameless)
+    c.expect("hit", *args, cwd=c.p / "two", env=nameless)
+    c.expect("miss", *args, cwd=c.p / "two")
+    named = ("-g", f"-I{c.p}/one", "-c", "x.c", "-o", c.object())
+    c.expect("miss", *named, cwd=c.p / "one", env=nameless)
+    c.expect("miss", *named, cwd=c.p / "two", env=nameless)
+    # Of what nobody can search for the real one, both count.
+    packed = ("-g", "-flto", "-frandom-seed=1", "-c", "x.c", "-o", c.object())
+    for place in ("one", "two") if c.observed else ():
+        c.expect("miss", *packed, cwd=c.p / place, env=nameless)
+
+
+def test_notes_that_go_where_the_kernel_says_come_from_the_compiler(c):
+    """clang's .gcno goes where $PWD says, /proc/self/cwd: to everybody another directory."""
+    c.write("x.c", ONE)
+    args, nameless = ("--coverage", "-c", f"{c.p}/x.c", "-o", "x.o"), {"PWD": "/proc/self/cwd"}
+    if c.observed and not c.is_gcc:
+        c.not_stored("wrote outside its output directories", *args, cwd=c.o, env=nameless)
+
+
+SEARCHED = {
+    "one is passed over": ("#include <a.h>", ["-I.", "-isystem", "../one"]),
+    "by its whole path": ("#include <a.h>", ["-isystem", ".", "-I{p}/one"]),
+    "beside the source": ('#include "a.h"', ["-I../one", "-MD"]),
+    "below": ("#include <b/a.h>", ["-I.", "-isystem", "../one/."]),
+    "by a variable": ("#include <a.h>", ["-I.", "-MD"]),
+}
+
+
+@pytest.mark.parametrize("how", SEARCHED)
+def test_two_names_of_one_directory_are_two_directories_elsewhere(c, how):
+    """gcc and clang pass over the first of two that are the same, and clang 14 calls what is in them by one name."""
+    include, words = SEARCHED[how]
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", f"{include}\nconst char *name(void) {{ return f(); }}\n")
+        for header in ("a.h", "b/a.h"):
+            c.write(f"{place}/{header}", "static inline const char *f(void) { return __FILE__; }\n")
+    args = (*(word.format(p=c.p) for word in words), "-c", "x.c", "-o", c.object())
+    env = {"C_INCLUDE_PATH": "../one"} if how == "by a variable" else {}
+    for place, verdict in (("two", "miss"), ("one", "miss"), ("two", "hit"), ("one", "hit")):
+        c.expect(verdict, *args, cwd=c.p / place, env=env)
+
+
 def test_a_relative_include_directory_is_this_directorys(c):
     """Two build directories with a config.h each and the very same command line."""
     c.write("src/x.c", '#include "config.h"\nint f(void) { return A; }\n')

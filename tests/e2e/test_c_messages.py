@@ -57,6 +57,7 @@ def test_a_word_for_colours_that_is_wrong_is_the_compilers_to_say(c):
     c.write("x.c", "int f(void) { return 1; }\n")
     c.compile_twice("-c", "x.c", "-o", c.object())
     c.expect("fail", "-fdiagnostics-color=bright", "-c", "x.c", "-o", c.object())
+    c.expect("fail", "-fdiagnostics-color=", "-c", "x.c", "-o", c.object())
 
 
 @pytest.mark.parametrize("c", ["gcc-observed", "clang-observed"], indirect=True)

@@ -118,6 +118,14 @@ def test_a_number_may_come_from_anywhere(project: C) -> None:
     compile_(project, "miss", "-DID3=2")
 
 
+def test_what_a_compilers_own_macro_puts_behind_a_word_may_come_from_anywhere(project: C) -> None:
+    """gcc has __UINT64_C, which pastes UL; clang names the suffix."""
+    own = "__UINT64_C(x)" if project.is_gcc else "C_(x, __UINT64_C_SUFFIX__)"
+    project.write("x.c", f"#define C_(a, b) C__(a, b)\n#define C__(a, b) a##b\n#define C(x) {own}\nunsigned long id = C(BUILD);\n")
+    compile_(project, "miss", "-DBUILDUL=1")
+    compile_(project, "miss", "-DBUILDUL=2")
+
+
 def test_a_macro_that_another_macros_value_says_is_compiled(project: C) -> None:
     project.write("x.c", "int id = ALIAS;\n")
     compile_(project, "miss", "-DALIAS=BUILD_ID", "-DBUILD_ID=1")
@@ -154,6 +162,8 @@ def test_what_another_file_is_included_by_counts(project: C) -> None:
         (["-DOK=1"], ["-D1BAD=2"]),
         (["-DOK=1"], ["-Ddefined=2"]),
         (["-DOK=1"], ["-DBAD-X=2"]),
+        (["-DOK=1"], ["-DBAD=%:%:x"]),
+        (["-DOK=1"], ["-Wall", '-DBAD="a??="']),
         (["-Wunused-macros", "-DOK=1"], ["-Wunused-macros", "-DBAD=2"]),
     ],
 )

@@ -187,3 +187,43 @@ def test_what_others_make_a_compiler_say_is_not_remembered(c):
     c.refused("variable CCC_OVERRIDE_OPTIONS", *args, env={**env, "CCC_OVERRIDE_OPTIONS": "# +-###"})
     c.expect("miss", *args, env=env)
     c.expect("hit", *args, env=env)
+
+
+@pytest.fixture
+def configured(c):
+    """A clang that reads options from a file beside it, which no command line names."""
+    real = Path(shutil.which("clang-19") or shutil.which("clang") or "").resolve()
+    if c.is_gcc or not c.observed:
+        pytest.skip("only clang has such files, and only observation sees them")
+    (c.p / "bin").mkdir()
+    (c.p / "bin/clang").symlink_to(real)
+    asked = subprocess.run([c.p / "bin/clang", "-no-canonical-prefixes", "-v"], capture_output=True, text=True, check=True)
+    (c.p / "bin/clang.cfg").write_text("-frecord-command-line\n")
+    again = subprocess.run([c.p / "bin/clang", "-no-canonical-prefixes", "-v"], capture_output=True, text=True, check=True)
+    if "Configuration file" in asked.stderr or "Configuration file" not in again.stderr:
+        pytest.skip("a clang before version 16")
+    return c
+
+
+@pytest.mark.parametrize("options", ["-frecord-command-line", "-fprofile-instr-generate -fcoverage-mapping"])
+def test_what_a_default_configuration_file_adds_may_name_anything(configured, options):
+    """Names of outputs and the cwd, short or compressed, so that nobody finds them in the object."""
+    c = configured
+    c.write("bin/clang.cfg", options + "\n")
+    clang = {"rustc": str(c.p / "bin/clang")}
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", "int f(void) { return 1; }\n")
+    words = ("-no-canonical-prefixes", "-c", "x.c", "-o")
+    for place in ("one", "two"):
+        c.expect("miss", *words, c.object(), cwd=c.p / place, **clang)
+        c.expect("hit", *words, c.object(), cwd=c.p / place, **clang)
+        c.expect("miss", *words, c.object("y.o"), cwd=c.p / place, **clang)
+
+
+def test_a_default_configuration_file_that_says_native_is_not_stored(configured):
+    """The processor is in the key only where the command line asks for it."""
+    c = configured
+    c.write("bin/clang.cfg", "-march=native\n")
+    c.write("x.c", "int f(void) { return 1; }\n")
+    words = ("-no-canonical-prefixes", "-c", "x.c", "-o", c.object())
+    c.not_stored("a configuration file says native", *words, rustc=str(c.p / "bin/clang"))

@@ -32,6 +32,7 @@ def test_plain_definitions_are_loose(dialect):
     [
         ["-D_FOO=1"], ["-D__FOO"], ["-Dlinux"], ["-DWIN32"], ["-DA__B"], ["-DF(x)=1"], ["-DF= "], ["-DF=a b"], ['-DF="'], ["-DF=\\"],
         ["-DF=1", "-DF=2"], ["-DF=1", "-UF"], ["-D1F"], ["-DÄF"], ["-DF=ä"], ["-DF=#"], ["-DF=a\nb"], ["-DF='a'"], ["-Wp,-DF=1"],
+        ["-DF=%:%:"], ["-DF=a%:%:b"], ['-DF="a??="'], ['-DF="\u202e"'], ['-DF="\udcff"'], ['-DF="\t"'],
     ],
 )  # fmt: skip
 def test_odd_definitions_are_not(words):
@@ -56,7 +57,7 @@ def test_other_languages_keep_their_definitions():
     assert split("-DFOO=1", source="x.m") is None
 
 
-WANTED = c_defines.pieces([b"BUILD_ID", b"ID3"])
+WANTED = c_defines.pieces([b"BUILD_ID", b"ID3", b"IDUL"])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,9 @@ WANTED = c_defines.pieces([b"BUILD_ID", b"ID3"])
         (b"C(BUILD, ID)", b"BUILD_ID", False),
         (b"BUI\\\nLD_ID", b"BUILD_ID", True),
         (b"BUI\\ \t\r\nLD_ID", b"BUILD_ID", True),
+        (b"BUI\\\v\nLD_ID", b"BUILD_ID", True),
         (b"B U ILD_ID", b"BUILD_ID", True),
+        (b"__UINT64_C(ID)", b"IDUL", True),
         (b"B U I L D _ID", b"BUILD_ID", False),
         (b"A$BUILD_ID", b"BUILD_ID", True),
         (b"ID", b"ID3", True),
