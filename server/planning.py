@@ -200,7 +200,7 @@ class Planner:
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
-                plan = basedirs.tell(plan, self.settings.basedirs)
+                plan = basedirs.tell(plan, self.settings.basedirs, os.path.dirname(compiler.program))
                 if compiler.place:
                     plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:
