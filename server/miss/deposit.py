@@ -50,6 +50,7 @@ from sccache_py.server.filesystem.time_macros import DEPENDENCY, result_tells_ti
 from sccache_py.server.miss.candidates import passed_over
 from sccache_py.server.miss.inputs import Inputs, take_down, take_inodes
 from sccache_py.server.miss.look import FileLook
+from sccache_py.server.miss.opened import Opened
 from sccache_py.server.running.runner import Ran
 from sccache_py.server.store.base import Store
 
@@ -60,18 +61,6 @@ _INODE = "inode"
 
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
-
-
-@dataclass(slots=True)
-class Opened:
-    """An output, held open from before the answer."""
-
-    path: str
-    told: str  # the same, or what depends on the process id marked
-    fd: int
-    st: os.stat_result
-    began_ns: int  # when the compile began
-    data: bytes | None = None  # of what the build tool is likely to change at once
 
 
 @dataclass(slots=True)
@@ -279,9 +268,9 @@ def examine(
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
-        # OpenSSL's makefile touches its depfiles, Linux's reads and removes them.
-        if path in plan.templates and opened[-1].st.st_size <= entry.INLINE_LIMIT_BYTES:
-            opened[-1].data = os.pread(fd, opened[-1].st.st_size, 0)
+        # OpenSSL's makefile touches its depfiles, Linux's reads and removes them, and its objtool writes into every object.
+        if plan.language != "Rust" or path in plan.templates:
+            opened[-1].take()
         # Where a table says what is written, this may be what an earlier compile left.
         if plan.question and opened[-1].st.st_ctime_ns < began_ns:
             examined.close()
@@ -389,10 +378,10 @@ class Depositor:
         """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
-        settled = latest_ns(opened.st.st_ctime_ns) < coarse_ns()
+        settled = opened.settled if opened.taken else latest_ns(opened.st.st_ctime_ns) < coarse_ns()
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
             data = opened.data if opened.data is not None else os.pread(opened.fd, size + 1, 0)
-            if len(data) != size or (opened.data is None and not _unchanged(opened)):
+            if len(data) != size or not opened.is_unchanged():
                 return Reason.OUTPUT_CHANGED
             hasher = Hasher()
             hasher.update(data)
@@ -431,7 +420,7 @@ class Depositor:
             _unlink(scratch)
         else:
             files[digest] = scratch
-        if not _unchanged(opened):
+        if not opened.is_unchanged():
             return Reason.OUTPUT_CHANGED
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
@@ -472,16 +461,6 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
         if needles:
             found.append((role, sorted(set().union(*needles))))
     return [*found, (_INODE, list(plan.inode_marks))] if plan.inode_marks else found
-
-
-def _unchanged(opened: Opened) -> bool:
-    """A write would set the mtime forward.  `cargo check` (1.90, issue 16132) sets it back, to before the compiler was started.
-
-    That may still be later than the coarse clock at the spawn: since Linux 6.13 a file has the fine clock's time where somebody looked
-    at the one before, as cargo does.
-    """
-    now = os.fstat(opened.fd)
-    return now.st_size == opened.st.st_size and now.st_mtime_ns <= max(opened.st.st_mtime_ns, opened.began_ns)
 
 
 def _unlink(path: str) -> None:
