@@ -73,16 +73,8 @@ def read_image(read: Callable[[int, int], bytes]) -> Image:
     return Image(64 if is_64 else 32, "", "")
 
 
-# What sections are called that are compressed and do not say so: as binutils had it before ELF knew how; gcc's streams for another
-# device (lto-section-names.h).  Not those of -flto, with which all names are in the key.
-_COMPRESSED = (b".zdebug_", b".gnu.offload_lto_")
-
-
 def hides_text(file: memoryview) -> bool:
-    """Whether an ELF file has compressed sections (`-gz`): what is in them, no search for a path would find.
-
-    So has one with gcc's code for another device (`#pragma omp target`), and the cwd is in there.
-    """
+    """Whether an ELF file has compressed sections (`-gz`): what is in them, no search for a path would find."""
     if len(file) < 64 or bytes(file[:4]) != b"\x7fELF":
         return False
     order = "<" if file[5] == 1 else ">"
@@ -96,8 +88,7 @@ def hides_text(file: memoryview) -> bool:
         first = struct.unpack_from(order + section, file, table)
         count = count or first[5]
         names = struct.unpack_from(order + section, file, table + size * (first[6] if names_at == _SHN_XINDEX else names_at))
-        called = bytes(file[names[4] : names[4] + names[5]])
-        if any(name in called for name in _COMPRESSED):
+        if b".zdebug_" in bytes(file[names[4] : names[4] + names[5]]):  # as binutils had it before ELF knew how
             return True
         return any(s[2] & _SHF_COMPRESSED for s in struct.iter_unpack(order + section, file[table : table + size * count]))
     except (struct.error, OverflowError):

@@ -59,6 +59,9 @@ log = logging.getLogger(__name__)
 # No role: under it outputs are searched for what names an inode.
 _INODE = "inode"
 
+# How gcc calls sections with code for another device, which are compressed and do not say so (lto-section-names.h): the cwd is in there.
+_HIDES = b".gnu.offload_lto_"
+
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
 
@@ -452,6 +455,7 @@ def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:
 def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     """Roles whose path is not in the key, and _INODE, with the bytes by which an output would show that it depends on them."""
     found = []
+    hides = set() if plan.language == "Rust" else {_HIDES}
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
             continue
@@ -459,7 +463,7 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
             spellings = {*spellings, *(os.path.dirname(os.path.dirname(s)) for s in spellings)}  # the sysroot: `--print sysroot`
         needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
-            found.append((role, sorted(set().union(*needles))))
+            found.append((role, sorted(hides.union(*needles))))
     return [*found, (_INODE, list(plan.inode_marks))] if plan.inode_marks else found
 
 

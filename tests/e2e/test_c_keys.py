@@ -104,11 +104,12 @@ int f(int *a)
 """
 
 
-def test_code_for_another_device_is_not_shared_with_another_directory(c):
+@pytest.mark.parametrize("mode", ["-c", "-S"])
+def test_code_for_another_device_is_not_shared_with_another_directory(c, mode):
     """gcc puts it into sections of its own, compressed, with the cwd in them though nothing asks for debug information."""
     for place in ("one", "elsewhere"):
         c.write(f"{place}/x.c", OFFLOADED)
-    args = ("-fopenmp", "-frandom-seed=1", "-O2", "-c", "x.c", "-o", c.object())
+    args = ("-fopenmp", "-frandom-seed=1", "-O2", mode, "x.c", "-o", c.object())
     if not c.is_gcc or b".gnu.offload_lto_" not in c.expect("miss", *args, cwd=c.p / "one").file("x.o"):
         pytest.skip("this compiler makes none")
     c.expect("miss", *args, cwd=c.p / "elsewhere")
