@@ -4,6 +4,9 @@ A build that says absolute paths (CMake's do) has its checkout in every word.  W
 paths and only decide where files are looked for (the source, -I and kin, prefix maps) are told by the role `base`; files that
 were read are then conditions below *this* call's base directory, so a hit never comes from another checkout's headers.
 
+A directory that a prefix map takes out of the outputs is such a base, too, where no named one holds the source: cgo says
+`-I $WORK/b001/ -ffile-prefix-map=$WORK/b001=/tmp/go-build`, and $WORK is another one in each build.
+
 What this must not do is give one checkout the other's paths.  So nothing is told that way where an output may depend on a path
 in a manner that nobody can search the output for; and an output that shows the base directory is pinned to it, like that of any role.
 Macros (-D) stay literal: they are what the program is to contain.
@@ -11,6 +14,7 @@ Macros (-D) stay literal: they are what the program is to contain.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +25,10 @@ _SEARCH_OPTIONS = frozenset(
     ("-I", "-F", "-cxx-isystem", "-idirafter", "-iframework", "-imacros", "-include", "-iquote", "-isysroot", "-isystem", "-isystem-after")
 )
 _MAPS = ("-fcoverage-prefix-map=", "-fdebug-prefix-map=", "-ffile-prefix-map=", "-fmacro-prefix-map=", "-fprofile-prefix-map=")
+
+_MAPS_OF_DEBUG = ("-fdebug-prefix-map=", "-ffile-prefix-map=")
+
+_CWD_LESS = "$cwd less "  # how the driver tells a map of the cwd, or of a directory above it
 
 # Hash the source's name, into something that does not show it.
 _HASHES_NAMES = ("-funique-internal-linkage-names",)
@@ -35,18 +43,22 @@ NAMES = (*dict.fromkeys(_FILES + _TYPES),)
 _PLAIN = re.compile(r"(/[\w.+@~-]+)+", re.ASCII)
 
 
-def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
-    """The plan with paths below the base directory of its source told by role; the plan itself where that would not be right."""
-    if not basedirs or plan.language == "Rust" or plan.source is None or not plan.exact_outputs or plan.cwd_in_key:
+def tell(plan: Plan, basedirs: Sequence[str], toolchain: str) -> Plan:
+    """The plan with paths below its base directory told by role; the plan itself where that would not be right.
+
+    toolchain: the directory of the compiler's driver.
+    """
+    if plan.language == "Rust" or plan.source is None or not plan.exact_outputs:
         return plan
-    below = [d for d in basedirs if plan.source.startswith(d + "/") and _PLAIN.fullmatch(d)]
-    if not below or any(word.startswith(_HASHES_NAMES) for word in plan.arguments):
+    named = [] if plan.cwd_in_key else [d for d in basedirs if plan.source.startswith(d + "/")]
+    found = [d for d in named or _mapped_directories(plan, os.path.dirname(toolchain)) if _PLAIN.fullmatch(d)]
+    if not found or any(word.startswith(_HASHES_NAMES) for word in plan.arguments):
         return plan
-    base = max(below, key=len)
+    base = max(found, key=len)
     arguments, maps = _tell_arguments(plan, base)
     cwd = plan.roles.path("cwd")
     inside = f"{cwd}/".startswith(base + "/")
-    if arguments == plan.arguments and not inside:
+    if arguments == plan.arguments and not (inside and named):
         return plan  # it says no absolute path: the cwd's role is enough
     if base.startswith(cwd.rstrip("/") + "/") and not inside:
         return plan  # by relative paths, too, it may read files below the base directory
@@ -54,7 +66,7 @@ def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
         return plan  # what follows a prefix that is mapped stays in the output, and is not the whole base directory
     mapped = {name for name, old in maps if old in (base, base + "/")}
     debug = any((word.startswith("-g") and word != "-g0") or word == "-fworking-directory" for word in plan.arguments)
-    if debug and not mapped & {"-fdebug-prefix-map=", "-ffile-prefix-map="}:
+    if debug and not mapped.intersection(_MAPS_OF_DEBUG):
         return plan
     where = f"cwd $base{cwd[len(base) :]}" if inside else "cwd elsewhere"
     return replace(
@@ -64,6 +76,23 @@ def tell(plan: Plan, basedirs: Sequence[str]) -> Plan:
         names_base=_names_base(plan, mapped) if arguments != plan.arguments else (),
         mapped_prefixes=(*plan.mapped_prefixes, *(old for _, old in maps if old.startswith(base))),
     )
+
+
+def _mapped_directories(plan: Plan, prefix: str) -> list[str]:
+    """What a map takes out of debug information; not where the compiler finds headers of its own, which are the same for all calls."""
+    pwd = plan.roles.spelled("cwd")
+    found = []
+    for word in plan.arguments:
+        if word.startswith(_MAPS_OF_DEBUG):
+            old = word.partition("=")[2].partition("=")[0]
+            if old.startswith(_CWD_LESS):
+                old = pwd.removesuffix(old.removeprefix(_CWD_LESS)) if pwd == plan.roles.path("cwd") else ""
+            found.append(old.rstrip("/"))
+    return [d for d in found if not any(_holds(d, home) or _holds(home, d) for home in ("/usr", prefix))]
+
+
+def _holds(directory: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{directory.rstrip('/')}/")
 
 
 def _names_base(plan: Plan, mapped: set[str]) -> tuple[bytes, ...]:
@@ -82,8 +111,8 @@ def _tell_arguments(plan: Plan, base: str) -> tuple[tuple[str, ...], list[tuple[
         name = next((name for name in _MAPS if word.startswith(name)), "")
         if name:
             old, _, new = word[len(name) :].partition("=")
-            if old.startswith("$cwd less "):  # the driver tells a map of the cwd, or of a directory above it, so
-                old = pwd.removesuffix(old.removeprefix("$cwd less "))
+            if old.startswith(_CWD_LESS):
+                old = pwd.removesuffix(old.removeprefix(_CWD_LESS))
             elif f"{old}/".startswith(base + "/"):
                 word = f"{name}$base{old[len(base) :]}={new}"
             maps.append((name, old))

@@ -51,6 +51,7 @@ from sccache_py.server.miss import option_files
 from sccache_py.server.miss.candidates import passed_over
 from sccache_py.server.miss.inputs import Inputs, take_down, take_inodes
 from sccache_py.server.miss.look import FileLook
+from sccache_py.server.miss.opened import Opened
 from sccache_py.server.running.runner import Ran
 from sccache_py.server.store.base import Store
 
@@ -59,20 +60,11 @@ log = logging.getLogger(__name__)
 # No role: under it outputs are searched for what names an inode.
 _INODE = "inode"
 
+# How gcc calls sections with code for another device, which are compressed and do not say so (lto-section-names.h): the cwd is in there.
+_HIDES = b".gnu.offload_lto_"
+
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
-
-
-@dataclass(slots=True)
-class Opened:
-    """An output, held open from before the answer."""
-
-    path: str
-    told: str  # the same, or what depends on the process id marked
-    fd: int
-    st: os.stat_result
-    began_ns: int  # when the compile began
-    data: bytes | None = None  # of what the build tool is likely to change at once
 
 
 @dataclass(slots=True)
@@ -283,9 +275,9 @@ def examine(
         if not stat.S_ISREG(opened[-1].st.st_mode):
             examined.close()
             return Reason.OUTPUT_SPECIAL
-        # OpenSSL's makefile touches its depfiles, Linux's reads and removes them.
-        if path in plan.templates and opened[-1].st.st_size <= entry.INLINE_LIMIT_BYTES:
-            opened[-1].data = os.pread(fd, opened[-1].st.st_size, 0)
+        # OpenSSL's makefile touches its depfiles, Linux's reads and removes them, and its objtool writes into every object.
+        if plan.language != "Rust" or path in plan.templates:
+            opened[-1].take()
         # Where a table says what is written, this may be what an earlier compile left.
         if plan.question and opened[-1].st.st_ctime_ns < began_ns:
             examined.close()
@@ -393,13 +385,13 @@ class Depositor:
         """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
-        settled = latest_ns(opened.st.st_ctime_ns) < coarse_ns()
+        settled = opened.settled if opened.taken else latest_ns(opened.st.st_ctime_ns) < coarse_ns()
         # A macro sets it back, lest cargo take what it made during the compile for a change behind it.
         was_set = plan.adds_to_a_build(opened.path) and opened.st.st_mtime_ns < opened.began_ns
         mtime_ns = opened.st.st_mtime_ns if was_set else None
         if opened.path in plan.templates or size <= entry.INLINE_LIMIT_BYTES:
             data = opened.data if opened.data is not None else os.pread(opened.fd, size + 1, 0)
-            if len(data) != size or (opened.data is None and not _unchanged(opened)):
+            if len(data) != size or not opened.is_unchanged():
                 return Reason.OUTPUT_CHANGED
             hasher = Hasher()
             hasher.update(data)
@@ -438,7 +430,7 @@ class Depositor:
             _unlink(scratch)
         else:
             files[digest] = scratch
-        if not _unchanged(opened):
+        if not opened.is_unchanged():
             return Reason.OUTPUT_CHANGED
         if settled:
             self._memo.remember(opened.path, stamp_of(opened.st), digest)
@@ -470,6 +462,7 @@ def _shows_base(plan: Plan, variant: Variant, tells_names: bool) -> set[str]:
 def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
     """Roles whose path is not in the key, and _INODE, with the bytes by which an output would show that it depends on them."""
     found = []
+    hides = set() if plan.language == "Rust" else {_HIDES}
     for role, spellings in plan.roles.spellings():
         if role == "cwd" and plan.cwd_in_key:
             continue
@@ -477,18 +470,8 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
             spellings = {*spellings, *(os.path.dirname(os.path.dirname(s)) for s in spellings)}  # the sysroot: `--print sysroot`
         needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
         if needles:
-            found.append((role, sorted(set().union(*needles))))
+            found.append((role, sorted(hides.union(*needles))))
     return [*found, (_INODE, list(plan.inode_marks))] if plan.inode_marks else found
-
-
-def _unchanged(opened: Opened) -> bool:
-    """A write would set the mtime forward.  `cargo check` (1.90, issue 16132) sets it back, to before the compiler was started.
-
-    That may still be later than the coarse clock at the spawn: since Linux 6.13 a file has the fine clock's time where somebody looked
-    at the one before, as cargo does.
-    """
-    now = os.fstat(opened.fd)
-    return now.st_size == opened.st.st_size and now.st_mtime_ns <= max(opened.st.st_mtime_ns, opened.began_ns)
 
 
 def _unlink(path: str) -> None:

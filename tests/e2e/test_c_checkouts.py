@@ -103,3 +103,57 @@ def test_a_compile_for_another_machine_is_the_same_in_another_checkout(c, target
     c.expect("miss", *args, cwd=c.p / "two")
     c.expect("miss", *args, "-g", cwd=c.p / "one")
     c.expect("miss", *args, "-g", cwd=c.p / "two")
+
+
+def as_cgo_says_it(c, work, *more):
+    """Go makes a work directory under a new name for each build, and says so (cmd/go/internal/work, `ccompilerCmd`)."""
+    work = c.p / work
+    return ("-I", ".", "-g", "-O2", f"-ffile-prefix-map={work}=/tmp/go-build", "-I", f"{work}/", *more, "-o", c.object())
+
+
+def test_a_directory_that_a_map_takes_out_of_the_object_may_have_another_name(c):
+    """cgo compiles a package's C files in the package, with its own headers in a directory that is called otherwise each time."""
+    c.write("package/x.c", '#include "export.h"\n#include "a.h"\nconst char *f(void) { return EXPORT + A; }\n')
+    c.write("package/a.h", "#define A 1\n")
+    for work in ("w1/b001", "longer22/b001"):
+        c.write(f"{work}/export.h", "#define EXPORT __FILE__\n")
+    package = c.p / "package"
+    c.expect("miss", *as_cgo_says_it(c, "w1/b001", "-c", "x.c"), cwd=package)
+    c.expect("hit", *as_cgo_says_it(c, "longer22/b001", "-c", "x.c"), cwd=package)
+    c.write("longer22/b001/export.h", '#define EXPORT "other"\n')
+    c.expect("miss", *as_cgo_says_it(c, "longer22/b001", "-c", "x.c"), cwd=package)
+    c.write("longer22/b001/a.h", "#define A 2\n")  # behind the package's own
+    c.expect("hit", *as_cgo_says_it(c, "longer22/b001", "-c", "x.c"), cwd=package)
+    c.write("package/a.h", "#define A 3\n")
+    c.expect("miss", *as_cgo_says_it(c, "w1/b001", "-c", "x.c"), cwd=package)
+
+
+def test_what_is_compiled_in_such_a_directory_is_the_same_under_its_other_name(c):
+    """cgo's generated sources; the package is named by its whole path there."""
+    c.write("package/a.h", "#define A 1\n")
+    for work in ("w1/b001", "longer22/b001"):
+        c.write(f"{work}/export.h", "#define EXPORT __FILE__\n")
+        c.write(f"{work}/x.c", '#include <export.h>\n#include "export.h"\n#include "a.h"\nconst char *f(void) { return EXPORT + A; }\n')
+    more = (f"-I{c.p}/package", "-c", "x.c")
+    c.expect("miss", *as_cgo_says_it(c, "w1/b001", *more), cwd=c.p / "w1/b001")
+    c.expect("hit", *as_cgo_says_it(c, "longer22/b001", *more), cwd=c.p / "longer22/b001")
+    c.write("w1/b001/export.h", '#define EXPORT "other"\n')
+    c.expect("miss", *as_cgo_says_it(c, "w1/b001", *more), cwd=c.p / "w1/b001")
+
+
+def test_two_checkouts_whose_names_a_map_takes_away_share_what_says_absolute_paths(c):
+    """As with SCCACHE_BASEDIRS, which need not name them then; a macro with the path in it keeps them apart."""
+    for place in ("one", "so/two"):
+        c.write(f"{place}/src/x.c", '#include <a.h>\nint f(void) { return A; }\n#ifdef TOP\nint g = sizeof(TOP);\n#endif\n')
+        c.write(f"{place}/inc/a.h", "#define A sizeof(__FILE__)\n")
+
+    def words(place, *more):
+        top = c.p / place
+        return ("-g", f"-ffile-prefix-map={top}=.", f"-I{top}/inc", *more, "-c", str(top / "src/x.c"), "-o", c.object())
+
+    c.expect("miss", *words("one"), cwd=c.p / "one")
+    c.expect("hit", *words("so/two"), cwd=c.p / "so/two")
+    for place in ("one", "so/two"):
+        c.expect("miss", *words(place, f'-DTOP="{c.p}/{place}"'), cwd=c.p / place)
+    c.write("so/two/inc/a.h", "#define A 2\n")
+    c.expect("miss", *words("so/two"), cwd=c.p / "so/two")

@@ -94,6 +94,28 @@ def test_what_is_compressed_is_not_shared_though_a_map_covers_the_directory(c):
     c.expect("hit", *words[0], cwd=c.p / "one")
 
 
+OFFLOADED = """\
+int f(int *a)
+{
+#pragma omp target map(tofrom: a[0:4])
+    a[0] = 1;
+    return a[0];
+}
+"""
+
+
+@pytest.mark.parametrize("mode", ["-c", "-S"])
+def test_code_for_another_device_is_not_shared_with_another_directory(c, mode):
+    """gcc puts it into sections of its own, compressed, with the cwd in them though nothing asks for debug information."""
+    for place in ("one", "elsewhere"):
+        c.write(f"{place}/x.c", OFFLOADED)
+    args = ("-fopenmp", "-frandom-seed=1", "-O2", mode, "x.c", "-o", c.object())
+    if not c.is_gcc or b".gnu.offload_lto_" not in c.expect("miss", *args, cwd=c.p / "one").file("x.o"):
+        pytest.skip("this compiler makes none")
+    c.expect("miss", *args, cwd=c.p / "elsewhere")
+    c.expect("hit", *args, cwd=c.p / "one")
+
+
 @pytest.mark.parametrize("option", ["-fdebug-compilation-dir=.", "-ffile-compilation-dir=.", "-fdebug-compilation-dir ."])
 def test_a_directory_for_debug_information_makes_two_directories_alike(c, option):
     """clang's; Chromium builds so.  A path that shows all the same tells them apart."""

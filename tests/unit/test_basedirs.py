@@ -19,7 +19,7 @@ def plan(words, cwd, dialect=GCC):
 
 
 def told(words, cwd="/w/a/build", bases=BASES, dialect=GCC):
-    return basedirs.tell(plan(words, cwd, dialect), bases)
+    return basedirs.tell(plan(words, cwd, dialect), bases, "/usr/bin")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_may_show_in_a_way_that_nobody_sees_stays_as_it_is(words):
 def test_without_a_base_directory_of_its_own_a_plan_stays_as_it_is(words, cwd, bases):
     """The memo then even has the same object."""
     before = plan(words, cwd)
-    assert basedirs.tell(before, bases) is before
+    assert basedirs.tell(before, bases, "/usr/bin") is before
 
 
 def test_the_longest_base_directory_counts():
@@ -90,3 +90,27 @@ def test_where_the_cwd_is_in_the_checkout_is_in_the_key():
 def test_clang_is_told_alike():
     """One rule for both."""
     assert told("-I/w/a/i -c /w/a/x.c", dialect=CLANG).arguments == told("-I/w/b/i -c /w/b/x.c", "/w/b/build", dialect=CLANG).arguments
+
+
+CGO = "-I . -ffile-prefix-map={0}=/tmp/go-build -I {0}/ -g -c x.c -o {0}/x.o"
+
+
+def test_a_mapped_directory_is_told_so_without_being_named():
+    """Where debug information shows the cwd, too: this one and the cwd are two."""
+    one, other = (told(CGO.format(work), "/src/package", ()) for work in ("/tmp/go-1/b001", "/tmp/go-22/b001"))
+    assert one.arguments == other.arguments
+    assert one.cwd_in_key
+    assert one.roles.path("base") == "/tmp/go-1/b001"
+
+
+@pytest.mark.parametrize("work", ["/usr", "/usr/local/include/x", "/opt/gcc/include/x", "/opt/gcc/bin", "/opt", "/src/package/b"])
+def test_where_the_compiler_looks_for_all_or_the_cwd_leads_stays_as_it_is(work):
+    """A file that is found there without a word is the same one for all calls, whatever they map."""
+    before = plan(CGO.format(work), "/src/package")
+    assert basedirs.tell(before, (), "/opt/gcc/bin") is before
+
+
+def test_a_map_alone_changes_no_key():
+    """What says no absolute path has been the same in all checkouts before."""
+    before = plan("-I../inc -ffile-prefix-map=/w/a=. -g -c ../x.c", "/w/a/build")
+    assert basedirs.tell(before, (), "/usr/bin") is before

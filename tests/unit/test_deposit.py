@@ -11,6 +11,7 @@ from sccache_py.compilers.c_dialects import GCC
 from sccache_py.compilers.gcc import C
 from sccache_py.compilers.rustc import Rustc
 from sccache_py.conditions import Draft
+from sccache_py.keys import Hasher
 from sccache_py.model import Plan, Reason
 from sccache_py.server.filesystem.files import FileMemo
 from sccache_py.server.miss import deposit
@@ -74,3 +75,38 @@ def test_what_was_written_behind_the_answer_is_not_stored(checked):
         os.utime(made, ns=(began_ns + 1_000_000_000,) * 2)
 
     assert stored(write) is Reason.OUTPUT_CHANGED
+
+
+def digest_of(data: bytes) -> bytes:
+    hasher = Hasher()
+    hasher.update(data)
+    return hasher.digest()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+@pytest.mark.parametrize("shrinks", [False, True])
+def test_an_object_is_stored_as_it_was_before_the_answer(tmp_path, size, shrinks):
+    """Linux's objtool writes into every object as soon as it is compiled, others strip it; within a tick of the clock no time tells."""
+    plan = C(GCC, False).parse(["-c", "x.c", "-o", "x.o"], str(tmp_path), str(tmp_path))
+    assert isinstance(plan, Plan)
+    made = tmp_path / "x.o"
+    compiled = b"m" * size
+    made.write_bytes(compiled)
+    began_ns = made.stat().st_ctime_ns
+    examined = deposit.examine(plan, Draft([], [], [], [], [], [str(made)]), {}, FileMemo(), began_ns, {})
+    assert isinstance(examined, deposit.Examined)
+    written = b"n" * (size // 2 if shrinks else size)
+    made.write_bytes(written)
+    os.utime(made, ns=(began_ns, began_ns))
+    store, memo = MemoryStore(), FileMemo()
+    ran = Ran(None, 0, b"", b"", False, False, began_ns, 1, 1, 1)
+    made_of_it = deposit.Depositor(store, memo).make_entry(plan, b"recipe", examined, ran)
+    examined.close()
+    assert isinstance(made_of_it, deposit.Entry)
+    (output,) = made_of_it.result.outputs
+    assert output.digest == digest_of(compiled)
+    assert (memo.hash(str(made)) or (None, b""))[1] == digest_of(written)
+    kept = output.inline if output.inline is not None else Path(made_of_it.files[output.digest]).read_bytes()
+    assert kept == compiled
+    deposit.discard(made_of_it)
+    store.close()
