@@ -417,6 +417,8 @@ def main() -> int:
         print("sccache-py-server: a server is already running", file=sys.stderr)
         return 0
     except (OSError, StoreError) as e:
+        if settings.error_log:
+            log.error("the server does not start: %s", e)  # a daemon's stderr leads nowhere
         print(f"sccache-py-server: {e}", file=sys.stderr)
         return 1
     native = arguments.native or os.path.dirname(os.path.realpath(sys.argv[0]))

@@ -58,6 +58,17 @@ def test_a_home_that_is_not_ours_to_enter_has_no_settings_for_us(world: World) -
     assert (shown.returncode, shown.stderr) == (0, b"")
 
 
+def test_why_a_server_does_not_start_is_in_its_log(world: World) -> None:
+    """--start-server says that SCCACHE_ERROR_LOG names it; what a daemon prints nobody reads."""
+    assert world.run("--start-server").returncode == 0
+    socket = world.socket
+    assert world.run("--stop-server").returncode == 0
+    socket.write_text("somebody's")
+    assert world.run(*world.crate()) == Outcome(0, b"", b"")
+    assert f"is there, and is no socket: '{socket}'" in world.log()
+    assert socket.read_text() == "somebody's"
+
+
 # --- numbers ---
 
 
