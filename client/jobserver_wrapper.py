@@ -10,6 +10,7 @@ Without a server the command runs as it is: the cache is never why a build fails
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -50,7 +51,7 @@ class Lease(NamedTuple):
     fifo: str | None
     child_r: int
     child_w: int
-    far_w: int
+    far_w: int  # of a FIFO, too
     far_r: int  # -1: what is given back lies where it was taken
 
 
@@ -135,7 +136,17 @@ def ask(place: Place, connection: socket.socket, style: str, command: Sequence[s
         raise ProtocolError(f"a {kind.name} that makes no sense")
     ends = ([_moved(fd) for fd in descriptors] + [-1] * 4)[:4]
     fifo = os.fsdecode(answer["fifo"]) if "fifo" in answer else None
+    if fifo is not None:
+        ends[2] = _held(fifo)
     return Lease(connection, str(answer["lease"]), int(answer["size"]), fifo, *ends)
+
+
+def _held(fifo: str) -> int:
+    """Open until we end, and locked, so that no later server sweeps what the build still goes by (server/jobs/leases.py)."""
+    fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # where there are no locks nobody sweeps
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return fd
 
 
 def _moved(fd: int) -> int:
@@ -177,7 +188,6 @@ def run(lease: Lease, command: Sequence[str], environ: Mapping[str, str]) -> NoR
     for number in FORWARDED:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda n, _: child.send_signal(n))
-    fifo = os.open(lease.fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC) if lease.fifo is not None else -1
     pidfd = os.pidfd_open(child.pid)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
@@ -187,7 +197,7 @@ def run(lease: Lease, command: Sequence[str], environ: Mapping[str, str]) -> NoR
             # The server is gone.  What its build holds it may keep, and more it gets from us.
             poll.unregister(lease.connection)
             lease.connection.close()
-            _stand_in(lease, fifo, pidfd)
+            _stand_in(lease, pidfd)
             break
     status = child.wait()
     _remove(lease.fifo)  # the server would do it a moment later, if it lives
@@ -205,11 +215,11 @@ def _has_ended(connection: socket.socket) -> bool:
         return True
 
 
-def _stand_in(lease: Lease, fifo: int, pidfd: int) -> None:
+def _stand_in(lease: Lease, pidfd: int) -> None:
     """Play the jobserver until the build ends: what comes back goes out again."""
     tokens = lease.size - 1  # it runs one job without
     if lease.far_r < 0:
-        os.write(fifo if fifo >= 0 else lease.far_w, b"+" * tokens)
+        os.write(lease.far_w, b"+" * tokens)
         select.select([pidfd], [], [])
         return
     poll = select.poll()

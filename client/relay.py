@@ -59,6 +59,7 @@ class Relay:
         self._deadline = 0.0
         self._group = 0
         self._gone: set[int] = set()  # of 1 and 2: nobody reads them
+        self._unsaid = False  # what was to be written there could not be: the disk is full
 
     def run(self, request: bytes) -> bool:
         """True: the compiler is for us to run, and its process group, if it had started, is gone.
@@ -186,6 +187,9 @@ class Relay:
                 how, number = payload
                 if self._caught is not None:
                     die_by(self._caught)
+                if self._unsaid:
+                    self._group = 0
+                    raise _Over  # what that means only the compiler knows; all else of this one is done
                 if how == 1 and number > 0:
                     die_by(number)
                 os._exit(number)
@@ -211,6 +215,8 @@ class Relay:
                 if e.errno == errno.EPIPE:
                     # Where SIGPIPE is not ignored it ends the compile as it would have ended the compiler.
                     self._take(signal.SIGPIPE)
+                else:
+                    self._unsaid = True
 
     def _send_input(self) -> None:
         while True:

@@ -352,8 +352,9 @@ def _configure(environment: dict[str, str], where: str) -> config.Settings:
     environment = {**environment, "HOME": environment.get("HOME") or users_home()}
     path = config.file_path(environment)
     toml = None
-    if path is not None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(where, path), "rb") as f:
+    # Below a home that is not ours to enter (`sudo -u` keeps HOME=/root) there is none for us.
+    if path is not None and os.path.exists(path := os.path.join(where, path)):
+        with open(path, "rb") as f:
             toml = f.read()
     settings = config.settings(environment, toml)
     error_log = settings.error_log and os.path.join(where, settings.error_log)
@@ -416,6 +417,8 @@ def main() -> int:
         print("sccache-py-server: a server is already running", file=sys.stderr)
         return 0
     except (OSError, StoreError) as e:
+        if settings.error_log:
+            log.error("the server does not start: %s", e)  # a daemon's stderr leads nowhere
         print(f"sccache-py-server: {e}", file=sys.stderr)
         return 1
     native = arguments.native or os.path.dirname(os.path.realpath(sys.argv[0]))

@@ -34,6 +34,7 @@ struct talk {
 	int sent; /* the whole request is: SIGNAL frames may follow */
 	pid_t group;
 	unsigned gone; /* bit 1, 2: nobody reads our stdout, stderr */
+	int unsaid; /* what was to be written there could not be: the disk is full */
 	size_t begin, end; /* of what is unread in bytes */
 	unsigned char bytes[65536];
 };
@@ -212,6 +213,8 @@ pass_on(struct talk *t, int fd, size_t n)
 		if (written < 0) {
 			if (errno != EAGAIN && errno != EINTR)
 				t->gone |= 1u << fd;
+			if (errno != EAGAIN && errno != EINTR && errno != EPIPE)
+				t->unsaid = 1;
 			if (errno == EPIPE && t->signals >= 0)
 				take_signal(t); /* before an EXIT that may be here already */
 			continue;
@@ -301,6 +304,12 @@ obey(struct talk *t, struct input *input, enum outcome *outcome)
 			return -1;
 		if (t->caught)
 			die_by(t->caught);
+		if (t->unsaid) {
+			/* what that means only the compiler knows; all else of this one is done */
+			t->group = 0;
+			*outcome = OURS_TO_RUN;
+			return 0;
+		}
 		if (small[0] == 1 && small[1] > 0)
 			die_by(small[1]);
 		_exit(small[1]);

@@ -285,6 +285,8 @@ class FileMemo:
         return entry.digest if entry is not None and entry.stamp == stamp else None
 
     def remember(self, path: str, stamp: Stamp, digest: bytes) -> None:
+        if DEVICES.are_late(stamp[0]):
+            return
         if len(self.digests) >= _MEMO_LIMIT:
             # The oldest half goes; what is still in use comes back by itself.
             for old in list(itertools.islice(self.digests, _MEMO_LIMIT // 2)):

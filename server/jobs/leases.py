@@ -8,15 +8,16 @@ it plays the jobserver for what is left of its build.
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
+import fcntl
+import glob
 import os
 import secrets
 from typing import Any, Protocol
 
 from sccache_py.server.jobs.under_way import BUILDING, WAITING_FOR_TOKEN, Jobs, Seen
 from sccache_py.server.jobserver import TokenPool
-
-log = logging.getLogger(__name__)
+from sccache_py.server.running.channels import FIFO
 
 _PREFIX = "jobserver-"
 
@@ -65,17 +66,21 @@ class Leases:
 
 
 def sweep(runtime: str) -> None:
-    """Remove the FIFOs of servers that were killed."""
+    """Remove the FIFOs of servers that were killed, once their builds have ended, too.
+
+    Both hold a lock.  The process id in the name says nothing: sandboxes share this directory, and each has numbers of its own.
+    """
+    for directory in glob.glob(f"{glob.escape(runtime)}/{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            _remove_unless_held(f"{directory}/{FIFO}")
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+
+def _remove_unless_held(fifo: str) -> None:
+    fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        names = os.listdir(runtime)
-    except OSError:
-        return
-    for name in names:
-        pid = name.removeprefix(_PREFIX).partition("-")[0]
-        if not name.startswith(_PREFIX) or not pid.isdecimal() or os.path.exists(f"/proc/{pid}"):
-            continue
-        for remove, path in ((os.unlink, f"{runtime}/{name}/tokens"), (os.rmdir, f"{runtime}/{name}")):
-            try:
-                remove(path)
-            except OSError as e:
-                log.info("%s: %s", path, e)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(fifo)
+    finally:
+        os.close(fd)

@@ -40,6 +40,9 @@ _F_SETPIPE_SZ = 1031
 _PAGE_BYTES = 4096
 _TOKEN = b"+"
 
+# In the directory of a build's channel.
+FIFO = "tokens"
+
 # make aborts at FD_SETSIZE (1024) and gcc wants descriptors that are not 0-2; low numbers belong to scripts (`exec 3<`).
 LOWEST_FD, FD_LIMIT = 11, 1024
 
@@ -223,7 +226,7 @@ class Wide:
         self._loop = asyncio.get_running_loop()
         self.path: str | None = None
         self._inside = 0  # written by us and not read back
-        path = os.path.join(directory, "tokens")
+        path = os.path.join(directory, FIFO)
         os.mkdir(directory, 0o700)
         with contextlib.ExitStack() as undo:
             undo.callback(_forget, path, directory)
@@ -239,6 +242,9 @@ class Wide:
             watch.add(path, IN_ACCESS | IN_MODIFY)
             self.child_r = self.child_w = self.far_r = -1
             if style == "fifo":
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self.far_w, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                os.stat(path)  # raises if it was swept just before
                 self.path = path
             else:
                 self.child_r = keep(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -21,6 +23,10 @@ from sccache_py.server.running.held import held
 from sccache_py.server.running.observer import image_of
 
 _PROBE_TIMEOUT_S = 20.0
+
+# Of an identity nothing may be missing because memory, processes or descriptors were short when it was asked for.
+_FOR_THE_MOMENT = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
 # `libLLVM.so.14 => /lib/libLLVM.so.14 (0x…)`, as ld.so lists it.
 _LIBRARY = re.compile(r"=> (/\S+)")
@@ -103,7 +109,10 @@ def all_are(stamps: Stamps) -> bool:
 
 
 def ask(request: Request, program: str, words: list[str], env: Mapping[str, str] | None = None) -> str:
-    """What a program prints in the caller's environment and directory; nothing if it fails.  Raises OSError, subprocess.TimeoutExpired."""
+    """What a program prints in the caller's environment and directory; nothing if it fails.
+
+    Raises OSError, subprocess.SubprocessError: it was not answered, or was killed; what it would have said is not known.
+    """
     said = held(b"")  # the end of a pipe would be that of whatever the program leaves running, too
     try:
         answer = subprocess.run(
@@ -118,18 +127,25 @@ def ask(request: Request, program: str, words: list[str], env: Mapping[str, str]
             umask=request.umask,  # a wrapper may keep a log; ours is 0
             check=False,
         )
+        if -answer.returncode in _FROM_OUTSIDE:
+            answer.check_returncode()
         return os.fsdecode(os.pread(said, os.fstat(said).st_size, 0)).strip() if answer.returncode == 0 else ""
     finally:
         os.close(said)
 
 
 def startup_libraries(request: Request, program: str) -> list[str]:
-    """What ld.so would load for a program here (its `--list`), itself included, as it names them; none for a script or a static program."""
+    """What ld.so would load for a program here (its `--list`), itself included, as it names them; none for a script or a static program.
+
+    Raises OSError, subprocess.SubprocessError where that cannot be said now.
+    """
     image = image_of(program)
     if not image.interpreter:
         return []
     try:
         listed = ask(request, image.interpreter, ["--list", program])
-    except (OSError, subprocess.SubprocessError):
-        return []
+    except OSError as e:
+        if e.errno in _FOR_THE_MOMENT:
+            raise
+        return []  # another machine's
     return [image.interpreter, *_LIBRARY.findall(listed)] if listed else []

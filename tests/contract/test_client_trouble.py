@@ -88,6 +88,21 @@ def test_a_server_that_makes_no_sense_costs_nothing_but_the_cache(scene: Scene, 
     assert (done.stdout, done.stderr, done.returncode) == (b"ran\n", b"", 6)
 
 
+@pytest.mark.parametrize("fd", [1, 2])
+def test_who_cannot_write_what_was_said_becomes_the_compiler(scene: Scene, fd: int) -> None:
+    """A disk is full: whether that is a failure only the compiler knows.  Not before the end, when the server writes nothing any more."""
+    scene.tool("cc1x", f"echo ran >&{3 - fd}; exit 6")
+
+    def talk(peer: Peer) -> None:
+        peer.request()
+        peer.send(Kind.STDOUT if fd == 1 else Kind.STDERR, b"words")
+        peer.send(Kind.EXIT, b"\0\0")
+
+    with scene.serve(talk), open("/dev/full", "wb") as full:
+        done = scene.run("cc1x", **{"stdout" if fd == 1 else "stderr": full})
+    assert (done.stderr if fd == 1 else done.stdout, done.returncode) == (b"ran\n", 6)
+
+
 @pytest.mark.parametrize("trap", ["", "trap '' TERM; "], ids=["obeys-TERM", "ignores-TERM"])
 @pytest.mark.parametrize("end", [nothing, lambda peer: peer.send(Kind.PASS)], ids=["dies", "passes"])
 def test_what_had_started_is_gone_before_the_compiler_runs_again(scene: Scene, trap: str, end: Conversation) -> None:

@@ -344,11 +344,17 @@ class World:
             return []
 
     def kill_server(self) -> int:
-        """Its pid, once it is dead: until then its socket takes connections, and who made one compiles by itself."""
+        """Its pid, once it and its workers are dead: until then its socket takes connections, and who made one compiles by itself."""
         pid = self.server_pid()
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not is_alive(pid))
+        wait_until(lambda: not is_alive(pid) and not self._listens())
         return pid
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            self.dial().socket.close()
+            return True
+        return False
 
     def counts(self) -> Stats:
         """What the running server says, earlier servers' counts included."""

@@ -113,6 +113,23 @@ def test_a_reader_that_left_while_sigpipe_is_ignored_is_borne(world: World) -> N
     assert set(outcomes) <= {0, -signal.SIGPIPE}
 
 
+def test_what_finds_no_room_on_a_disk_is_not_said_to_be_written(world: World) -> None:
+    """`rustc --print cfg >cfg.txt` on a full disk: the file is cut off, and only the compiler can say so."""
+    line = [rustc(), "--print=cfg"]
+    loud = world.crate("loud", warnings(3))
+    with open("/dev/full", "w") as full:
+        plain = world.run_plain(*line, stdout=full)
+        assert plain.returncode != 0
+        for _ in range(2):
+            assert world.run(*line, stdout=full).returncode == plain.returncode
+            assert world.run(*line).returncode == 0
+        plain = world.run_plain(*loud, stderr=full)
+        for _ in range(2):
+            world.wipe()
+            assert world.run(*loud, stderr=full) == plain
+            assert world.run(*loud).returncode == 0
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2), (1, 2)], ids=lambda fds: "-".join(map(str, fds)))
 def test_closed_descriptors_are_borne(world: World, closed: tuple[int, ...]) -> None:
     """Daemons start builds with 0, 1 or 2 closed; an open() then gets that number, and a compiler's warnings land in a file."""

@@ -5,6 +5,7 @@ The whole way, with the native client, the server and the command line; tests/un
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -35,6 +36,37 @@ def test_nobody_else_can_write_to_what_the_server_makes(world: World) -> None:
     assert open_to_others == []
     assert list(made.glob("home/.cache/sccache-py/[0-9a-f][0-9a-f]/*")), "nothing was stored"
     assert stat.S_IMODE((world.directory / "log").stat().st_mode) == 0o600
+
+
+def test_a_home_that_is_not_ours_to_enter_has_no_settings_for_us(world: World) -> None:
+    """`sudo -u builder make` may keep HOME=/root: the cache is in memory then, but no build does without a server."""
+    weak = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    home = world.directory / "home"
+    home.mkdir(mode=0)
+    del world.env["SCCACHE_DIR"]
+    world.env["HOME"] = str(home)
+    if world.run_plain(*weak, "sh", "-c", 'cd "$HOME"').returncode == 0:
+        pytest.skip("capabilities cannot be dropped here")
+    for _ in range(2):
+        world.wipe()
+        assert world.run_plain(*weak, world.client, *world.crate()) == Outcome(0, b"", b"")
+    assert world.counts().total("cache_hits") == 1
+    shown = world.run_plain(*weak, world.client, "--show-stats")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert world.run_plain(*weak, world.client, "--stop-server").returncode == 0
+    shown = world.run_plain(*weak, world.client, "--show-stats")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+
+
+def test_why_a_server_does_not_start_is_in_its_log(world: World) -> None:
+    """--start-server says that SCCACHE_ERROR_LOG names it; what a daemon prints nobody reads."""
+    assert world.run("--start-server").returncode == 0
+    socket = world.socket
+    assert world.run("--stop-server").returncode == 0
+    socket.write_text("somebody's")
+    assert world.run(*world.crate()) == Outcome(0, b"", b"")
+    assert f"is there, and is no socket: '{socket}'" in world.log()
+    assert socket.read_text() == "somebody's"
 
 
 # --- numbers ---

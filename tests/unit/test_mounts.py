@@ -122,3 +122,23 @@ print(all(found), len(stats) < 40)
 def test_a_round_time_may_have_been_rounded_down(time_ns, latest):
     """FAT by two seconds, exFAT by ten milliseconds."""
     assert latest_ns(time_ns) == latest
+
+
+def test_what_another_machine_changes_is_read_anew(tmp_path):
+    """NFS and FUSE: for some seconds a stat says what it said, while the compiler, which opens the file, reads what it is now."""
+    (tmp_path / "at").mkdir()
+    program = f"""
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from small_fuse import SmallFuse
+try:
+    served = SmallFuse(f"{{top}}/at", "a.h", b"int a;")
+except OSError as e:
+    sys.exit(f"mount: {{e}}")
+memo = FileMemo(Watcher())
+print(right(memo), right(memo))
+before = os.stat(path)
+served.text = b"int b;"
+print(os.stat(path) == before, right(memo), Sight(memo).digest(path) == FileMemo().hash(path)[1])
+unmount()
+"""
+    assert printed(program, tmp_path) == ["True"] * 5
