@@ -265,7 +265,8 @@ def judge(
     if any(map(_is_special, read)):
         return Reason.SPECIAL_FILE
     told = seen.machine if plan.language == "Rust" else ()  # not what LLVMgold.so counts, for the threads of an LTO link
-    if not _TOLD_OF_THE_MACHINE.isdisjoint(told) or _has_the_machine_told(plan, seen, aliens):
+    others = [p for p in deciding(told) if not p.startswith((*_TOLD_OF_PROCESSORS, "/dev/shm/"))]
+    if others or not _TOLD_OF_THE_MACHINE.isdisjoint(told) or _has_the_machine_told(plan, seen, aliens):
         return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
