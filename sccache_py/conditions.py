@@ -277,6 +277,11 @@ def judge(
     for path in outputs:
         if path not in plan.must_write and not path.startswith(allowed):
             return Reason.WROTE_ELSEWHERE
+    # A hit makes no directory but for what lies in it.
+    known = (*seen.written, *plan.may_write, *plan.must_write, plan.incremental or "")
+    empty = (d for d in deciding(seen.directories) if not any(f"{path}/".startswith(d + "/") for path in known))
+    if plan.language == "Rust" and any(empty):
+        return Reason.WROTE_ELSEWHERE
     # What was there before and is gone now would not go on a hit.  rustc tidies up what is its own; gcc takes away the counts of
     # earlier runs (.gcda) of an object that it cannot stamp (--coverage -frandom-seed=…), which are the user's.
     tidies_up = plan.language == "Rust"

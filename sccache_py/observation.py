@@ -118,6 +118,7 @@ class _Reader:
         self.made: set[str] = set()
         self.shining: dict[str, None] = {}
         self.made_directories: list[str] = []
+        self.kept: dict[str, None] = {}  # those directories, less what was removed
         self.links: dict[str, str] = {}  # that the tree made → what each says
         self.images: dict[str, None] = {}
         self.tried: dict[int, str] = {}  # by pid: the exec that has neither failed nor shown its image
@@ -268,12 +269,15 @@ class _Reader:
         elif kind == "U":
             self.written.pop(path, None)
             self.links.pop(path, None)
+            if self.kept:
+                self.kept = {d: None for d in self.kept if d != path and not d.startswith(path + "/")}
             if path not in self.made:
                 self.removed[path] = None
             self.made.add(path)
         elif kind == "K":
             self.made.add(path)
             self.made_directories.append(path + "/")
+            self.kept[path] = None
         else:  # L, T: changes of something by path
             if kind == "T" and path not in self.made:
                 self._input(path)
@@ -300,6 +304,7 @@ class _Reader:
             del self.written[path]
         if prefix in self.made_directories:
             self.made_directories.append(target + "/")
+            self.kept = {target + d[len(source) :] if f"{d}/".startswith(prefix) else d: None for d in self.kept}
             del self.written[target]
 
     def _result(self) -> Observation:
@@ -331,5 +336,6 @@ class _Reader:
             removed=list(self.removed),
             spared=outside(self.spared),
             made=self.made,
+            directories=list(self.kept),
             images=list(self.images),
         )

@@ -79,6 +79,12 @@ def test_what_lies_behind_the_trees_own_links_and_directories_is_not_its_own(pat
     assert tape.note("R", path).seen().read == read
 
 
+def test_directories_that_are_left_are_those_that_were_not_removed():
+    """A temporary one goes with all that is in it; one may go by another name than it came."""
+    tape = Tape().note("K", "/p/t").note("K", "/p/t/s").note("U", "/p/t").note("K", "/p/a").note("K", "/p/a/b").note("M", "/p/a", "/p/c")
+    assert tape.note("K", "/p/d", error=errno.EEXIST).seen().directories == ["/p/c", "/p/c/b"]
+
+
 def test_what_is_written_by_a_link_is_written_where_it_leads():
     """Not what is removed by its name."""
     seen = Tape().note("L", "/t/l", "/p/x").note("W", "/t/l").note("U", "/t/l").seen()

@@ -80,6 +80,10 @@ fn above(mut place: std::path::PathBuf, name: &str) -> TokenStream {
     fs::remove_dir(&made).unwrap();
     literal(found)
 }
+#[proc_macro] pub fn make_directory(t: TokenStream) -> TokenStream {
+    fs::create_dir_all(text(t)).unwrap();
+    literal("made".into())
+}
 /// A file's content, as sqlite and cargo's locks open it.
 #[proc_macro] pub fn locked_content(t: TokenStream) -> TokenStream {
     let file = fs::OpenOptions::new().read(true).write(true).create(true).open(text(t)).unwrap();
