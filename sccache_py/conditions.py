@@ -269,7 +269,8 @@ def judge(
     if any(map(_is_special, read)):
         return Reason.SPECIAL_FILE
     told = seen.machine if plan.language == "Rust" else ()  # not what LLVMgold.so counts, for the threads of an LTO link
-    if not _TOLD_OF_THE_MACHINE.isdisjoint(told) or _has_the_machine_told(plan, seen, aliens):
+    others = [p for p in deciding(told) if not p.startswith((*_TOLD_OF_PROCESSORS, "/dev/shm/"))]
+    if others or not _TOLD_OF_THE_MACHINE.isdisjoint(told) or _has_the_machine_told(plan, seen, aliens):
         return Reason.SPECIAL_FILE
     # `__has_include("x.o")`: the next compile would find what this one made.
     if plan.tells_time and not set(plan.must_write).isdisjoint((*read, *seen.wanted)):
@@ -285,6 +286,11 @@ def judge(
         if not plan.adds_to_a_build(path):
             return Reason.WROTE_ELSEWHERE
         pins = [role for role, _ in plan.roles.spellings()]  # whoever wrote it may have made its name of any of them
+    # A hit makes no directory but for what lies in it.
+    known = (*seen.written, *plan.may_write, *plan.must_write, plan.incremental or "")
+    empty = (d for d in deciding(seen.directories) if not any(f"{path}/".startswith(d + "/") for path in known))
+    if plan.language == "Rust" and any(empty):
+        return Reason.WROTE_ELSEWHERE
     # What was there before and is gone now would not go on a hit.  rustc tidies up what is its own; gcc takes away the counts of
     # earlier runs (.gcda) of an object that it cannot stamp (--coverage -frandom-seed=…), which are the user's.
     tidies_up = plan.language == "Rust"

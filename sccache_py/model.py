@@ -286,6 +286,7 @@ class Observation:
     removed: list[str] = field(default_factory=list)  # was there before and was removed
     spared: list[str] = field(default_factory=list)  # would have been removed, and was not there
     made: set[str] = field(default_factory=set)  # every path that the tree created, wrote, renamed or removed
+    directories: list[str] = field(default_factory=list)  # that it made and left
     images: list[str] = field(default_factory=list)  # executables that ran
 
 

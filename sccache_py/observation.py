@@ -29,6 +29,9 @@ SEVERAL = "several"
 
 _GONE = (errno.ENOENT, errno.ENOTDIR)
 
+# The kernel follows no more.
+_MOST_LINKS = 40
+
 
 def new_header(size: int) -> bytes:
     """The 64 bytes that make an empty record file of `size` bytes."""
@@ -115,6 +118,8 @@ class _Reader:
         self.made: set[str] = set()
         self.shining: dict[str, None] = {}
         self.made_directories: list[str] = []
+        self.kept: dict[str, None] = {}  # those directories, less what was removed
+        self.links: dict[str, str] = {}  # that the tree made → what each says
         self.images: dict[str, None] = {}
         self.tried: dict[int, str] = {}  # by pid: the exec that has neither failed nor shown its image
         self.owed: dict[tuple[int, str], int] = {}  # by pid and name: images that were to begin, less those that did
@@ -127,6 +132,8 @@ class _Reader:
             # Nearly all are these, several hundred in a compile.
             if kind in "RSD":
                 path = name(text1)
+                if self.links or (".." in path and self.made_directories):
+                    path = self._follow(path)
                 if path in made:
                     continue
                 if kind == "S" and text2 == "reader":
@@ -158,14 +165,15 @@ class _Reader:
                 else:
                     self.machine.add(text1)
             elif kind == "I":
-                self._input(plain(text1))
-                self.linked.add(plain(text1))
+                path = self._follow(plain(text1))
+                self._input(path)
+                self.linked.add(path)
             elif kind == "N":
                 return Reason.RECORD_UNFOLLOWED
             elif kind in "PXxY":
                 self._process(kind, pid, text1, text2)
             else:
-                self._changed(kind, error, self._name(text1), text2)
+                self._changed(kind, error, self._follow(self._name(text1), to_the_end=kind in "WBbT"), text2)
         if not self.images:
             return Reason.RECORD_LOST
         # Every exec that was begun must show up as an image that announced itself: what does not is static, setuid or of another libc,
@@ -197,6 +205,7 @@ class _Reader:
 
     def _executed(self, path: str) -> None:
         """Its content is an input, and that it may be executed: else a search would have gone on."""
+        path = self._follow(path)
         self._input(path)
         if path not in self.made:
             self.present[path] = None
@@ -213,6 +222,23 @@ class _Reader:
                 again = named + path[len(physical) :]
                 if again in self.made or again.startswith(tuple(self.made_directories)):
                     return again
+        return path
+
+    def _follow(self, path: str, to_the_end: bool = True) -> str:
+        """What a path leads to by links, and out of directories, that the tree made: these are its own, but not what is behind them.
+
+        to_the_end: even if the path itself is such a link.
+        """
+        for _ in range(_MOST_LINKS):
+            for link, says in self.links.items():
+                if path.startswith(link + "/") or (to_the_end and path == link):
+                    path = plain(f"{os.path.join(os.path.dirname(link), says)}/{path[len(link) :]}")
+                    break
+            else:
+                out = next((d for d in self.made_directories if f"{path}/".startswith(d + "../")), None)
+                if out is None:
+                    break
+                path = plain(f"{os.path.dirname(out[:-1])}/{path[len(out) + 2 :]}")
         return path
 
     def _input(self, path: str) -> None:
@@ -237,20 +263,26 @@ class _Reader:
                 self.shining[path] = None
             self._wrote(path)
         elif kind == "M":
-            target = self._name(text2)
+            target = self._follow(self._name(text2), to_the_end=False)
             self._input(path)
             self._moved(path, target)
         elif kind == "U":
             self.written.pop(path, None)
+            self.links.pop(path, None)
+            if self.kept:
+                self.kept = {d: None for d in self.kept if d != path and not d.startswith(path + "/")}
             if path not in self.made:
                 self.removed[path] = None
             self.made.add(path)
         elif kind == "K":
             self.made.add(path)
             self.made_directories.append(path + "/")
+            self.kept[path] = None
         else:  # L, T: changes of something by path
             if kind == "T" and path not in self.made:
                 self._input(path)
+            elif kind == "L":
+                self.links[path] = text2
             self._wrote(path)
 
     def _wrote(self, path: str) -> None:
@@ -264,11 +296,15 @@ class _Reader:
         if source in self.shining:
             self.shining[target] = None
         prefix = source + "/"
+        self.links.pop(target, None)
+        for link in [link for link in self.links if link == source or link.startswith(prefix)]:
+            self.links[target + link[len(source) :]] = self.links[link]
         for path in [p for p in self.written if p.startswith(prefix)]:
             self._wrote(target + "/" + path[len(prefix) :])
             del self.written[path]
         if prefix in self.made_directories:
             self.made_directories.append(target + "/")
+            self.kept = {target + d[len(source) :] if f"{d}/".startswith(prefix) else d: None for d in self.kept}
             del self.written[target]
 
     def _result(self) -> Observation:
@@ -301,5 +337,6 @@ class _Reader:
             removed=list(self.removed),
             spared=outside(self.spared),
             made=self.made,
+            directories=list(self.kept),
             images=list(self.images),
         )

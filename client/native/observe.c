@@ -32,7 +32,7 @@
 #undef mkostemp64
 #undef mkostemps64
 
-/* these three are kept out of line: the interposers are many */
+/* these are kept out of line: the interposers are many */
 static __attribute__((noinline)) int
 noted(char kind, int dir, const char *path, int result)
 {
@@ -44,6 +44,13 @@ static __attribute__((noinline)) int
 noted_two(char kind, int dir, const char *path, int dir2, const char *path2, int result)
 {
 	record_paths(kind, result < 0 ? errno : 0, dir, path, dir2, path2);
+	return result;
+}
+
+static __attribute__((noinline)) int
+noted_link(const char *target, int dir, const char *path, int result)
+{
+	record_link(result < 0 ? errno : 0, target, dir, path);
 	return result;
 }
 
@@ -239,8 +246,18 @@ OURS(int, linkat, (int dir, const char *from, int dir2, const char *to, int flag
 	return noted_two('M', dir, from, dir2, to, real(dir, from, dir2, to, flags));
 }
 
-NOTED('L', AT_FDCWD, path, symlink, (const char *target, const char *path), (target, path))
-NOTED('L', dir, path, symlinkat, (const char *target, int dir, const char *path), (target, dir, path))
+OURS(int, symlink, (const char *target, const char *path))
+{
+	NEXT(int, symlink, (const char *, const char *), -1)
+	return noted_link(target, AT_FDCWD, path, real(target, path));
+}
+
+OURS(int, symlinkat, (const char *target, int dir, const char *path))
+{
+	NEXT(int, symlinkat, (const char *, int, const char *), -1)
+	return noted_link(target, dir, path, real(target, dir, path));
+}
+
 NOTED('U', AT_FDCWD, path, unlink, (const char *path), (path))
 NOTED('U', dir, path, unlinkat, (int dir, const char *path, int flags), (dir, path, flags))
 NOTED('U', AT_FDCWD, path, rmdir, (const char *path), (path))
@@ -309,7 +326,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 	case SYS_link:
 		return noted_two('M', AT_FDCWD, PATH(a), AT_FDCWD, PATH(b), RESULT);
 	case SYS_symlink:
-		return noted('L', AT_FDCWD, PATH(b), RESULT);
+		return noted_link(PATH(a), AT_FDCWD, PATH(b), RESULT);
 	case SYS_unlink:
 	case SYS_rmdir:
 		return noted('U', AT_FDCWD, PATH(a), RESULT);
@@ -348,7 +365,7 @@ OURS(long, syscall, (long number, long a, long b, long c, long d, long e, long f
 	case SYS_linkat:
 		return noted_two('M', (int)a, PATH(b), (int)c, PATH(d), RESULT);
 	case SYS_symlinkat:
-		return noted('L', (int)b, PATH(c), RESULT);
+		return noted_link(PATH(a), (int)b, PATH(c), RESULT);
 	case SYS_unlinkat:
 		return noted('U', (int)a, PATH(b), RESULT);
 	case SYS_mkdirat:

@@ -10,12 +10,14 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stddef.h>
+#include <string.h>
 #include <unwind.h>
 
 int
 looked_at(int dir, const char *path, const void *caller, int result)
 {
 	record_look(result < 0 ? errno : 0, dir, path, is_plugin(caller) ? BY_PLUGIN : BY_PROGRAM);
+	told_of_kernel(result < 0 ? errno : 0, path, caller);
 	return result;
 }
 
@@ -42,6 +44,20 @@ told_machine(const char *path, const void *caller)
 	if (is_plugin(caller))
 		record_text('C', 0, path);
 	errno = saved;
+}
+
+/* A macro may write down what the kernel tells of the machine; a compiler only goes by it. */
+void
+told_of_kernel(int error, const char *path, const void *caller)
+{
+	static const char *const places[] = {"/proc", "/sys", "/dev"};
+
+	for (size_t i = 0; error != EFAULT && path && i < sizeof(places) / sizeof(*places); i++) {
+		size_t n = strlen(places[i]);
+
+		if (!strncmp(path, places[i], n) && (!path[n] || path[n] == '/'))
+			told_machine(path, caller);
+	}
 }
 
 /* what tells when a file was changed */
@@ -152,7 +168,9 @@ OURS(int, statx, (int dir, const char *path, int flags, unsigned mask, void *st)
 
 	if (result || !path || !*path || !is_plugin(__builtin_return_address(0)))
 		looked_at(dir, path, __builtin_return_address(0), result);
-	else
+	else {
 		looked_by_plugin(dir, path);
+		told_of_kernel(0, path, __builtin_return_address(0));
+	}
 	return looked_at_open(dir, path, __builtin_return_address(0), BY_READER, result);
 }

@@ -21,4 +21,7 @@ void told_place(const void *caller);
 /* Records that the code at caller was told what stands in this file of the kernel's, if that is a plugin. */
 void told_machine(const char *path, const void *caller);
 
+/* The same where the path is in one of the kernel's directories, or is one, whether anything is there or not. */
+void told_of_kernel(int error, const char *path, const void *caller);
+
 #endif

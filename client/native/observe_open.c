@@ -28,14 +28,6 @@ int dirfd(void *stream);
 
 #define CALLER __builtin_return_address(0)
 
-/* A macro may write down what the kernel tells of the machine; a compiler only goes by it. */
-static void
-told(const char *path, const void *caller)
-{
-	if (!strncmp(path, "/proc/", 6) || !strncmp(path, "/sys/", 5))
-		told_machine(path, caller);
-}
-
 int
 opened(int dir, const char *path, int flags, int result, const void *caller)
 {
@@ -53,8 +45,8 @@ opened(int dir, const char *path, int flags, int result, const void *caller)
 		kind = 'B';             /* what was there before shows through */
 	if (kind == 'B' && result >= 0 && (flags & (O_ACCMODE | O_APPEND)) == O_WRONLY && raw(SYS_lseek, result, 0, SEEK_END, 0, 0) == 0)
 		kind = 'b';             /* nothing was there, or nothing that anybody sees */
-	if (result >= 0 && kind == 'R')
-		told(path, caller);
+	if (kind == 'R' || kind == 'D')
+		told_of_kernel(result < 0 ? errno : 0, path, caller);
 	if (result >= 0 && (kind == 'R' || kind == 'D'))
 		record_opened(kind, dir, path, result);
 	else
@@ -173,8 +165,8 @@ stream_kind(const char *mode)
 static __attribute__((noinline)) void *
 opened_stream(char kind, const char *path, void *result, int (*descriptor)(void *), const void *caller)
 {
-	if (result && kind == 'R')
-		told(path, caller);
+	if (kind == 'R' || kind == 'D')
+		told_of_kernel(result ? 0 : errno, path, caller);
 	if (result && (kind == 'R' || kind == 'D'))
 		record_opened(kind, AT_FDCWD, path, descriptor(result));
 	else

@@ -342,6 +342,14 @@ record_opened(char kind, int dir, const char *path, int fd)
 }
 
 void
+record_link(int error, const char *target, int dir, const char *path)
+{
+	struct text text2 = {{target}, {error ? 0 : strnlen(target, PATH_MAX)}};
+
+	record_one('L', error, dir, path, &text2);
+}
+
+void
 record_look(int error, int dir, const char *path, enum asker by)
 {
 	static const struct text plugin = {{"plugin"}, {sizeof("plugin") - 1}};

@@ -42,6 +42,9 @@ void record_open_look(int fd, enum asker by);
 /* Records kind and error with two paths, each relative to its own directory. */
 void record_paths(char kind, int error, int dir, const char *path, int dir2, const char *path2);
 
+/* Records that a link was made, and what it says: what is found by it may be anyone's. */
+void record_link(int error, const char *target, int dir, const char *path);
+
 /* Records what an open descriptor refers to. */
 void record_descriptor(char kind, int error, int fd);
 

@@ -132,7 +132,7 @@ CALLS: list[tuple[str, list[tuple[str, int, str] | tuple[str, int, str, str]]]] 
     ("rename hard dir/hard", [("M", 0, "hard", "dir/hard")]),
     (f"renameat {HERE} dir/hard {HERE} hard", [("M", 0, "dir/hard", "hard")]),
     (f"renameat2 {HERE} no {HERE} hard #0", [("M", NO, "no", "hard")]),
-    ("symlink target soft", [("L", 0, "soft")]),
+    ("symlink target soft", [("L", 0, "soft", "target")]),
     (f"symlinkat target {HERE} soft", [("L", errno.EEXIST, "soft")]),
     ("unlink soft", [("U", 0, "soft")]),
     (f"unlinkat {HERE} soft #0", [("U", NO, "soft")]),
@@ -228,7 +228,11 @@ def test_each_function_records_what_the_protocol_says(observer: Observer, probe:
     records = observer.observe(probe, "call", *[spec for spec, _ in CALLS], env=plain_environment())
     for (spec, expected), found in zip(CALLS, by_mark(records), strict=True):
         here = str(observer.directory)
-        full = [(kind, error, *(text if kind in "NE" else os.path.join(here, text) for text in texts)) for kind, error, *texts in expected]
+        paths = {"N": 0, "E": 0, "L": 1}  # how many of the texts; else both
+        full = [
+            (kind, error, *(os.path.join(here, text) if i < paths.get(kind, 2) else text for i, text in enumerate(texts)))
+            for kind, error, *texts in expected
+        ]
         full = [(*words, "") if len(words) == 3 else words for words in full]
         assert [(r.kind, r.error, r.text, "" if says_which(r) else r.text2) for r in found] == full, spec
 

@@ -118,6 +118,14 @@ def test_a_file_through_dots_is_the_one_that_the_kernel_finds(world, macros):
     world.changes_text("far/q.sql", "two\n", *using(world, macros, 'm::content!("link/../q.sql")'))
 
 
+@pytest.mark.parametrize("macro", ["content_by_a_link", "content_out_of_a_directory"])
+def test_a_file_behind_what_a_macro_makes_and_removes_is_a_condition(world, macros, macro):
+    """The link and the directory are the compile's own; where they lead is not."""
+    world.needs_observation(NO_MACRO_READS)
+    world.write("query.sql", "select 1\n")
+    world.changes_text("query.sql", "select 2\n", *using(world, macros, f'm::{macro}!("query.sql")'))
+
+
 def test_a_link_that_a_macro_resolves_before_it_reads_is_a_condition(world, macros):
     """include_dir canonicalises first: what it then opens is unchanged when the link points elsewhere."""
     world.needs_observation(NO_MACRO_READS)

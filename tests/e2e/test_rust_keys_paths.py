@@ -449,9 +449,9 @@ def test_a_file_that_a_macro_opened_for_writing_and_left_as_it_was_is_an_input(w
     world.changes_text("words.db", "two\n", *lib(*world.out, "--extern", f"m={macros}/libm.so"))
 
 
-@pytest.mark.parametrize("call", ['append!("words.db")', 'locked_content!("new.db")'])
-def test_a_file_that_a_macro_did_write_prevents_storing(world, macros, call):
-    """A hit would write nothing: the next macro would read another text."""
+@pytest.mark.parametrize("call", ['append!("words.db")', 'locked_content!("new.db")', 'make_directory!("made/here")'])
+def test_what_a_macro_did_write_or_make_prevents_storing(world, macros, call):
+    """A hit would write nothing: the next macro would read another text, or look for the directory in vain."""
     world.needs_observation("dep-info names nothing that a macro opens")
     world.write("words.db", "one\n")
     world.write("src/lib.rs", f"pub const S: &str = m::{call};\n")

@@ -206,3 +206,10 @@ def test_a_new_file_in_a_listed_directory_that_is_also_a_search_path_is_a_condit
     new = world.p / "assets/b"
     args = using(world, macros, 'm::names!("assets")', "-L", f"native={world.p}/assets")
     world.changes(lambda: new.write_text("b\n"), new.unlink, *args)
+
+
+@pytest.mark.parametrize("expression", ['w::whether!("/proc/no")', 'm::kind!("/dev/no")', 'm::names!("/proc/sys")'])
+def test_a_macro_that_asks_which_names_the_kernel_has_is_not_stored(world, macros, expression):
+    """A device, a process or a network card comes and goes, and no time of a directory tells."""
+    world.needs_observation(NO_MACRO_READS)
+    world.not_stored("read a special file", *using(world, macros, expression))

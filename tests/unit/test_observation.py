@@ -54,6 +54,43 @@ def test_what_could_not_be_read_but_is_there_is_present():
     assert (seen.present, seen.absent) == (["/a"], ["/b/c"])
 
 
+@pytest.mark.parametrize(
+    ("path", "read"),
+    [
+        ("/p/l", ["/p/d"]),
+        ("/p/l/a", ["/p/d/a"]),
+        ("/p/ll/a", ["/p/ll/a"]),
+        ("/p/m/l2/a", ["/p/d/a"]),
+        ("/p/moved/a", ["/p/d/a"]),
+        ("/p/m/../a", ["/p/a"]),
+        ("/p/m/..", ["/p"]),
+        ("/p/m/n/../../a", ["/p/a"]),
+        ("/p/m/..a", []),
+        ("/p/m/l3", []),
+        ("/p/gone", []),
+        ("/p/round", []),
+    ],
+)
+def test_what_lies_behind_the_trees_own_links_and_directories_is_not_its_own(path, read):
+    """A temporary link to a file of the user's leads to an input."""
+    tape = Tape().note("L", "/p/l", "d").note("K", "/p/m").note("K", "/p/m/n").note("L", "/p/m/l2", "../l").note("W", "/p/m/x")
+    tape.note("L", "/p/m/l3", "x").note("L", "/p/before", "/p/d").note("M", "/p/before", "/p/moved")
+    tape.note("L", "/p/gone", "/p/d").note("U", "/p/gone").note("L", "/p/round", "round")
+    assert tape.note("R", path).seen().read == read
+
+
+def test_directories_that_are_left_are_those_that_were_not_removed():
+    """A temporary one goes with all that is in it; one may go by another name than it came."""
+    tape = Tape().note("K", "/p/t").note("K", "/p/t/s").note("U", "/p/t").note("K", "/p/a").note("K", "/p/a/b").note("M", "/p/a", "/p/c")
+    assert tape.note("K", "/p/d", error=errno.EEXIST).seen().directories == ["/p/c", "/p/c/b"]
+
+
+def test_what_is_written_by_a_link_is_written_where_it_leads():
+    """Not what is removed by its name."""
+    seen = Tape().note("L", "/t/l", "/p/x").note("W", "/t/l").note("U", "/t/l").seen()
+    assert seen.written == ["/p/x"]
+
+
 def test_what_the_tree_wrote_first_is_no_input():
     """Temporary files have another name every time."""
     seen = Tape().note("W", "/t/x").note("R", "/t/x", pid=ME).seen()

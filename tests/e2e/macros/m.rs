@@ -65,6 +65,25 @@ fn above(mut place: std::path::PathBuf, name: &str) -> TokenStream {
     fs::write(&t, "made by a macro\n").unwrap();
     literal(t)
 }
+/// A file's content by way of a link, and of a directory, that are there no longer when the compiler has ended.
+#[proc_macro] pub fn content_by_a_link(t: TokenStream) -> TokenStream {
+    let link = format!("link{}", std::process::id());
+    std::os::unix::fs::symlink(text(t), &link).unwrap();
+    let found = fs::read_to_string(&link).unwrap();
+    fs::remove_file(&link).unwrap();
+    literal(found)
+}
+#[proc_macro] pub fn content_out_of_a_directory(t: TokenStream) -> TokenStream {
+    let made = format!("made{}", std::process::id());
+    fs::create_dir(&made).unwrap();
+    let found = fs::read_to_string(format!("{made}/../{}", text(t))).unwrap();
+    fs::remove_dir(&made).unwrap();
+    literal(found)
+}
+#[proc_macro] pub fn make_directory(t: TokenStream) -> TokenStream {
+    fs::create_dir_all(text(t)).unwrap();
+    literal("made".into())
+}
 /// A file's content, as sqlite and cargo's locks open it.
 #[proc_macro] pub fn locked_content(t: TokenStream) -> TokenStream {
     let file = fs::OpenOptions::new().read(true).write(true).create(true).open(text(t)).unwrap();
