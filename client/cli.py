@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sccache_py
-from sccache_py import config
+from sccache_py import config, unheeded
 from sccache_py.client import fallback, render
 from sccache_py.client.become import Ourselves, executed_program, original_environment
 from sccache_py.client.place import NOBODY, Place, dial, find_place, start_and_dial
@@ -168,13 +168,15 @@ class Control:
         """What is set and means nothing to the server that was started just now, each with the reason."""
         try:
             environ, toml = self._set()
-            elsewhere = config.without_effect(environ, toml)
+            settings = config.settings(environ, toml)
+            reasons = unheeded.reasons(environ, toml)
         except (config.ConfigError, OSError):
             return []  # changed meanwhile
-        reasons = [f"{', '.join(elsewhere)}: no effect, the cache is a local directory"] if elsewhere else []
         named = environ.get("SCCACHE_CONF")
         if named and not os.path.exists(named):
             reasons.append(f"SCCACHE_CONF: {named} is not there")
+        if not settings.read_only and not (os.path.isdir(settings.directory) and os.access(settings.directory, os.W_OK | os.X_OK)):
+            reasons.append(f"nothing is kept when the server ends: {settings.directory} is no directory that can be written to")
         log = environ.get("SCCACHE_ERROR_LOG")
         if log and not os.path.isfile(log):
             reasons.append(f"SCCACHE_ERROR_LOG: no log, {log} cannot be written to")
