@@ -85,6 +85,23 @@ def test_whoever_reads_the_first_lines_only_hears_no_complaint(ctl: Scene, words
     assert (done.stderr, done.returncode) == (b"", 0)
 
 
+@pytest.mark.parametrize("word", ["-s", "--help", "-V"])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(ctl: Scene, word: str) -> None:
+    """`--show-stats >statistics` on a full disk: not a traceback, and not the status of success."""
+    with ctl.serve(answering("stats", some_stats())), open("/dev/full", "wb") as stdout:
+        done = ctl.run(word, stdout=stdout)
+    assert (done.stderr, done.returncode) == (b"sccache-py: error: No space left on device\n", 2)
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("word", ["-s", "--help", "-V"])
+def test_whoever_closed_the_output_is_told_nothing(ctl: Scene, word: str, closed: str) -> None:
+    """Daemons call programs so; what is printed must not go to the connection, which would have the number of the standard output."""
+    with ctl.serve(answering("stats", some_stats())):
+        done = ctl.run("-c", f'exec "$0" {word} {closed}', str(ctl.client), program="/bin/sh")
+    assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 0)
+
+
 @pytest.mark.parametrize("words", [["-s", "--stats-format", "json"], ["--stats-format=json", "--show-stats"]])
 def test_statistics_are_shown_as_json(ctl: Scene, words: list[str]) -> None:
     """For scripts, of which some parse it and some search it: one line, sccache's keys, and no more spaces than sccache has."""
