@@ -115,6 +115,7 @@ def test_an_object_for_windows_says_when_it_was_made(c):
     args = ("--target=x86_64-pc-windows-msvc", "-c", "x.c", "-o", c.object())
     c.world.cached(*args, rustc=c.name)
     c.world.note_server()
+    assert c.world.counts().get("cache_writes", 0) == 0  # which waits until it is known
     assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 1}
     c.compile_twice("-mno-incremental-linker-compatible", *args)
 
