@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sccache_py
-from sccache_py import config
+from sccache_py import config, unheeded
 from sccache_py.client import fallback, render
 from sccache_py.client.become import Ourselves, executed_program, original_environment
 from sccache_py.client.place import NOBODY, Place, dial, find_place, start_and_dial
@@ -168,13 +168,15 @@ class Control:
         """What is set and means nothing to the server that was started just now, each with the reason."""
         try:
             environ, toml = self._set()
-            elsewhere = config.without_effect(environ, toml)
+            settings = config.settings(environ, toml)
+            reasons = unheeded.reasons(environ, toml)
         except (config.ConfigError, OSError):
             return []  # changed meanwhile
-        reasons = [f"{', '.join(elsewhere)}: no effect, the cache is a local directory"] if elsewhere else []
         named = environ.get("SCCACHE_CONF")
         if named and not os.path.exists(named):
             reasons.append(f"SCCACHE_CONF: {named} is not there")
+        if not settings.read_only and not (os.path.isdir(settings.directory) and os.access(settings.directory, os.W_OK | os.X_OK)):
+            reasons.append(f"nothing is kept when the server ends: {settings.directory} is no directory that can be written to")
         log = environ.get("SCCACHE_ERROR_LOG")
         if log and not os.path.isfile(log):
             reasons.append(f"SCCACHE_ERROR_LOG: no log, {log} cannot be written to")
@@ -366,6 +368,14 @@ def run(options: argparse.Namespace, environ: Mapping[bytes, bytes], ourselves: 
         set_jobs(control, options.jobs)
 
 
+def _have_descriptors() -> None:
+    """Whoever closed his output (`>&-`) is told nothing, and no socket or file of ours takes its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The program `sccache-py-ctl`.  Returns the exit status: 0, or 2 for what the user has to know."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -377,22 +387,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         fallback.wrap_command(words[1:], ourselves, environ)
     if words and words[0].partition("=")[0] == "--jobserver":
         return wrap_build(words, environ, ourselves)
-    options = parser().parse_args(words)
-    if options.version:
-        client = "native client" if environ.get(b"SCCACHE_PY_CLIENT") else "Python client"
-        print(f"sccache-py {sccache_py.__version__} ({client})")
-        return 0
-    if not words or not any(v for name, v in vars(options).items() if name != "stats_format"):
-        parser().print_help(sys.stderr)
-        return 2
+    _have_descriptors()
     try:
-        run(options, environ, ourselves)
+        status = answer(words, environ, ourselves)
         sys.stdout.flush()
     except ControlError as e:
         print(f"sccache-py: error: {e}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `--show-stats | head -3`; the interpreter, too, shall not complain when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+    except OSError as e:
+        _drop_output()
+        print(f"sccache-py: error: {e.strerror or e}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
+    else:
+        return status
+    return 0
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def answer(words: Sequence[str], environ: Mapping[bytes, bytes], ourselves: Ourselves) -> int:
+    """What the options ask for; the exit status.  Raises ControlError, OSError if it cannot be written."""
+    try:
+        options = parser().parse_args(words)
+    except SystemExit as e:  # --help, or a word that is none of ours: it was told
+        return e.code if isinstance(e.code, int) else 2
+    if options.version:
+        client = "native client" if environ.get(b"SCCACHE_PY_CLIENT") else "Python client"
+        print(f"sccache-py {sccache_py.__version__} ({client})")
+    elif not words or not any(v for name, v in vars(options).items() if name != "stats_format"):
+        parser().print_help(sys.stderr)
+        return 2
+    else:
+        run(options, environ, ourselves)
     return 0

@@ -10,6 +10,9 @@ from sccache_py.stats import Stats, Surroundings, as_text
 # A wait that is worth a look.
 LONG_WAIT_S = 2.0
 
+_SHORT_SOURCE = 30  # columns that a source has at least
+_NO_LIMIT = 1 << 20
+
 # A job's fields in the order of columns; what a server does not tell has no column.
 _COLUMNS = {
     "state": "State",
@@ -30,6 +33,7 @@ def stats(counted: Stats, surroundings: Surroundings, advanced: bool) -> str:
 def jobs(answer: Mapping[str, Any]) -> None:
     """Print the answer to the CONTROL `jobs`: `size` and `in_use` tokens, and `jobs`, a list of maps."""
     from rich.console import Console  # costs 30 ms, and only this needs it
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -40,7 +44,7 @@ def jobs(answer: Mapping[str, Any]) -> None:
     fields = [name for name in _COLUMNS if any(name in job for job in listed)]
     table = Table(box=None, pad_edge=False)
     for name in fields:
-        # The source gives way: it may take several lines.
+        # The source gives way on a terminal: it may take several lines.
         right = name in ("seconds", "tokens", "pid")
         table.add_column(_COLUMNS[name], justify="right" if right else "left", overflow="fold", no_wrap=name != "source")
     for job in listed:
@@ -48,7 +52,12 @@ def jobs(answer: Mapping[str, Any]) -> None:
         seconds = job.get("seconds")
         waits_long = job.get("waits") and isinstance(seconds, int | float) and seconds > LONG_WAIT_S
         table.add_row(*(Text(_cell(name, job)) for name in fields), style="bold yellow" if waits_long else None)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    whole = Measurement.get(console, console.options.update(max_width=_NO_LIMIT), table).maximum
+    spared = max(len(_cell("source", job)) for job in listed) - _SHORT_SOURCE
+    # Narrower, rich would cut process ids and leave the source out; a terminal breaks a long line itself.
+    console.width = max(console.width, whole - max(0, spared)) if console.is_terminal else whole
+    console.print(table)
 
 
 def _cell(name: str, job: Mapping[str, Any]) -> str:

@@ -29,30 +29,8 @@ _TRUE = ("1", "true", "on", "yes")
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 _LEVEL_NAMES = {**{name: name for name in LOG_LEVELS}, "off": "critical", "warn": "warning", "trace": "debug"}
 
-# What [cache.disk] may hold; the last is sccache's own way to look for headers, for which there is nothing to set here.
-_DISK_KEYS = ("dir", "size", "rw_mode", "preprocessor_cache_mode")
-
-
-# sccache's other stores, none of which is here: how their variables begin, and their tables in the file.
-_OTHER_STORES = tuple(
-    f"SCCACHE_{store}"
-    for store in [
-        "AZURE_",
-        "BUCKET",
-        "COS_",
-        "DIST_",
-        "ENDPOINT",
-        "GCS_",
-        "GHA_",
-        "MEMCACHED",
-        "MULTILEVEL_",
-        "OSS_",
-        "REDIS",
-        "S3_",
-        "WEBDAV_",
-    ]
-)
-_OTHER_TABLES = ("azure", "cos", "gcs", "gha", "memcached", "multilevel", "oss", "redis", "s3", "webdav")
+# What [cache.disk] may hold; the last two are sccache's: how it looks for headers, and reflinks, for which there is nothing to set here.
+_DISK_KEYS = ("dir", "size", "rw_mode", "preprocessor_cache_mode", "file_clone")
 
 _TYPE_NAMES = {str: "string", int: "whole number"}
 
@@ -130,7 +108,7 @@ def _log_level(text: str) -> str:
     return max((level for level in named if level), key=LOG_LEVELS.index, default="warning")
 
 
-def _table(file: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+def table_of(file: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """A table of the file within others, empty where it is not there.  Raises ConfigError."""
     for i, name in enumerate(names):
         inner = file.get(name, {})
@@ -170,7 +148,8 @@ def cache_directory(env: Mapping[str, str]) -> str | None:
     return f"{home}/sccache-py" if home else None
 
 
-def _parse(toml: bytes | None) -> dict[str, Any]:
+def parse_file(toml: bytes | None) -> dict[str, Any]:
+    """What is in a configuration file, if there is one.  Raises ConfigError."""
     try:
         return tomllib.loads(toml.decode()) if toml else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -179,8 +158,8 @@ def _parse(toml: bytes | None) -> dict[str, Any]:
 
 def settings(env: Mapping[str, str], toml: bytes | None = None) -> Settings:
     """`toml`: what is in the configuration file.  Raises ConfigError."""
-    file = _parse(toml)
-    disk = _table(file, "cache", "disk")
+    file = parse_file(toml)
+    disk = table_of(file, "cache", "disk")
     if unknown := sorted(disk.keys() - set(_DISK_KEYS)):
         raise ConfigError(f"configuration file: [cache.disk] has no {unknown[0]!r}, only {', '.join(_DISK_KEYS[:3])}")
 
@@ -213,14 +192,6 @@ def settings(env: Mapping[str, str], toml: bytes | None = None) -> Settings:
         memory_admission=not _is_true(env.get("SCCACHE_NO_MEMORY_ADMISSION")),
         trace=env.get("SCCACHE_TRACE") or None,
     )
-
-
-def without_effect(env: Mapping[str, str], toml: bytes | None = None) -> list[str]:
-    """What is set for stores that are not here, as the user wrote it.  Raises ConfigError."""
-    file = _parse(toml)
-    variables = [name for name in sorted(env) if name.startswith(_OTHER_STORES)]
-    tables = [f"[cache.{name}]" for name in _OTHER_TABLES if name in _table(file, "cache")]
-    return variables + tables + (["[dist]"] if "dist" in file else [])
 
 
 def settings_to_json(settings_: Settings) -> str:

@@ -25,7 +25,7 @@ PACKAGES = {"sccache_py.server": "server", "sccache_py.client": "client", "sccac
 # does not act either may join; what acts belongs into server/ or client/.
 PURE = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy",
-    "dataclasses", "enum", "errno", "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math",
+    "dataclasses", "difflib", "enum", "errno", "fnmatch", "functools", "hashlib", "heapq", "itertools", "json", "math",
     "operator", "os", "posixpath", "re", "shlex", "stat", "string", "struct", "textwrap", "tomllib", "types",
     "typing",
 }  # fmt: skip

@@ -105,6 +105,10 @@ class Sight:
             st = self._looks[path] = os.lstat(path)
         return st
 
+    def newest_ns(self) -> int:
+        """When that was changed which was not as remembered, and so was looked at whole."""
+        return max((st.st_ctime_ns for st in self._looks.values()), default=0)
+
     # -- contents ------------------------------------------------------------------------------------------------
 
     def digest(self, path: str) -> bytes | None:

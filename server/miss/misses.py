@@ -80,6 +80,9 @@ _COPYING_PATIENCE_S = 15.0
 # cargo starts dependents on a notice, and sets the times of what was noticed when that compiler has ended.
 _YOUNG_NS = 2_000_000_000
 
+# Recipes that are remembered as reading what was made just before; more have not come together in one place.
+_TOO_NEW = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -125,6 +128,7 @@ class Misses:
     _copying: StoreThreads = field(default_factory=lambda: StoreThreads(patience_s=_COPYING_PATIENCE_S))
     _texts: TextMemo = field(default_factory=TextMemo)
     _writers: Writers = field(default_factory=Writers)
+    _too_new: set[bytes] = field(default_factory=set)  # recipes that were not stored for an input as young as the clock's tick
 
     async def compile(self, job: Job, client: Client, flight: Flights.Flight | None, verify: Stored | None = None) -> Finished | Reason:
         """verify: a stored result that this compile is to be compared with.  A Reason: nothing ran."""
@@ -133,7 +137,7 @@ class Misses:
         special = await self._include_special(sources)
         if special is not None:
             return special
-        await self._let_inputs_age((*sources, *plan.known_inputs, *job.response_files))
+        await self._let_inputs_age(job, (*sources, *plan.known_inputs, *job.response_files))
         before = await self._look_before(job)
         trace.mark("clock")
         began = time.perf_counter()
@@ -171,6 +175,8 @@ class Misses:
             if record is not None:
                 self.observer.end(record, used, whole)
         if isinstance(examined, Reason):
+            if examined is Reason.INPUT_TOO_NEW and len(self._too_new) < _TOO_NEW:
+                self._too_new.add(job.recipe)
             self._not_stored(examined, plan)
         elif examined is not None:
             if flight is not None:
@@ -242,9 +248,13 @@ class Misses:
                     return found
         return None
 
-    async def _let_inputs_age(self, paths: Iterable[str | None]) -> None:
-        """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms)."""
-        newest = 0
+    async def _let_inputs_age(self, job: Job, paths: Iterable[str | None]) -> None:
+        """An input as young as the clock's tick could change again without showing it: wait until the clock has passed it (≤ 25 ms).
+
+        What the lookup found changed is an input, too.  A recipe that reads what nobody knows of (a header that each build makes anew,
+        just before) waits, once it was not stored for that, until all that is there now has aged.
+        """
+        newest = coarse_ns() if job.recipe in self._too_new else job.sight.newest_ns()
         for path in filter(None, paths):
             with contextlib.suppress(OSError):
                 newest = max(newest, os.stat(path).st_ctime_ns)

@@ -75,6 +75,7 @@ class Scene:
         """Lets the client find a server to start; returns the folder of its reports (fake_server.main)."""
         reports = self.directory / "reports"
         reports.mkdir()
+        (self.directory / ".cache" / "sccache-py").mkdir(parents=True)  # the real one makes it before it says that it is ready
         text = START_FAKE_SERVER.format(
             root=shlex.quote(str(ROOT)),
             python=shlex.quote(sys.executable),

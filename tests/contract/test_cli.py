@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from conftest import ROOT, Scene, write_program
 from fake_server import Conversation, Peer
 
 import sccache_py
+from sccache_py.client import render
 from sccache_py.stats import Stats, Surroundings, as_answer
 from sccache_py.wire import PROTOCOL, Kind
 
@@ -83,6 +86,23 @@ def test_whoever_reads_the_first_lines_only_hears_no_complaint(ctl: Scene, words
     with ctl.serve(answering("stats", some_stats())), os.fdopen(writer, "wb") as stdout:
         done = ctl.run(*words, stdout=stdout)
     assert (done.stderr, done.returncode) == (b"", 0)
+
+
+@pytest.mark.parametrize("word", ["-s", "--help", "-V"])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(ctl: Scene, word: str) -> None:
+    """`--show-stats >statistics` on a full disk: not a traceback, and not the status of success."""
+    with ctl.serve(answering("stats", some_stats())), open("/dev/full", "wb") as stdout:
+        done = ctl.run(word, stdout=stdout)
+    assert (done.stderr, done.returncode) == (b"sccache-py: error: No space left on device\n", 2)
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("word", ["-s", "--help", "-V"])
+def test_whoever_closed_the_output_is_told_nothing(ctl: Scene, word: str, closed: str) -> None:
+    """Daemons call programs so; what is printed must not go to the connection, which would have the number of the standard output."""
+    with ctl.serve(answering("stats", some_stats())):
+        done = ctl.run("-c", f'exec "$0" {word} {closed}', str(ctl.client), program="/bin/sh")
+    assert (done.stdout, done.stderr, done.returncode) == (b"", b"", 0)
 
 
 @pytest.mark.parametrize("words", [["-s", "--stats-format", "json"], ["--stats-format=json", "--show-stats"]])
@@ -229,6 +249,24 @@ def test_jobs_are_a_table(ctl: Scene) -> None:
     assert table[1].split() == ["State", "For", "Tokens", "Compiler", "Source"]
     assert table[2].split() == ["running", "3.1", "s", "3", "rustc", "/a/[red]/lib.rs"]
     assert table[3].split()[:1] == ["waiting"]
+
+
+@pytest.mark.parametrize("columns", [30, 80, 120])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_column_of_the_table_is_cut_or_left_out(columns: int, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal with 80 columns a cross compiler's name cost the process ids their last digits; and what grep reads is in one line."""
+    job = {"state": "waits for a job token", "seconds": 12.3, "tokens": 1, "pid": 123456, "build": "cargo 12345"}
+    job |= {"compiler": "/usr/bin/x86_64-linux-gnu-g++-12", "source": "/c/" + "deep/" * 30 + "x.cpp"}
+    monkeypatch.setenv("COLUMNS", str(columns))
+    printed = io.StringIO()
+    monkeypatch.setattr(printed, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, "stdout", printed)
+    render.jobs({"size": 2, "in_use": 2, "jobs": [job]})
+    lines = [line.split() for line in re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue()).splitlines()]
+    assert lines[1] == ["State", "For", "Tokens", "Process", "Build", "Compiler", "Source"]
+    assert " ".join(lines[2][:-1]) == "waits for a job token 12.3 s 1 123456 cargo 12345 x86_64-linux-gnu-g++-12"
+    assert "".join([lines[2][-1], *(line[0] for line in lines[3:])]) == job["source"]
+    assert terminal or len(lines) == 3
 
 
 def test_which_client_it_is_stands_behind_the_version(ctl: Scene) -> None:

@@ -5,6 +5,7 @@ The compilers are the real ones: that they ask for TZ to expand `__DATE__` is tr
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
 from c_world import one_compiler, shared_server  # noqa: F401 - fixtures
+from stage import World, world
+
+__all__ = ["world"]  # a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +115,7 @@ def test_an_object_for_windows_says_when_it_was_made(c):
     args = ("--target=x86_64-pc-windows-msvc", "-c", "x.c", "-o", c.object())
     c.world.cached(*args, rustc=c.name)
     c.world.note_server()
+    assert c.world.counts().get("cache_writes", 0) == 0  # which waits until it is known
     assert c.world.reasons() == {"__DATE__, __TIME__ or __TIMESTAMP__": 1}
     c.compile_twice("-mno-incremental-linker-compatible", *args)
 
@@ -143,3 +148,21 @@ def test_a_depfile_that_is_changed_at_once_is_kept_as_it_was(c):
         assert c.world.run(argv, c.p, c.world.server_env).returncode == 0
         c.world.note_server()
         c.expect("hit", *words)
+
+
+def test_a_header_that_each_build_makes_anew_just_before_is_stored_from_the_second_time_on(world: World) -> None:
+    """Nobody knows of it before the compile has read it; younger than the clock's tick, it was stored by no build."""
+    script = """
+        for n in 1 2 3 4 5 6 7 8; do printf '#include "h%d.h"\\nint f(void) { return A; }\\n' $n >x$n.c; done
+        "$0" gcc -c -x c /dev/null -o out/x.o; sleep 0.05
+        for n in 1 2 3 4 5 6 7 8; do
+            for build in 1 2 3; do
+                echo '#define A 1' >h$n.h; "$0" gcc -c x$n.c -o out/x.o || exit
+            done
+        done
+    """
+    ran = world.run_plain("sh", "-c", script, str(world.client))
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    not_stored = re.findall(r"not stored .*/(x\d)\.c", world.log())
+    assert len(not_stored) == len(set(not_stored)), "by the second build at last"
+    assert world.counts().total("cache_hits") >= 8

@@ -130,10 +130,24 @@ def test_a_socket_in_no_directory_is_told(world: World) -> None:
 def test_what_has_no_effect_is_told_by_start_server(world: World) -> None:
     """The server starts, but the store in the cloud is not there, and nor are the log and the settings that were asked for."""
     world.env |= {"SCCACHE_CONF": "no/toml", "SCCACHE_BUCKET": "b", "SCCACHE_ERROR_LOG": str(world.directory / "no" / "log")}
+    world.env["SCCACHE_CACHESIZE"] = "5G"
     started = world.run("--start-server")
     assert (started.returncode, started.stdout) == (0, b"sccache-py: Starting the server...\n")
     assert started.stderr.decode().splitlines() == [
         "sccache-py: SCCACHE_BUCKET: no effect, the cache is a local directory",
+        "sccache-py: SCCACHE_CACHESIZE: no such setting; did you mean SCCACHE_CACHE_SIZE?",
         "sccache-py: SCCACHE_CONF: no/toml is not there",
         f"sccache-py: SCCACHE_ERROR_LOG: no log, {world.directory / 'no' / 'log'} cannot be written to",
     ]
+
+
+def test_a_cache_that_is_in_memory_alone_is_told_by_start_server(world: World) -> None:
+    """SCCACHE_DIR names a file by mistake: builds go on, and --show-stats has hits, until the server ends."""
+    precious = world.directory / "precious"
+    precious.write_text("years of work")
+    world.env["SCCACHE_DIR"] = str(precious)
+    told = f"sccache-py: nothing is kept when the server ends: {precious} is no directory that can be written to"
+    assert world.run("--start-server").stderr.decode().splitlines() == [told]
+    world.same_as_plain(*world.crate(), times=2)
+    assert world.counts().total("cache_hits") == 1
+    assert precious.read_text() == "years of work"

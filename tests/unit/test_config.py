@@ -139,21 +139,9 @@ def test_what_is_wrong_in_the_file_is_told_by_its_name_there(toml, said):
 
 def test_the_configuration_file_of_sccache_can_be_kept():
     """What is set there for other things than the cache's directory is none of ours."""
-    found = settings(HOME, b"server_startup_timeout_ms = 1\n[dist]\n[cache.disk]\nsize = 7\n[cache.disk.preprocessor_cache_mode]\nx = 1\n")
+    disk = b"[cache.disk]\nfile_clone = true\nsize = 7\n[cache.disk.preprocessor_cache_mode]\nx = 1\n"
+    found = settings(HOME, b"server_startup_timeout_ms = 1\n[dist]\n" + disk)
     assert found.size_bytes == 7
-
-
-def test_what_is_set_for_another_store_is_named():
-    """Who sets SCCACHE_BUCKET believes that the cache is there."""
-    env = {**HOME, "SCCACHE_BUCKET": "b", "SCCACHE_GHA_ENABLED": "on", "SCCACHE_DIR": "/d", "SCCACHE_BASEDIRS": "/b"}
-    file = b"[cache.s3]\n[cache.disk]\n[dist]\n"
-    assert config.without_effect(env, file) == [
-        "SCCACHE_BUCKET",
-        "SCCACHE_GHA_ENABLED",
-        "[cache.s3]",
-        "[dist]",
-    ]
-    assert config.without_effect({**HOME, "SCCACHE_DIR": "/d"}) == []
 
 
 @pytest.mark.parametrize(
