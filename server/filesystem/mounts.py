@@ -31,8 +31,9 @@ _OWN_TIMES = frozenset((b"bcachefs", b"btrfs", b"ext2", b"ext3", b"ext4", b"f2fs
 
 # Further ones that only this kernel changes; what is in neither may be changed elsewhere.
 _OURS_ALONE = _OWN_TIMES | frozenset(
-    b"aufs autofs cgroup cgroup2 configfs cramfs debugfs devpts devtmpfs erofs exfat fuseblk hfs hfsplus hugetlbfs iso9660 jffs2 minix"
-    b" mqueue msdos nilfs2 ntfs ntfs3 overlay proc ramfs reiserfs rootfs romfs securityfs squashfs sysfs tracefs ubifs udf vfat".split()
+    b"aufs autofs cgroup cgroup2 configfs cramfs debugfs devpts devtmpfs ecryptfs erofs exfat fuseblk hfs hfsplus hugetlbfs iso9660"
+    b" jffs2 minix mqueue msdos nilfs2 ntfs ntfs3 overlay proc ramfs reiserfs rootfs romfs securityfs squashfs sysfs tracefs ubifs udf"
+    b" vfat".split()
 )
 
 _LOOP_MAJOR = 7  # Documentation/admin-guide/devices.txt
