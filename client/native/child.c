@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "become.h"
+#include "own_signals.h"
 
 static void
 set_cpus(const char *hex)
@@ -47,13 +48,8 @@ set_ignored(uint64_t mask)
 		struct sigaction action = {.sa_handler = mask >> (n - 1) & 1 ? SIG_IGN : SIG_DFL};
 		sigaction(n, &action, NULL);
 	}
-	/* The C library's own two: its posix_spawn has them ignored, and its
-	 * sigaction does not touch them.  All zero is the default, whatever the
-	 * order of the kernel's fields. */
-	static const unsigned long by_default[8];
-	for (int n = 32; n <= 33; n++)
-		if (!(mask >> (n - 1) & 1))
-			syscall(SYS_rt_sigaction, n, by_default, NULL, 8);
+	for (int n = OWN_SIGNAL; n < OWN_SIGNAL + OWN_SIGNALS; n++)
+		set_own_signal(n, mask >> (n - 1) & 1);
 }
 
 static void

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "own_signals.h"
 #include "wire.h"
 
 extern char **environ;
@@ -101,6 +102,9 @@ find_signals(struct request *request)
 		if (sigaction(n, NULL, &now) == 0 && now.sa_handler == SIG_IGN)
 			request->ignored |= UINT64_C(1) << (n - 1);
 	}
+	for (int n = OWN_SIGNAL; n < OWN_SIGNAL + OWN_SIGNALS; n++)
+		if (own_signal_is_ignored(n))
+			request->ignored |= UINT64_C(1) << (n - 1);
 }
 
 int

@@ -56,11 +56,12 @@ def test_a_child_takes_on_what_the_caller_was(scene: Scene) -> None:
     def prepare() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    spec = "cpus=0100000000000000;ignore=800;block=200"
+    spec = "cpus=0100000000000000;ignore=80000800;block=200"
     done = scene.run("--child", spec, "/bin/cat", "cat", "/proc/self/status", preexec_fn=prepare)
     status = dict(line.split(":\t", 1) for line in done.stdout.decode().splitlines() if ":\t" in line)
-    # Not 32 and 33, the C library's own: a child of GNU make 4.3 has them ignored.
-    assert (int(status["SigIgn"], 16) & 0x7FFFFFFF, int(status["SigBlk"], 16)) == (0x800, 0x200)
+    # 32 and 33 are the C library's own, which Python cannot set: a child of GNU make 4.3, and of posix_spawn, has them ignored.
+    which = ~0 if scene.kind == "native" else 0x7FFFFFFF
+    assert (int(status["SigIgn"], 16) & which, int(status["SigBlk"], 16)) == (0x80000800 & which, 0x200)
     assert status["Cpus_allowed_list"].strip() == "0"
 
 
