@@ -198,13 +198,12 @@ class Planner:
             argv = expanded
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
         searched = c_search.variables(request.env)
-        toolchain = os.path.dirname(compiler.program)
-        call = (driver.name, compiler.place, toolchain, request.cwd, pwd, searched, *argv)
+        call = (driver.name, compiler.place, compiler.program, request.cwd, pwd, searched, *argv)
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
-                plan = basedirs.tell(c_search.tell(plan, searched), self.settings.basedirs, toolchain)
+                plan = basedirs.tell(c_search.tell(plan, searched), self.settings.basedirs, os.path.dirname(compiler.program))
                 if compiler.place:
                     plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:

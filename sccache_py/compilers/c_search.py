@@ -27,7 +27,7 @@ def named_twice(arguments: Sequence[str], source: str, cwd: str) -> list[str]:
 
 def variables(env: Mapping[str, str]) -> tuple[str, ...]:
     """The values of those that name directories; mostly none is set."""
-    return tuple(env[name] for name in VARIABLES if env.get(name))
+    return tuple(value for name in VARIABLES if (value := env.get(name)))
 
 
 def tell(plan: Plan, values: Sequence[str]) -> Plan:

@@ -102,9 +102,9 @@ def _key(request: Request) -> _Key | None:
 
 def _is_given_rustc(request: Request) -> bool:
     """Whether it is a workspace's wrapper (cargo-auditable), which cargo calls with rustc's name first; clippy-driver is a compiler."""
-    if _RUST_NAMES.search(os.path.basename(request.program)) or "CARGO" not in request.env:
-        return False
-    return len(request.argv) > 1 and os.path.basename(request.argv[1]) == "rustc"
+    if "CARGO" not in request.env or len(request.argv) < 2 or not request.argv[1].endswith("rustc"):
+        return False  # nearly all
+    return os.path.basename(request.argv[1]) == "rustc" and not _RUST_NAMES.search(os.path.basename(request.program))
 
 
 def _identify_wrapped(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
