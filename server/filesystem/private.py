@@ -7,6 +7,7 @@ would be open to everybody, who could then put another cache in the place of our
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from typing import TextIO
 
@@ -25,6 +26,19 @@ def make_directory(path: str, mode: int = 0o700) -> None:
         make_directory(above, mode)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, mode)
+
+
+def remove_unless_held(path: str) -> None:
+    """A file that an earlier server left; as long as somebody goes by it he holds a lock (flock).  Raises OSError: it stays, or is gone.
+
+    A process id in its name says nothing: sandboxes share such a directory, and each has numbers of its own.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 def open_log(path: str) -> TextIO:

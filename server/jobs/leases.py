@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import glob
 import os
 import secrets
 from typing import Any, Protocol
 
+from sccache_py.server.filesystem.private import remove_unless_held
 from sccache_py.server.jobs.under_way import BUILDING, WAITING_FOR_TOKEN, Jobs, Seen
 from sccache_py.server.jobserver import TokenPool
 from sccache_py.server.running.channels import FIFO
@@ -66,21 +66,9 @@ class Leases:
 
 
 def sweep(runtime: str) -> None:
-    """Remove the FIFOs of servers that were killed, once their builds have ended, too.
-
-    Both hold a lock.  The process id in the name says nothing: sandboxes share this directory, and each has numbers of its own.
-    """
+    """Remove the FIFOs of servers that were killed, once their builds have ended, too: both hold a lock."""
     for directory in glob.glob(f"{glob.escape(runtime)}/{_PREFIX}*"):
         with contextlib.suppress(OSError):
-            _remove_unless_held(f"{directory}/{FIFO}")
+            remove_unless_held(f"{directory}/{FIFO}")
         with contextlib.suppress(OSError):
             os.rmdir(directory)
-
-
-def _remove_unless_held(fifo: str) -> None:
-    fd = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(fifo)
-    finally:
-        os.close(fd)

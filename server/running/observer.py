@@ -25,6 +25,7 @@ from sccache_py.elf import Image, read_image
 from sccache_py.errors import FormatError
 from sccache_py.keys import digest
 from sccache_py.server.filesystem.files import open_regular, write_all
+from sccache_py.server.filesystem.private import remove_unless_held
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ def image_of(path: str) -> Image:
     """Raises OSError."""
     with open_regular(path) as f:
         return read_image(functools.partial(os.pread, f.fileno()))
+
+
+def started_by(image: Image) -> Image:
+    """What the kernel starts where that is executed: of a script its interpreter.  Raises OSError."""
+    return image_of(image.script) if image.script else image
 
 
 class Record:
@@ -156,16 +162,10 @@ class Observer:
 
     def _sweep(self) -> None:
         """Remove the records of servers that were killed: nobody else will, and they are memory."""
-        # Not by the process id in the name: sandboxes share this directory, and each has numbers of its own.
         names = f"sccache-py-{os.getuid()}-*"
         for path in (path for d in self._directories for path in glob.glob(f"{glob.escape(d)}/{names}")):
             with contextlib.suppress(OSError):
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(path)
-                finally:
-                    os.close(fd)
+                remove_unless_held(path)
 
     def can_preload(self, image: Image) -> bool:
         """Whether a program of this image loads our library: same class and same C library as we were built for."""

@@ -19,7 +19,7 @@ from sccache_py.compilers.gcc import C
 from sccache_py.keys import KeyHash
 from sccache_py.model import Reason, Request
 from sccache_py.server.filesystem.sight import Sight
-from sccache_py.server.running.observer import image_of
+from sccache_py.server.running.observer import image_of, started_by
 from sccache_py.server.toolchains import compiler as programs
 from sccache_py.server.toolchains.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, stamp, startup_libraries
 
@@ -139,7 +139,7 @@ def identify(request: Request, look: Callable[[], Sight]) -> Compiler | Reason:
         driver=driver,
         identity=identity.key(),
         covered=tuple(covered),
-        image=image_of(image.script) if image.script else image,
+        image=started_by(image),
         is_script=is_wrapper,
         cwd_matters=is_wrapper or not all(map(os.path.isabs, by_name)),
         stamps=stamps,

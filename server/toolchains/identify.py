@@ -25,7 +25,7 @@ from sccache_py.model import Reason, Request
 from sccache_py.server.filesystem.files import FileMemo
 from sccache_py.server.filesystem.search import find_program
 from sccache_py.server.filesystem.sight import Sight
-from sccache_py.server.running.observer import image_of
+from sccache_py.server.running.observer import image_of, started_by
 from sccache_py.server.toolchains import c_toolchain
 from sccache_py.server.toolchains.compiler import LOADERS_CACHE, Compiler, Stamps, all_are, ask, stamp, startup_libraries
 
@@ -124,7 +124,7 @@ def _identify_wrapped(request: Request, look: Callable[[], Sight]) -> Compiler |
         inner,
         program=program,
         identity=identity.key(),
-        image=image_of(image.script) if image.script else image,
+        image=started_by(image),
         is_script=True,
         cwd_matters=inner.cwd_matters or bool(image.script) or not os.path.isabs(request.program),
         stamps=[(program, before), *inner.stamps],
@@ -150,7 +150,7 @@ def _identify_rust(request: Request, look: Callable[[], Sight]) -> Compiler | Re
         image = image_of(real)
         stamps += [(path, stamp(path)) for path in _rustup_files(request)]
     choosing = len(stamps)
-    interpreter = image_of(image.script) if image.script else image
+    interpreter = started_by(image)
 
     host = re.search(r"^host: (\S+)$", ask(request, program, [*before, "-vV"]), re.MULTILINE)
     if host is None:
