@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sccache_py.model import Observation, Plan, Reason
+from sccache_py.roles import is_below
 
 # Paths that are no inputs, with why.  A name that ends in "/" stands for all below it.
 IGNORED_PATHS = {
@@ -286,11 +287,11 @@ def judge(
         if not plan.adds_to_a_build(path):
             return Reason.WROTE_ELSEWHERE
         pins = [role for role, _ in plan.roles.spellings()]  # whoever wrote it may have made its name of any of them
-    # A hit makes no directory but for what lies in it.
-    known = (*seen.written, *plan.may_write, *plan.must_write, plan.incremental or "")
-    empty = (d for d in deciding(seen.directories) if not any(f"{path}/".startswith(d + "/") for path in known))
-    if plan.language == "Rust" and any(empty):
-        return Reason.WROTE_ELSEWHERE
+    if plan.language == "Rust":
+        # A hit makes no directory but for what lies in it.
+        known = (*seen.written, *plan.may_write, *plan.must_write, plan.incremental or "")
+        if not all(any(is_below(path, directory) for path in known) for directory in deciding(seen.directories)):
+            return Reason.WROTE_ELSEWHERE
     # What was there before and is gone now would not go on a hit.  rustc tidies up what is its own; gcc takes away the counts of
     # earlier runs (.gcda) of an object that it cannot stamp (--coverage -frandom-seed=…), which are the user's.
     tidies_up = plan.language == "Rust"

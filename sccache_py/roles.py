@@ -47,6 +47,11 @@ def encodings(path: str) -> set[bytes]:
     return {encode(os.fsencode(path)) for encode in _ENCODINGS.values()}
 
 
+def is_below(path: str, directory: str) -> bool:
+    """Whether it is in there, at any depth, or the directory itself; by the names alone."""
+    return f"{path}/".startswith(directory.rstrip("/") + "/")
+
+
 class Roles:
     """An ordered set of (role, absolute path, path as the caller spelled it)."""
 

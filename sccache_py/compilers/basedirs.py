@@ -18,12 +18,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+from sccache_py.compilers import c_options
 from sccache_py.model import Plan
+from sccache_py.roles import is_below
 
-_SEARCH_OPTIONS = frozenset(
-    ("-I", "-F", "-cxx-isystem", "-idirafter", "-iframework", "-imacros", "-include", "-iquote", "-isysroot", "-isystem", "-isystem-after")
-)
+_SEARCH_OPTIONS = frozenset((*c_options.SEARCHED, *c_options.READ_FIRST, "-isysroot"))
 _MAPS = ("-fcoverage-prefix-map=", "-fdebug-prefix-map=", "-ffile-prefix-map=", "-fmacro-prefix-map=", "-fprofile-prefix-map=")
 
 _MAPS_OF_DEBUG = ("-fdebug-prefix-map=", "-ffile-prefix-map=")
@@ -43,6 +44,14 @@ NAMES = (*dict.fromkeys(_FILES + _TYPES),)
 _PLAIN = re.compile(r"(/[\w.+@~-]+)+", re.ASCII)
 
 
+class _Map(NamedTuple):
+    """A prefix map of the command line."""
+
+    name: str  # the option's
+    old: str  # what it replaces
+    of_pwd: bool  # which is $PWD, or begins it
+
+
 def tell(plan: Plan, basedirs: Sequence[str], toolchain: str) -> Plan:
     """The plan with paths below its base directory told by role; the plan itself where that would not be right.
 
@@ -50,21 +59,22 @@ def tell(plan: Plan, basedirs: Sequence[str], toolchain: str) -> Plan:
     """
     if plan.language == "Rust" or plan.source is None or not plan.exact_outputs:
         return plan
+    maps = _maps(plan)
     named = [] if plan.cwd_in_key else [d for d in basedirs if plan.source.startswith(d + "/")]
-    found = [d for d in named or _mapped_directories(plan, os.path.dirname(toolchain)) if _PLAIN.fullmatch(d)]
+    found = [d for d in named or _mapped_directories(plan, maps, os.path.dirname(toolchain)) if _PLAIN.fullmatch(d)]
     if not found or any(word.startswith(_HASHES_NAMES) for word in plan.arguments):
         return plan
     base = max(found, key=len)
-    arguments, maps = _tell_arguments(plan, base)
+    arguments = _tell_arguments(plan, base)
     cwd = plan.roles.path("cwd")
-    inside = f"{cwd}/".startswith(base + "/")
+    inside = is_below(cwd, base)
     if arguments == plan.arguments and not (inside and named):
         return plan  # it says no absolute path: the cwd's role is enough
-    if base.startswith(cwd.rstrip("/") + "/") and not inside:
+    if is_below(base, cwd) and not inside:
         return plan  # by relative paths, too, it may read files below the base directory
-    if any(base.startswith(old) and old not in (base, base + "/") for _, old in maps if old):
+    if any(base.startswith(m.old) and m.old not in (base, base + "/") for m in maps if m.old):
         return plan  # what follows a prefix that is mapped stays in the output, and is not the whole base directory
-    mapped = {name for name, old in maps if old in (base, base + "/")}
+    mapped = {m.name for m in maps if m.old in (base, base + "/")}
     debug = any((word.startswith("-g") and word != "-g0") or word == "-fworking-directory" for word in plan.arguments)
     if debug and not mapped.intersection(_MAPS_OF_DEBUG):
         return plan
@@ -74,25 +84,27 @@ def tell(plan: Plan, basedirs: Sequence[str], toolchain: str) -> Plan:
         arguments=(*arguments, where),
         roles=plan.roles.with_one("base", base),
         names_base=_names_base(plan, mapped) if arguments != plan.arguments else (),
-        mapped_prefixes=(*plan.mapped_prefixes, *(old for _, old in maps if old.startswith(base))),
+        mapped_prefixes=(*plan.mapped_prefixes, *(m.old for m in maps if m.old.startswith(base))),
     )
 
 
-def _mapped_directories(plan: Plan, prefix: str) -> list[str]:
-    """What a map takes out of debug information; not where the compiler finds headers of its own, which are the same for all calls."""
+def _maps(plan: Plan) -> list[_Map]:
     pwd = plan.roles.spelled("cwd")
     found = []
     for word in plan.arguments:
-        if word.startswith(_MAPS_OF_DEBUG):
-            old = word.partition("=")[2].partition("=")[0]
-            if old.startswith(_CWD_LESS):
-                old = pwd.removesuffix(old.removeprefix(_CWD_LESS)) if pwd == plan.roles.path("cwd") else ""
-            found.append(old.rstrip("/"))
-    return [d for d in found if not any(_holds(d, home) or _holds(home, d) for home in ("/usr", prefix))]
+        name = next((name for name in _MAPS if word.startswith(name)), "")
+        if name:
+            old = word[len(name) :].partition("=")[0]
+            of_pwd = old.startswith(_CWD_LESS)
+            found.append(_Map(name, pwd.removesuffix(old.removeprefix(_CWD_LESS)) if of_pwd else old, of_pwd))
+    return found
 
 
-def _holds(directory: str, path: str) -> bool:
-    return f"{path}/".startswith(f"{directory.rstrip('/')}/")
+def _mapped_directories(plan: Plan, maps: Sequence[_Map], prefix: str) -> list[str]:
+    """What a map takes out of debug information; not where the compiler finds headers of its own, which are the same for all calls."""
+    pwd_is_real = plan.roles.spelled("cwd") == plan.roles.path("cwd")
+    found = [m.old.rstrip("/") for m in maps if m.name in _MAPS_OF_DEBUG and (pwd_is_real or not m.of_pwd)]
+    return [d for d in found if not any(is_below(home, d) or is_below(d, home) for home in ("/usr", prefix))]
 
 
 def _names_base(plan: Plan, mapped: set[str]) -> tuple[bytes, ...]:
@@ -101,23 +113,14 @@ def _names_base(plan: Plan, mapped: set[str]) -> tuple[bytes, ...]:
     return tuple(dict.fromkeys(files + (_TYPES if plan.types_name_files else ())))
 
 
-def _tell_arguments(plan: Plan, base: str) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
-    """The words, and every prefix map with the prefix that it replaces."""
-    pwd = plan.roles.spelled("cwd")
+def _tell_arguments(plan: Plan, base: str) -> tuple[str, ...]:
     told: list[str] = []
-    maps: list[tuple[str, str]] = []
     before = ""
     for word in plan.arguments:
         name = next((name for name in _MAPS if word.startswith(name)), "")
-        if name:
-            old, _, new = word[len(name) :].partition("=")
-            if old.startswith(_CWD_LESS):
-                old = pwd.removesuffix(old.removeprefix(_CWD_LESS))
-            elif f"{old}/".startswith(base + "/"):
-                word = f"{name}$base{old[len(base) :]}={new}"
-            maps.append((name, old))
-        elif (before in _SEARCH_OPTIONS or word == plan.source) and f"{word}/".startswith(base + "/"):
-            word = "$base" + word[len(base) :]
+        old = word[len(name) :].partition("=")[0] if name else word
+        if (name or before in _SEARCH_OPTIONS or word == plan.source) and is_below(old, base):
+            word = f"{name}$base{word[len(name) + len(base) :]}"
         told.append(word)
         before = word
-    return tuple(told), maps
+    return tuple(told)

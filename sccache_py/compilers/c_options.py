@@ -476,6 +476,10 @@ PREPROCESSED = (
     "objective-c-cpp-output",
 )
 
+# What names directories in which headers are looked for, and files that are read before the source.
+SEARCHED = ("-F", "-I", "-cxx-isystem", "-idirafter", "-iframework", "-iquote", "-isystem", "-isystem-after")
+READ_FIRST = ("-imacros", "-include")
+
 # Variables that make the compiler append to a file, or change its command line behind our back.
 REFUSED_VARIABLES = ("CCC_OVERRIDE_OPTIONS", "CXX_MODULE_MAPPER", "DEPENDENCIES_OUTPUT", "GCC_COMPARE_DEBUG", "SUNPRO_DEPENDENCIES")
 

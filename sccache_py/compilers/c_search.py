@@ -11,17 +11,17 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from sccache_py.compilers import c_options
 from sccache_py.model import Plan
 
 VARIABLES = ("CPATH", "CPLUS_INCLUDE_PATH", "C_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH")
 
-_SEARCHED = ("-F", "-I", "-cxx-isystem", "-idirafter", "-iframework", "-iquote", "-isystem", "-isystem-after", "-stdlib++-isystem")
-_READ_FIRST = ("-imacros", "-include")
+_SEARCHED = (*c_options.SEARCHED, "-stdlib++-isystem")
 
 
 def named_twice(arguments: Sequence[str], source: str, cwd: str) -> list[str]:
     """Words for the key, of what the command line names; those of files that it reads are searched, too."""
-    files = [source, *(value for word, value in pairwise(arguments) if word in _READ_FIRST)]
+    files = [source, *(value for word, value in pairwise(arguments) if word in c_options.READ_FIRST)]
     return _alike([".", *_searched(arguments), *map(os.path.dirname, files)], cwd, "one directory")
 
 

@@ -16,7 +16,7 @@ from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
 from sccache_py.model import OwnOutputs, Plan, Reason
 from sccache_py.observation import plain
-from sccache_py.roles import Roles
+from sccache_py.roles import Roles, is_below
 
 # What each crate type is called in the output directory, for targets whose names are like Linux's.
 _FILE_NAMES = {
@@ -247,20 +247,16 @@ def _movable_maps(parsed: Parsed, out: str, inputs: Sequence[str]) -> dict[str, 
     found = {}
     for number, source in enumerate(sources):
         others = [*apart, *sources[:number], *sources[number + 1 :]]
-        if not source.startswith("/") or source != plain(source) or any(_is_below(p, source) or _is_below(source, p) for p in others):
+        if not source.startswith("/") or source != plain(source) or any(is_below(p, source) or is_below(source, p) for p in others):
             continue
-        if all(_is_below(path, source) for path in own):
+        if all(is_below(path, source) for path in own):
             found[source] = f"m{number}"
     return found
 
 
 def _maps_apart(parsed: Parsed) -> bool:
     """Whether something below the cwd may be mapped otherwise than the cwd is."""
-    return parsed.asks or parsed.literal or any(source != parsed.cwd and _is_below(source, parsed.cwd) for source, _ in parsed.remaps)
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return f"{path}/".startswith(directory.rstrip("/") + "/")
+    return parsed.asks or parsed.literal or any(source != parsed.cwd and is_below(source, parsed.cwd) for source, _ in parsed.remaps)
 
 
 def _tell_cwd(parsed: Parsed, movable: Mapping[str, str]) -> tuple[list[str], bool]:

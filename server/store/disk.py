@@ -30,6 +30,7 @@ from diskcache.core import MODE_RAW as MODE_RAW
 
 from sccache_py.errors import StoreBusy, StoreError
 from sccache_py.keys import digest
+from sccache_py.roles import is_below
 from sccache_py.server.filesystem.private import make_directory
 from sccache_py.server.store.base import Change
 
@@ -391,8 +392,7 @@ def file_system_kind(path: str) -> str:
             for line in mounts:
                 fields = line.split(" ")
                 point = fields[1].replace("\\040", " ")
-                under = path == point or path.startswith(point.rstrip("/") + "/")
-                if under and len(point) >= len(best):
+                if is_below(path, point) and len(point) >= len(best):
                     best, kind = point, fields[2]
     except (OSError, IndexError):
         return ""
