@@ -211,10 +211,10 @@ pass_on(struct talk *t, int fd, size_t n)
 		if (!(t->gone >> fd & 1))
 			written = write(fd, t->bytes + t->begin, part);
 		if (written < 0) {
-			if (errno != EAGAIN && errno != EINTR)
+			if (errno != EAGAIN && errno != EINTR) {
 				t->gone |= 1u << fd;
-			if (errno != EAGAIN && errno != EINTR && errno != EPIPE)
-				t->unsaid = 1;
+				t->unsaid |= errno != EPIPE;
+			}
 			if (errno == EPIPE && t->signals >= 0)
 				take_signal(t); /* before an EXIT that may be here already */
 			continue;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,21 +31,13 @@ def start(
     native: Path | None, script: str, cwd: Path, env: dict[str, str], inherit: tuple[int, ...] = (), stdin: bytes | None = None
 ) -> Started:
     """A shell with this script."""
-    (out_r, out_w), (err_r, err_w) = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    try:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         command = Command("/bin/sh", ["cc", "-c", script], str(cwd), env, inherit, CALLER, stdin)
-        pid = spawn(str(native) if native else None, command, out_w, err_w)
-    except SpawnError:
-        os.close(out_r)
-        os.close(err_r)
-        raise
-    finally:
-        os.close(out_w)
-        os.close(err_w)
-    group = os.getpgid(pid)
-    with open(out_r) as out, open(err_r) as err:
-        said = out.read(), err.read()
-    return Started(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), *said, group, pid)
+        pid = spawn(str(native) if native else None, command, out.fileno(), err.fileno())
+        group = os.getpgid(pid)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        said = [os.pread(file.fileno(), 1 << 16, 0).decode() for file in (out, err)]
+    return Started(status, *said, group, pid)
 
 
 @pytest.fixture(params=["native", "subprocess"])
