@@ -16,7 +16,10 @@ JOBSERVER_VARIABLES = ("CARGO_MAKEFLAGS", "GNUMAKEFLAGS", "MAKEFLAGS", "MAKELEVE
 
 
 def without_jobserver(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name not in JOBSERVER_VARIABLES}
+    child = dict(env)
+    for name in JOBSERVER_VARIABLES:
+        child.pop(name, None)
+    return child
 
 
 def with_jobserver(env: Mapping[str, str], jobs: int, read_fd: int, write_fd: int) -> dict[str, str]:

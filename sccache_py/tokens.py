@@ -59,6 +59,8 @@ OVERTAKE_S, MEMORY_LOOK_S = 2.0, 0.100
 # Left to the rest of the machine when a compile's memory is predicted.
 MEMORY_MARGIN_KIB = 64 * 1024
 
+_NO_NEED = Need()
+
 
 class Tokens:
     """Every event returns what is to be done, in this order.  `now` never goes back."""
@@ -111,7 +113,7 @@ class Tokens:
         checks: bool = False,
     ) -> list[Action]:
         """A compile or a build wants to start.  lender: who it runs under; unknown ones are nobody.  checks: it makes no code."""
-        holder = Holder(id, build, role, self.holders.get(lender) if lender is not None else None, need or Need())
+        holder = Holder(id, build, role, self.holders.get(lender) if lender is not None else None, need or _NO_NEED)
         if holder.lender is not None and not holder.lender.running:
             holder.lender = None
         self.holders[id] = holder
@@ -120,6 +122,12 @@ class Tokens:
             return [Admit(id), *self._pump(now)]
         if checks and self._may_be_guest(now, holder):
             self._guest = holder
+            self._start(now, holder)
+            return [Admit(id), *self._pump(now)]
+        if role is Role.COMPILE and self._has_no_rival(holder) and self._fits(now, holder):
+            self._newcomer_was_last = not self._running[build]
+            holder.base = True
+            self.in_use += 1
             self._start(now, holder)
             return [Admit(id), *self._pump(now)]
         queue = self._queues.get(build)
@@ -241,6 +249,10 @@ class Tokens:
         if holder.role is Role.BUILD:
             self._builds[holder.build] = holder
             self._rotation.setdefault(holder.build, None)
+
+    def _has_no_rival(self, holder: Holder) -> bool:
+        """A token is free, and nobody waits or takes turns: the way of most compiles, for which no queue is made."""
+        return self.in_use < self.size and not (self._queues or self._builds or self._guest) and holder.lender is None
 
     def _may_be_guest(self, now: float, holder: Holder) -> bool:
         busy = self.in_use >= self.size and self._guest is None and holder.lender is None
@@ -409,7 +421,7 @@ class Tokens:
             if self._may_be_offered(now, holder):
                 yield self._offer(now, holder)
         # A build may take several at once: ninja looks only when one of its jobs ends.
-        builds = [h for h in self._joined if h.role is Role.BUILD]
+        builds = [h for h in self._joined if h.role is Role.BUILD] if self._builds else []
         while (builds := [h for h in builds if self._may_be_offered(now, h, more=True)]) and self.in_use < self.size:
             yield self._offer(now, min(builds, key=lambda h: h.unread))
 

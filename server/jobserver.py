@@ -50,7 +50,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
 from sccache_py.makeflags import LEASE_VARIABLE
-from sccache_py.server.running.channels import Channel, LowNumbers, Pair, Wide
+from sccache_py.server.running.channels import Channel, Ears, LowNumbers, Pair, Wide
 from sccache_py.tokens import Action, Admit, Excess, Need, Offer, Revoke, Role, Tokens
 
 __all__ = ["LEASE_VARIABLE", "Grant", "Need", "Private", "TokenPool"]
@@ -120,6 +120,7 @@ class TokenPool:
         self._low = LowNumbers(4 + 2 * min(2 * size, _MOST_PAIRS))  # for compilers, the empty one, the spare one
         self._empty = self._make_empty()
         self._spare: Pair | None = None
+        self._ears: Ears | None = None  # once there is a loop
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
         self._beside = 0
@@ -252,13 +253,17 @@ class TokenPool:
     # -- channels ------------------------------------------------------------------------------------------------
 
     def open_private(self, id: int) -> Private:
+        pair, self._spare = self._spare, None
         try:
-            pair, self._spare = self._spare or Pair(self._low), None
+            pair = pair or Pair(self._low)
+            self._ears = self._ears or Ears()
+            pair.serve(self._news_of(id), self._ears)
         except OSError as e:
+            if pair is not None:
+                pair.close()
             log.warning("no private jobserver (%s): a compiler runs without extra tokens", e)
             return self._empty
         asyncio.get_running_loop().call_soon(self._make_spare)
-        pair.serve(self._news_of(id))
         self._channels[id] = pair
         self._do(self.policy.joined(time.monotonic(), id))
         return Private(pair.child_r, pair.child_w, lambda: self._close_channel(id))
@@ -346,6 +351,8 @@ class TokenPool:
         self._closed = True
         if self._spare is not None:
             self._spare.close()
+        if self._ears is not None:
+            self._ears.close()
         for fd in (self._r, self._w, self._silent, self._unheard):
             os.close(fd)
         for number in (self._empty.child_r, self._empty.child_w):

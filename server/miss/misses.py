@@ -197,13 +197,12 @@ class Misses:
     async def _run(self, job: Job, client: Client, record: Record | None, grant: Grant) -> tuple[Ran, tuple[str, ...]]:
         """The compiler, with our jobserver in place of the caller's; and the paths by which it may name that."""
         request = job.request
-        env = makeflags.without_jobserver(request.env)
         private = grant.open_private() if job.plan.wants_jobserver else None
-        inherit: tuple[int, ...] = ()
+        inherit = (private.child_r, private.child_w) if private is not None else ()
         try:
-            if private is not None:
-                inherit = (private.child_r, private.child_w)
-                env = makeflags.with_jobserver(request.env, self.pool.size, *inherit)
+            env = (
+                makeflags.with_jobserver(request.env, self.pool.size, *inherit) if inherit else makeflags.without_jobserver(request.env)
+            )
             env[makeflags.LEASE_VARIABLE] = grant.lease
             if record is not None:
                 env = self.observer.environment(env, record, job.compiler.covered)

@@ -273,3 +273,20 @@ def test_no_schedule_loses_a_token_or_starves_anybody(with_memory):
             assert world.policy.waiting == 0
         except AssertionError as e:
             raise AssertionError(f"schedule {seed}: {e}") from e
+
+
+def test_the_way_without_a_queue_decides_as_the_one_with_it_does(monkeypatch):
+    """Most compiles meet no rival and are admitted without standing in a queue: nobody's turn may depend on which way one came."""
+
+    def decisions(seed: int) -> list[list[tokens.Action]]:
+        seen: list[list[tokens.Action]] = []
+        world = World(random.Random(seed), with_memory=bool(seed % 2))
+        do = world.do
+        world.do = lambda actions: (seen.append(list(actions)), do(actions))
+        for _ in range(STEPS):
+            world.step()
+        return seen
+
+    short = [decisions(seed) for seed in range(600)]
+    monkeypatch.setattr(Tokens, "_has_no_rival", lambda self, holder: False)
+    assert [decisions(seed) for seed in range(600)] == short
