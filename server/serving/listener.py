@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import resource
 import socket
@@ -24,6 +25,9 @@ _FEWEST = 8
 
 # Who waits there hears nothing, and must not take us for dead: after so long without room they are sent away.
 _FULL_S = 3.0
+
+# So long the rest of the server waits for those who queue, but for one more request.
+_TURN_S = 0.0005
 
 # How long nobody is accepted after descriptors ran out: the socket stays readable, and trying at once would be a busy loop.
 _PAUSE_S = 0.05
@@ -60,7 +64,7 @@ class Listener:
 
     def stop_accepting(self) -> None:
         if self._accepting:
-            self._accept()  # who connected before is served
+            self._accept(math.inf)  # who connected before is served
         if self._accepting:  # not if one of those said stop, too
             self._accepting = False
             if self._paused is not None:
@@ -89,11 +93,11 @@ class Listener:
             else:
                 await asyncio.sleep(0.005)
 
-    def _accept(self) -> None:
-        # Several at a time: under load one wake-up serves all who queue.
-        for _ in range(64):
-            if not self._accepting:  # the last one said stop
-                return
+    def _accept(self, turn_s: float = _TURN_S) -> None:
+        # Several at a time: under load one wake-up serves many of those who queue.
+        time = asyncio.get_running_loop().time
+        until = time() + turn_s
+        while self._accepting:  # until one of them says stop
             full = len(self.connections) >= self._most
             if not full:
                 self._full_since = None
@@ -114,6 +118,8 @@ class Listener:
                 continue
             trace.begin()
             self.adopt(sock, b"")
+            if time() > until:
+                return  # the socket is still readable: the loop comes back
 
     def _is_full_for_long(self) -> bool:
         now = asyncio.get_running_loop().time()
