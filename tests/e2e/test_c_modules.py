@@ -166,6 +166,19 @@ def test_a_precompiled_header_of_clang_is_used_as_clang_would_use_it(c, how, tim
     c.expect("fail", *use)
 
 
+@pytest.mark.parametrize("words", [("-g", "-gmodules"), ("-Xclang", "-fmodule-format=obj")], ids=" ".join)
+@of("clang")
+def test_a_precompiled_header_of_clang_in_an_object_is_refused_where_clang_refuses_it(c, words):
+    """So that a debugger finds types in it: it does not begin as others do, and clang looks at the same times."""
+    header = write_header(c)
+    c.compile_twice(*words, "-x", "c-header", "a.h", "-o", c.object("a.pch"))
+    shutil.move(c.object("a.pch"), c.p / "a.pch")
+    use = (*words, "-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*use)
+    os.utime(header, (LONG_AGO[0] + 10, LONG_AGO[1] + 10))
+    assert b"has been modified" in c.expect("fail", *use).stderr
+
+
 @of("clang")
 def test_a_precompiled_header_of_clang_that_was_made_again_is_the_same_to_its_users(c):
     """`ninja clean` removes it, and what comes back from the cache is new; the sources are as old as they were."""
