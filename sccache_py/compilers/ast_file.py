@@ -5,6 +5,7 @@ Source: LLVM's "Bitcode File Format" (blocks), clang's ASTBitCodes.h (BlockIDs, 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 
@@ -37,3 +38,11 @@ def told_sources(size: int, read: Callable[[int, int], bytes]) -> bytes | None:
             found.append(read(at + _HEAD.size, words * 4))
         at += _HEAD.size + words * 4
     return found[0] if at == size and len(found) == 1 else None
+
+
+def names(told: bytes, name: str) -> bool:
+    """Whether a source may be called so, in whatever directory; `told`: what told_sources returns.
+
+    Paths are made absolute but in a header that is relocatable.  What follows a name may be anything.
+    """
+    return b"/" + os.fsencode(name) in told

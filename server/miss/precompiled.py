@@ -1,15 +1,16 @@
 """clang's precompiled headers among what a compile has read: clang looks at the times of what they were made of.
 
 One that is made of others, or of modules, names what is its own alone.  What a map of files (`-ivfsoverlay`) puts in a source's
-place has another name than stands there.
+place has another name than stands there, and a relocatable one's paths begin behind `-isysroot`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection
 
-from sccache_py.compilers.ast_file import MAGIC, told_sources
+from sccache_py.compilers.ast_file import MAGIC, names, told_sources
 from sccache_py.model import Plan
 from sccache_py.server.filesystem.files import open_regular
 from sccache_py.server.miss import option_files
@@ -20,7 +21,7 @@ _LEAST_BYTES = 4096  # clang 14 makes 19 KB of an empty header
 _SECTION = b"clangast"
 _OBJECTS = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\x64\x86", b"\x4c\x01", b"\x64\xaa", b"\x00asm")
 
-_OVERLAY = "vfsoverlay"
+_RENAMES = re.compile("vfsoverlay|isysroot")
 
 
 def is_precompiled(path: str) -> bool:
@@ -45,10 +46,10 @@ def times_that_count(plan: Plan, read: Collection[str], present: Collection[str]
         return paths if precompiled else []
     # That of one alone is in no other and decides nothing: what comes back from the cache is always new.
     others = [path for path in paths if path not in precompiled]
-    if any(_OVERLAY in word for word in plan.arguments) or option_files.found_by_driver(plan, read):
+    if any(map(_RENAMES.search, plan.arguments)) or option_files.found_by_driver(plan, read):
         return others
     told = _told_sources(precompiled.pop())
-    return others if told is None else [path for path in others if os.fsencode(os.path.basename(path)) in told]
+    return others if told is None else [path for path in others if names(told, os.path.basename(path))]
 
 
 def _told_sources(path: str) -> bytes | None:

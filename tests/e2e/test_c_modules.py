@@ -171,6 +171,9 @@ def test_a_precompiled_header_of_clang_is_used_as_clang_would_use_it(c, how, tim
 def test_the_times_of_what_a_precompiled_header_of_clang_was_not_made_of_are_nothing_to_its_users(c):
     """An edit that is taken back, another branch and back, CMake's unity_0_cxx.cxx, which each configuration makes anew."""
     header = write_header(c)
+    c.write("c++b.h", "#define C 1\n")  # as libstdc++'s c++config.h ends like everybody's config.h
+    header.write_text('#include "c++b.h"\n' + header.read_text())
+    os.utime(header, LONG_AGO)
     c.write("b.h", "#define B 1\n")
     c.write("x.c", '#include "b.h"\nint f(void) { return a(A) + B; }\n')
     c.compile_twice("-x", "c-header", "a.h", "-o", c.object("a.pch"))

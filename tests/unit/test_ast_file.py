@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from sccache_py.compilers.ast_file import told_sources
+from sccache_py.compilers.ast_file import names, told_sources
 
 
 def block(number, body, width=5):
@@ -23,6 +23,15 @@ def told(data):
 def test_names_are_looked_for_in_the_control_block_alone():
     """The others have all that was declared, which is most of a file."""
     assert told(b"CPCH" + block(0, b"info") + block(15, b"/p/a.h") + block(8, b"b.h")) == b"/p/a.h\0\0"
+
+
+@pytest.mark.parametrize(
+    ("told", "is_named"),
+    [(b"..../p/config.h", True), (b"..../config.h/p/x.h", True), (b"..../p/c++config.h", False), (b"", False)],
+)
+def test_a_name_that_ends_as_another_does_is_another(told, is_named):
+    """`config.h`, and libstdc++'s `c++config.h`, which is in nearly every header."""
+    assert names(told, "config.h") == is_named
 
 
 @pytest.mark.parametrize(
@@ -55,8 +64,8 @@ def test_what_clang_was_told_to_include_is_named(clang, tmp_path):
     (tmp_path / "inc" / "real.h").write_text("#define S 1\n")
     (tmp_path / "inc" / "sub-1.h").symlink_to("real.h")
     subprocess.run([clang, "-Iinc", "-x", "c-header", "inc/a.h", "-o", "a.pch"], cwd=tmp_path, check=True)
-    names = told((tmp_path / "a.pch").read_bytes())
-    assert names is not None
-    assert b"a.h" in names
-    assert b"sub-1.h" in names
-    assert b"no_source_of_it" not in names
+    said = told((tmp_path / "a.pch").read_bytes())
+    assert said is not None
+    assert names(said, "a.h")
+    assert names(said, "sub-1.h")
+    assert not names(said, "no_source_of_it")
