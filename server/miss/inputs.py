@@ -26,15 +26,12 @@ from sccache_py.server.filesystem.search import find_libraries, find_program
 from sccache_py.server.filesystem.sight import DIRECTORY, TO_NOTHING, Sight
 from sccache_py.server.filesystem.stamps import Stamp, latest_ns, stamp_of, which_of
 from sccache_py.server.filesystem.time_macros import OUT_DIR, Words, tells_names
+from sccache_py.server.miss.precompiled import times_that_count
 
 log = logging.getLogger(__name__)
 
 # Smaller files are hashed at once: that takes less than opening them for later would save.
 _AT_ONCE_BYTES = 128 * 1024
-
-# How clang's serialized ASTs begin; clang 14 makes 19 KB of an empty header.
-_PRECOMPILED = b"CPCH"
-_LEAST_PRECOMPILED_BYTES = 4096
 
 _EMPTY = digest_of(b"")
 
@@ -219,19 +216,12 @@ def _words(path: str, digest: bytes, memo: FileMemo, paths: Words) -> Words | No
 
 def _take_names(plan: Plan, draft: Draft, sight: Sight, began_ns: int, inputs: Inputs) -> Reason | None:
     variant, fold = inputs.variant, plan.roles.fold
-    precompiled = {path for path in draft.read if _is_precompiled(path)} if plan.checks_times else set()
-    if plan.writes_times or precompiled:
-        # That of one alone is in no other and decides nothing: what comes back from the cache is always new.
-        is_alone = len(precompiled) == 1 and not any(path.endswith(".pcm") for path in draft.read)
-        passed = precompiled if is_alone and not plan.writes_times else set()
-        for path in dict.fromkeys((*draft.read, *draft.present)):
-            if path in passed:
-                continue
-            modified = sight.modified(path)
-            if modified is None:
-                return Reason.INPUT_VANISHED
-            if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
-                variant.present.append((fold(path), modified))
+    for path in times_that_count(plan, draft.read, draft.present):
+        modified = sight.modified(path)
+        if modified is None:
+            return Reason.INPUT_VANISHED
+        if not os.path.isdir(path):  # a directory's changes with each name in it, and is in no output
+            variant.present.append((fold(path), modified))
     behind, directories = [], {}
     if plan.resolves_names:
         # Files that are links, and directories of files that are reached through links: where they lead to may show in the output.
@@ -385,17 +375,6 @@ def _take_date(path: str, draft: Draft, sight: Sight, fold: Callable[[str], str]
     states += [sight.read_last(path)] if draft.reading_counts else []
     variant.present += [(fold(path), state or b"") for state in states]
     return None
-
-
-def _is_precompiled(path: str) -> bool:
-    """Whether clang looks at the mtimes of what this file was made of: a precompiled header, but not a module (`x.pcm`)."""
-    try:
-        if path.endswith(".pcm") or os.stat(path).st_size < _LEAST_PRECOMPILED_BYTES:
-            return False
-        with open_regular(path) as f:
-            return f.read(len(_PRECOMPILED)) == _PRECOMPILED
-    except OSError:
-        return False
 
 
 def _link_to_nothing(path: str, sight: Sight, place: Place, began_ns: int) -> bytes | None:

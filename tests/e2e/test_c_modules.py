@@ -7,6 +7,7 @@ like any other; those that a compiler builds behind our back are left to it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -164,6 +165,58 @@ def test_a_precompiled_header_of_clang_is_used_as_clang_would_use_it(c, how, tim
     header.write_text(HEADER.format(12345))
     os.utime(header, LONG_AGO)
     c.expect("fail", *use)
+
+
+@of("clang")
+def test_the_times_of_what_a_precompiled_header_of_clang_was_not_made_of_are_nothing_to_its_users(c):
+    """An edit that is taken back, another branch and back, CMake's unity_0_cxx.cxx, which each configuration makes anew."""
+    header = write_header(c)
+    c.write("c++b.h", "#define C 1\n")  # as libstdc++'s c++config.h ends like everybody's config.h
+    header.write_text('#include "c++b.h"\n' + header.read_text())
+    os.utime(header, LONG_AGO)
+    c.write("b.h", "#define B 1\n")
+    c.write("x.c", '#include "b.h"\nint f(void) { return a(A) + B; }\n')
+    c.compile_twice("-x", "c-header", "a.h", "-o", c.object("a.pch"))
+    shutil.move(c.object("a.pch"), c.p / "a.pch")
+    use = ("-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
+    first = c.compile_twice(*use)
+    for name in ("b.h", "x.c"):
+        os.utime(c.p / name)
+    assert c.expect("hit", *use) == first
+    c.write("b.h", "#define B 2\n")
+    assert c.expect("miss", *use) != first
+    os.utime(header)
+    c.expect("fail", *use)
+
+
+@of("clang")
+def test_a_source_in_whose_place_clang_reads_another_file_counts_with_its_time(c):
+    """A precompiled header names what stands in its place."""
+    write_header(c)
+    other = c.write("other", (c.p / "a.h").read_text())
+    os.utime(other, LONG_AGO)
+    map_ = {"version": 0, "roots": [{"name": str(c.p / "a.h"), "type": "file", "external-contents": str(other)}]}
+    c.write("map", json.dumps(map_ | {"use-external-names": False}))
+    words = ("-ivfsoverlay", "map")
+    c.compile_twice(*words, "-x", "c-header", "a.h", "-o", c.object("a.pch"))
+    shutil.move(c.object("a.pch"), c.p / "a.pch")
+    use = (*words, "-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*use)
+    os.utime(other, (LONG_AGO[0] + 10, LONG_AGO[1] + 10))
+    assert b"has been modified" in c.expect("fail", *use).stderr
+
+
+@pytest.mark.parametrize("words", [("-g", "-gmodules"), ("-Xclang", "-fmodule-format=obj")], ids=" ".join)
+@of("clang")
+def test_a_precompiled_header_of_clang_in_an_object_is_refused_where_clang_refuses_it(c, words):
+    """So that a debugger finds types in it: it does not begin as others do, and clang looks at the same times."""
+    header = write_header(c)
+    c.compile_twice(*words, "-x", "c-header", "a.h", "-o", c.object("a.pch"))
+    shutil.move(c.object("a.pch"), c.p / "a.pch")
+    use = (*words, "-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*use)
+    os.utime(header, (LONG_AGO[0] + 10, LONG_AGO[1] + 10))
+    assert b"has been modified" in c.expect("fail", *use).stderr
 
 
 @of("clang")
