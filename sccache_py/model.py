@@ -90,6 +90,10 @@ class Reason(enum.Enum):
 # No role of a path: under it stands how messages look.  Pinned where a compiler said something.
 MESSAGES = "messages"
 
+# The role of what a crate with a name by chance leaves (autocfg's), which nobody reads: a hit brings back what another name's left, in
+# whose bytes that name's hash is.
+PROBE = "probe"
+
 
 class Twins(enum.Enum):
     """By what a compiler that passes over a file that it has already read takes two with the same text for one."""

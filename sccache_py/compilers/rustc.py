@@ -7,6 +7,7 @@ cargo moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for ru
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from sccache_py.compilers.driver import Look, Told
 from sccache_py.compilers.rustc_arguments import Parsed, read
 from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
-from sccache_py.model import OwnOutputs, Plan, Reason
+from sccache_py.model import PROBE, OwnOutputs, Plan, Reason
 from sccache_py.observation import plain
 from sccache_py.roles import Roles, is_below
 
@@ -42,6 +43,9 @@ _LISTED_EMITS = {"dep-info", "link", "metadata"}
 
 # `--emit` kinds that are text: rustc writes no other to a terminal, and the server has none.
 _TEXT_EMITS = {"asm", "llvm-ir", "mir"}
+
+# What autocfg 1.5 compiles to find out whether it compiles (src/lib.rs, probe_fmt): the name is a random number and a count.
+_AUTOCFG = re.compile(r"autocfg_[0-9a-f]{16}_([0-9]+)")
 
 # Kinds of `-L` in which rustc looks up names that it already knows whole: the hash of a crate is part of them, so a new file there decides
 # nothing unless it was asked for by name.  The others are searched by pattern; and who lists a native directory may be a macro.
@@ -166,6 +170,11 @@ def _plan(parsed: Parsed) -> Plan | Reason:
             roles.append((known, parsed.absolute(path), path))
         arguments += ["-L", f"{kind}={path}" if parsed.literal else f"{kind}=${known}"]
 
+    probe = _AUTOCFG.fullmatch(parsed.crate_name or "") if _is_probe(parsed) else None
+    if probe is not None:
+        roles.append((PROBE, os.path.join(out, f"{probe[0]}.ll"), probe[0]))
+        arguments[arguments.index(probe[0])] = f"${PROBE} {probe[1]}"
+
     # rustc keeps externs in a map ordered by name; cargo's order is its own affair.
     known_inputs = []
     for number, (crate, file) in enumerate(sorted(parsed.externs, key=lambda e: e[0])):
@@ -187,6 +196,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     roles.append(("cwd", parsed.cwd, parsed.cwd))
 
     must, templates, own = ([], [], OwnOutputs()) if parsed.asks else _outputs(parsed, out)
+    must += [path for role, path, _ in roles if role == PROBE]
     kinds = [kind for kind, _ in parsed.emit] or ["link"]
     source = parsed.inputs[0] if parsed.inputs else None
     linked = parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types)
@@ -209,7 +219,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         templates=tuple(templates),
         own=own,
         builds=tuple({f"{os.path.dirname(path)}/build/" for _, path, _ in roles if os.path.basename(path) == "deps"}),
-        exact_outputs=not must and any("-" in (path, parsed.output) for _, path in parsed.emit),
+        exact_outputs=probe is not None or (not must and any("-" in (path, parsed.output) for _, path in parsed.emit)),
         list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
         wants_jobserver=True,
         checks={"dep-info", "metadata"}.issuperset(kinds),
@@ -226,6 +236,12 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         chooses_color=parsed.error_format != "json" and parsed.color in (None, "auto"),
         chooses_width=parsed.error_format != "json" and parsed.width is None,
     )
+
+
+def _is_probe(parsed: Parsed) -> bool:
+    """Whether it is one like autocfg's, which is only asked whether it compiles."""
+    is_like_it = (parsed.emit, parsed.crate_types, parsed.inputs) == ([("llvm-ir", None)], ["lib"], ["-"])
+    return is_like_it and parsed.out_dir is not None and parsed.output is None and not (parsed.literal or parsed.asks)
 
 
 def _droppable(parsed: Parsed, must: list[str]) -> frozenset[str]:

@@ -39,7 +39,7 @@ from sccache_py.elf import (
 )
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
-from sccache_py.model import MESSAGES, Observation, Output, Plan, Reason, Result, Variant
+from sccache_py.model import MESSAGES, PROBE, Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe, plain
 from sccache_py.profiles import ProfileNames
 from sccache_py.roles import encodings
@@ -385,6 +385,8 @@ class Depositor:
         """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
+        if folded == f"${PROBE}":
+            movable = [(role, needles) for role, needles in movable if role != PROBE]
         settled = opened.settled if opened.taken else latest_ns(opened.st.st_ctime_ns) < coarse_ns()
         # A macro sets it back, lest cargo take what it made during the compile for a change behind it.
         was_set = plan.adds_to_a_build(opened.path) and opened.st.st_mtime_ns < opened.began_ns
