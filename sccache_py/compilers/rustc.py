@@ -194,6 +194,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     told, cwd_in_key = ([], False) if parsed.asks else _tell_cwd(parsed, movable)
     arguments += told
     roles.append(("cwd", parsed.cwd, parsed.cwd))
+    sources_by = _tell_sources(parsed, movable, Roles(roles), cwd_in_key)
 
     must, templates, own = ([], [], OwnOutputs()) if parsed.asks else _outputs(parsed, out)
     must += [path for role, path, _ in roles if role == PROBE]
@@ -215,6 +216,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         droppable=_droppable(parsed, must),
         mapped_roles=tuple(movable.values()),
         maps_below=(*movable.values(), *(() if cwd_in_key or _maps_apart(parsed) else ("cwd",))),
+        sources_by=sources_by,
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own=own,
@@ -253,7 +255,8 @@ def _movable_maps(parsed: Parsed, out: str, inputs: Sequence[str]) -> dict[str, 
     """Directories that are mapped and told by a role: path → role.
 
     In RUSTFLAGS the map of a checkout is said to every crate, also to those of the registry, which have nothing there but their target
-    directory.  So nothing that was compiled elsewhere may come in, whose paths the map might or might not match.
+    directory.  So nothing that was compiled elsewhere may come in, whose paths the map might or might not match.  To a vendored crate it
+    is said, too, which lies as a whole below it: there names are told relative to what is mapped.
     """
     if parsed.literal or parsed.remap_scope not in (None, "all"):
         return {}
@@ -262,10 +265,12 @@ def _movable_maps(parsed: Parsed, out: str, inputs: Sequence[str]) -> dict[str, 
     sources = [source for source, _ in parsed.remaps]
     found = {}
     for number, source in enumerate(sources):
-        others = [*apart, *sources[:number], *sources[number + 1 :]]
-        if not source.startswith("/") or source != plain(source) or any(is_below(p, source) or is_below(source, p) for p in others):
+        others = [*sources[:number], *sources[number + 1 :]]
+        if not source.startswith("/") or source in ("/", parsed.cwd) or source != plain(source):
             continue
-        if all(is_below(path, source) for path in own):
+        if any(is_below(p, source) or is_below(source, p) for p in others) or any(is_below(source, p) for p in apart):
+            continue
+        if len({is_below(path, source) for path in apart}) == 1 and all(is_below(path, source) for path in own):
             found[source] = f"m{number}"
     return found
 
@@ -279,17 +284,31 @@ def _tell_cwd(parsed: Parsed, movable: Mapping[str, str]) -> tuple[list[str], bo
     """Words for the key, and whether the cwd is among them.
 
     rustc writes its cwd into metadata and debug info, as the last map that matches makes it (rustc_span/src/lib.rs, FilePathMapping).
-    Only if that map is for exactly this cwd are all checkouts alike: of a directory above it, the names below it remain.
+    If that map is for exactly this cwd all checkouts are alike; of a directory above it, the names below it remain.
     """
-    matching = [source for source, _ in parsed.remaps if source == parsed.cwd or parsed.cwd.startswith(source.rstrip("/") + "/")]
+    matching = [source for source, _ in parsed.remaps if is_below(parsed.cwd, source)]
     covered = bool(matching) and matching[-1] == parsed.cwd and parsed.remap_scope in (None, "all")
     told = []
     for source, target in parsed.remaps:
         role = "cwd" if covered and source == parsed.cwd else movable.get(source)
         told += ["--remap-path-prefix", f"{'$' + role if role else source}={target}"]
-    if not covered:
+    if matching and matching[-1] in movable:
+        covered = True
+        told += ["cwd", f"${movable[matching[-1]]}{parsed.cwd[len(matching[-1]) :]}"]
+    elif not covered:
         told += ["cwd", parsed.cwd]
     return told, not covered
+
+
+def _tell_sources(parsed: Parsed, movable: Mapping[str, str], roles: Roles, cwd_in_key: bool) -> tuple[str, ...]:
+    """By which roles a depfile names the sources, where cargo spells the main one out (vendored crates); that is told so, too."""
+    if cwd_in_key or parsed.literal or parsed.asks or _maps_apart(parsed):
+        return ()
+    by = ("cwd", *(role for source, role in movable.items() if is_below(parsed.cwd, source)))
+    named = [path for path in parsed.inputs if path.startswith("/") and roles.fold(path).partition("/")[0][1:] in by]
+    for path in named:
+        parsed.arguments[parsed.arguments.index(path)] = roles.fold(path)
+    return by if named else ()
 
 
 def _outputs(parsed: Parsed, out: str) -> tuple[list[str], list[str], OwnOutputs]:
