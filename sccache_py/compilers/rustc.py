@@ -243,7 +243,7 @@ def _plan(parsed: Parsed) -> Plan | Reason:
 def _is_probe(parsed: Parsed) -> bool:
     """Whether it is one like autocfg's, which is only asked whether it compiles."""
     is_like_it = (parsed.emit, parsed.crate_types, parsed.inputs) == ([("llvm-ir", None)], ["lib"], ["-"])
-    return is_like_it and parsed.out_dir is not None and parsed.output is None and not (parsed.literal or parsed.asks)
+    return is_like_it and parsed.out_dir is not None and parsed.output is None and not parsed.asks
 
 
 def _droppable(parsed: Parsed, must: list[str]) -> frozenset[str]:
