@@ -183,6 +183,9 @@ ARGUMENTS_PANIC = b"library/std/src/env.rs"
 # Nearly every macro has it: std's backtraces ask where the program lies.
 PROGRAM = b"3env11current_exe"
 
+# proc_macro::Span's: where a source lies, whatever maps say.
+LOCAL_FILE = b"4Span10local_file"
+
 
 def links_in(library: memoryview, *functions: bytes) -> bool | None:
     """Whether a crate that is a shared library has one of these functions linked in; None: it has no symbols, and does not say."""

@@ -90,6 +90,10 @@ class Reason(enum.Enum):
 # No role of a path: under it stands how messages look.  Pinned where a compiler said something.
 MESSAGES = "messages"
 
+# The role of what a crate with a name by chance leaves (autocfg's), which nobody reads: a hit brings back what another name's left, in
+# whose bytes that name's hash is.
+PROBE = "probe"
+
 
 class Twins(enum.Enum):
     """By what a compiler that passes over a file that it has already read takes two with the same text for one."""
@@ -207,6 +211,7 @@ class Plan:
     follows_links: bool = True  # a link where an output goes is written through; else it is the compiler's to say
     moves_text: bool = True  # what the compiler said is replayed with this call's paths; else only where the paths are the same
     maps_below: tuple[str, ...] = ()  # roles: whatever lies below is mapped as the directory itself is
+    sources_by: tuple[str, ...] = ()  # of these, by which a depfile tells the sources with their whole paths
     mapped_roles: tuple[str, ...] = ()  # directories that a prefix map covers, other than the cwd: not in the key
     told_variables: tuple[str, ...] = ()  # asked for, but told in the key by another way
     types_name_files: bool = False  # the text of a type without a name says where it stands (clang's __PRETTY_FUNCTION__)

@@ -7,6 +7,7 @@ cargo moves about (`--out-dir`, `-L`, `--extern`) are told by their role, for ru
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from sccache_py.compilers.driver import Look, Told
 from sccache_py.compilers.rustc_arguments import Parsed, read
 from sccache_py.conditions import Draft
 from sccache_py.depfile import parse_dep_info
-from sccache_py.model import OwnOutputs, Plan, Reason
+from sccache_py.model import PROBE, OwnOutputs, Plan, Reason
 from sccache_py.observation import plain
 from sccache_py.roles import Roles, is_below
 
@@ -42,6 +43,9 @@ _LISTED_EMITS = {"dep-info", "link", "metadata"}
 
 # `--emit` kinds that are text: rustc writes no other to a terminal, and the server has none.
 _TEXT_EMITS = {"asm", "llvm-ir", "mir"}
+
+# What autocfg 1.5 compiles to find out whether it compiles (src/lib.rs, probe_fmt): the name is a random number and a count.
+_AUTOCFG = re.compile(r"autocfg_[0-9a-f]{16}_([0-9]+)")
 
 # Kinds of `-L` in which rustc looks up names that it already knows whole: the hash of a crate is part of them, so a new file there decides
 # nothing unless it was asked for by name.  The others are searched by pattern; and who lists a native directory may be a macro.
@@ -166,6 +170,11 @@ def _plan(parsed: Parsed) -> Plan | Reason:
             roles.append((known, parsed.absolute(path), path))
         arguments += ["-L", f"{kind}={path}" if parsed.literal else f"{kind}=${known}"]
 
+    probe = _AUTOCFG.fullmatch(parsed.crate_name or "") if _is_probe(parsed) else None
+    if probe is not None:
+        roles.append((PROBE, os.path.join(out, f"{probe[0]}.ll"), probe[0]))
+        arguments[arguments.index(probe[0])] = f"${PROBE} {probe[1]}"
+
     # rustc keeps externs in a map ordered by name; cargo's order is its own affair.
     known_inputs = []
     for number, (crate, file) in enumerate(sorted(parsed.externs, key=lambda e: e[0])):
@@ -185,8 +194,10 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     told, cwd_in_key = ([], False) if parsed.asks else _tell_cwd(parsed, movable)
     arguments += told
     roles.append(("cwd", parsed.cwd, parsed.cwd))
+    sources_by = _tell_sources(parsed, movable, Roles(roles), cwd_in_key)
 
     must, templates, own = ([], [], OwnOutputs()) if parsed.asks else _outputs(parsed, out)
+    must += [path for role, path, _ in roles if role == PROBE]
     kinds = [kind for kind, _ in parsed.emit] or ["link"]
     source = parsed.inputs[0] if parsed.inputs else None
     linked = parsed.asks or parsed.test or not parsed.crate_types or any(t in _LINKED_TYPES for t in parsed.crate_types)
@@ -205,11 +216,12 @@ def _plan(parsed: Parsed) -> Plan | Reason:
         droppable=_droppable(parsed, must),
         mapped_roles=tuple(movable.values()),
         maps_below=(*movable.values(), *(() if cwd_in_key or _maps_apart(parsed) else ("cwd",))),
+        sources_by=sources_by,
         may_write=tuple({out, *(os.path.dirname(parsed.absolute(p)) for p in named_outputs)}),
         templates=tuple(templates),
         own=own,
         builds=tuple({f"{os.path.dirname(path)}/build/" for _, path, _ in roles if os.path.basename(path) == "deps"}),
-        exact_outputs=not must and any("-" in (path, parsed.output) for _, path in parsed.emit),
+        exact_outputs=probe is not None or (not must and any("-" in (path, parsed.output) for _, path in parsed.emit)),
         list_free=tuple(parsed.absolute(path) for kind, path in parsed.searches if kind in _EXACT_KINDS),
         wants_jobserver=True,
         checks={"dep-info", "metadata"}.issuperset(kinds),
@@ -228,6 +240,12 @@ def _plan(parsed: Parsed) -> Plan | Reason:
     )
 
 
+def _is_probe(parsed: Parsed) -> bool:
+    """Whether it is one like autocfg's, which is only asked whether it compiles."""
+    is_like_it = (parsed.emit, parsed.crate_types, parsed.inputs) == ([("llvm-ir", None)], ["lib"], ["-"])
+    return is_like_it and parsed.out_dir is not None and parsed.output is None and not parsed.asks
+
+
 def _droppable(parsed: Parsed, must: list[str]) -> frozenset[str]:
     """Shared libraries beside other crate types: where the target has none, for musl say, that is only warned of."""
     return frozenset(path for path in must if path.endswith(".so")) if len(set(parsed.crate_types)) > 1 else frozenset()
@@ -237,7 +255,8 @@ def _movable_maps(parsed: Parsed, out: str, inputs: Sequence[str]) -> dict[str, 
     """Directories that are mapped and told by a role: path → role.
 
     In RUSTFLAGS the map of a checkout is said to every crate, also to those of the registry, which have nothing there but their target
-    directory.  So nothing that was compiled elsewhere may come in, whose paths the map might or might not match.
+    directory.  So nothing that was compiled elsewhere may come in, whose paths the map might or might not match.  To a vendored crate it
+    is said, too, which lies as a whole below it: there names are told relative to what is mapped.
     """
     if parsed.literal or parsed.remap_scope not in (None, "all"):
         return {}
@@ -246,10 +265,12 @@ def _movable_maps(parsed: Parsed, out: str, inputs: Sequence[str]) -> dict[str, 
     sources = [source for source, _ in parsed.remaps]
     found = {}
     for number, source in enumerate(sources):
-        others = [*apart, *sources[:number], *sources[number + 1 :]]
-        if not source.startswith("/") or source != plain(source) or any(is_below(p, source) or is_below(source, p) for p in others):
+        others = [*sources[:number], *sources[number + 1 :]]
+        if not source.startswith("/") or source in ("/", parsed.cwd) or source != plain(source):
             continue
-        if all(is_below(path, source) for path in own):
+        if any(is_below(p, source) or is_below(source, p) for p in others) or any(is_below(source, p) for p in apart):
+            continue
+        if len({is_below(path, source) for path in apart}) == 1 and all(is_below(path, source) for path in own):
             found[source] = f"m{number}"
     return found
 
@@ -263,17 +284,31 @@ def _tell_cwd(parsed: Parsed, movable: Mapping[str, str]) -> tuple[list[str], bo
     """Words for the key, and whether the cwd is among them.
 
     rustc writes its cwd into metadata and debug info, as the last map that matches makes it (rustc_span/src/lib.rs, FilePathMapping).
-    Only if that map is for exactly this cwd are all checkouts alike: of a directory above it, the names below it remain.
+    If that map is for exactly this cwd all checkouts are alike; of a directory above it, the names below it remain.
     """
-    matching = [source for source, _ in parsed.remaps if source == parsed.cwd or parsed.cwd.startswith(source.rstrip("/") + "/")]
+    matching = [source for source, _ in parsed.remaps if is_below(parsed.cwd, source)]
     covered = bool(matching) and matching[-1] == parsed.cwd and parsed.remap_scope in (None, "all")
     told = []
     for source, target in parsed.remaps:
         role = "cwd" if covered and source == parsed.cwd else movable.get(source)
         told += ["--remap-path-prefix", f"{'$' + role if role else source}={target}"]
-    if not covered:
+    if matching and matching[-1] in movable:
+        covered = True
+        told += ["cwd", f"${movable[matching[-1]]}{parsed.cwd[len(matching[-1]) :]}"]
+    elif not covered:
         told += ["cwd", parsed.cwd]
     return told, not covered
+
+
+def _tell_sources(parsed: Parsed, movable: Mapping[str, str], roles: Roles, cwd_in_key: bool) -> tuple[str, ...]:
+    """By which roles a depfile names the sources, where cargo spells the main one out (vendored crates); that is told so, too."""
+    if cwd_in_key or parsed.literal or parsed.asks or _maps_apart(parsed):
+        return ()
+    by = ("cwd", *(role for source, role in movable.items() if is_below(parsed.cwd, source)))
+    named = [path for path in parsed.inputs if path.startswith("/") and roles.fold(path).partition("/")[0][1:] in by]
+    for path in named:
+        parsed.arguments[parsed.arguments.index(path)] = roles.fold(path)
+    return by if named else ()
 
 
 def _outputs(parsed: Parsed, out: str) -> tuple[list[str], list[str], OwnOutputs]:

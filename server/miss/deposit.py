@@ -26,6 +26,7 @@ from sccache_py.elf import (
     ARGUMENTS,
     ARGUMENTS_PANIC,
     CREATED,
+    LOCAL_FILE,
     OWN_CALLS,
     PROGRAM,
     hides_text,
@@ -39,7 +40,7 @@ from sccache_py.elf import (
 )
 from sccache_py.errors import StoreError
 from sccache_py.keys import Hasher, result_key
-from sccache_py.model import MESSAGES, Observation, Output, Plan, Reason, Result, Variant
+from sccache_py.model import MESSAGES, PROBE, Observation, Output, Plan, Reason, Result, Variant
 from sccache_py.observation import observe, plain
 from sccache_py.profiles import ProfileNames
 from sccache_py.roles import encodings
@@ -120,6 +121,8 @@ def draft_observed(
             draft.pins = [role for role, _ in plan.roles.spellings()]
         elif plan.roles.has("toolchain") and any(m.sees_program for m in macros):
             draft.pins.append("toolchain")
+        if any(m.sees_files for m in macros):
+            draft.pins += plan.sources_by
         takers = [m for m in macros if m.takes_environment]
         walks_unseen = bool(macros) and _bring_a_walker(macros, [path for path in draft.read if path not in seen.linked])
         if takers or walks_unseen or WHICH_VARIABLES in seen.plugins_asked:
@@ -160,6 +163,7 @@ class _Macro(NamedTuple):
     sees_arguments: bool = False
     sees_program: bool = False
     may_walk: bool = False  # this of what is no crate
+    sees_files: bool = False
     needs: tuple[str, ...] = ()  # names of libraries
     whether: tuple[tuple[int, int], ...] = ()  # where functions lie that only tell whether a path is there
 
@@ -207,6 +211,7 @@ def _macro_of(path: str, stamp: Stamp) -> _Macro:
                 shows_any(f.fileno(), (ARGUMENTS_PANIC,)) if arguments is None else arguments,
                 links_in(view, PROGRAM) is not False,
                 may_walk(view),
+                links_in(view, LOCAL_FILE) is not False,
                 needed(view),
                 whether_functions(view),
             )
@@ -385,6 +390,8 @@ class Depositor:
         """pinned and files grow.  places: roles that a depfile tells with this call's path."""
         size, mode = opened.st.st_size, stat.S_IMODE(opened.st.st_mode)
         folded = plan.roles.fold(opened.told)
+        if folded == f"${PROBE}":
+            movable = [(role, needles) for role, needles in movable if role != PROBE]
         settled = opened.settled if opened.taken else latest_ns(opened.st.st_ctime_ns) < coarse_ns()
         # A macro sets it back, lest cargo take what it made during the compile for a change behind it.
         was_set = plan.adds_to_a_build(opened.path) and opened.st.st_mtime_ns < opened.began_ns
@@ -405,7 +412,8 @@ class Depositor:
                     data = plan.roles.make_template(taken_apart, ["base"] if plan.roles.has("base") else [], b"r")
             elif is_template:
                 told = plan.roles.make_template
-                data = replace_targets(data, lambda text: told(text, ["out"], b"r"), lambda text: told(text, places, b"r"))
+                told_by = [*places, *plan.sources_by]
+                data = replace_targets(data, lambda text: told(text, ["out"], b"r"), lambda text: told(text, told_by, b"m"))
             pinned.update(role for role, needles in movable if any(n in data for n in needles))
             if hides_text(memoryview(data)):
                 pinned.update(_all_roles(plan))

@@ -63,6 +63,50 @@ def test_a_crate_on_standard_input_hits_by_its_text(w: Any) -> None:
     assert hits(w) == 2
 
 
+def autocfg(w: Any, number: str, count: int = 0) -> tuple[str, ...]:
+    name = f"autocfg_{number * 16}_{count}"
+    return ("--crate-name", name, "--crate-type=lib", "--out-dir", str(w.o), "--emit=llvm-ir", "--target", "x86_64-unknown-linux-gnu", "-")
+
+
+def taken_away(w: Any) -> list[str]:
+    """What lies in the output directory, which autocfg removes."""
+    names = sorted(path.name for path in w.o.iterdir())
+    for name in names:
+        (w.o / name).unlink()
+    return names
+
+
+def test_what_autocfg_tries_out_is_told_by_its_text_and_not_by_its_random_name(w: Any) -> None:
+    """The crates with such build scripts would have each probe compiled in each build."""
+    for text, status in ((b"", 0), (b"pub fn probe() { let _ = 1u32.wrapping_add(2); }", 0), (b"pub use std::no::such::thing;", 1)):
+        for number in "37":
+            plain = ask(w, *autocfg(w, number), stdin=text, cached=False)
+            left = taken_away(w)
+            assert (plain[0], left) == (status, [f"{autocfg(w, number)[1]}.ll"] if status == 0 else [])
+            assert ask(w, *autocfg(w, number), stdin=text) == plain
+            assert taken_away(w) == left
+    assert hits(w) == 3
+
+
+def test_a_probe_of_autocfgs_that_tells_its_name_is_of_that_name(w: Any) -> None:
+    """A build script's messages are kept by cargo."""
+    text = b"const _: () = panic!(module_path!());"
+    for number in "377":
+        plain = ask(w, *autocfg(w, number), stdin=text, cached=False)
+        assert b"autocfg_" in plain[2]
+        assert ask(w, *autocfg(w, number), stdin=text) == plain
+    assert hits(w) == 1
+
+
+def test_a_verified_probe_of_autocfgs_is_no_difference(w: Any) -> None:
+    """What it leaves has the hash of its name in it."""
+    for number in "37":
+        assert ask(w, *autocfg(w, number), stdin=b"pub fn probe() {}", env={"SCCACHE_VERIFY": "1"})[0] == 0
+        w.note_server()
+        counts = w.counts()  # when the first is stored
+    assert (counts.get("verified"), counts.get("verify_differences", 0)) == (1, 0)
+
+
 def test_a_probe_that_fails_is_an_answer_too(w: Any) -> None:
     """Half of all feature probes fail by design; rustc takes 30 ms to say so."""
     args = ("--crate-name", "probe", "--crate-type", "lib", "--emit=metadata", *w.out, "-")

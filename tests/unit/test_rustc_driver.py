@@ -107,6 +107,7 @@ def test_an_output_directory_that_is_not_plainly_absolute_is_told_as_spelled(spe
         (["/project/p=/src", "/=/all"], True),
         (["/=/all", "/project/p=/src"], False),
         (["/project/pp=/src"], True),
+        (["/project=/src"], True),  # the output directory, /t/deps, lies elsewhere
     ],
 )
 def test_the_cwd_is_in_the_key_unless_the_last_matching_map_is_for_exactly_it(maps, in_key):
@@ -114,6 +115,41 @@ def test_the_cwd_is_in_the_key_unless_the_last_matching_map_is_for_exactly_it(ma
     plan = parse(*(word for m in maps for word in ("--remap-path-prefix", m)))
     assert plan.cwd_in_key == in_key
     assert (CWD in " ".join(plan.arguments)) == (in_key or any(m.startswith(("/project/p/", "/project/pp")) for m in maps))
+
+
+AUTOCFG = ("--crate-type=lib", "--out-dir", "/t/out", "--emit=llvm-ir")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_probe"),
+    [
+        ((*AUTOCFG, "-"), True),
+        ((*AUTOCFG, "-Zthreads=2", "-"), True),
+        ((*AUTOCFG, "-Csplit-debuginfo=unpacked", "-"), True),
+        ((*AUTOCFG, "src/lib.rs"), False),
+        ((*AUTOCFG, "--emit=metadata", "-"), False),
+        (("--crate-type=lib", "--emit=llvm-ir", "-"), False),
+    ],
+)
+def test_a_name_by_chance_is_in_no_key_of_a_probe_that_leaves_one_file_unread(words, is_probe):
+    """autocfg's crates from standard input; of any other the name may be in what somebody reads."""
+    one, other = (Rustc().parse(["--crate-name", f"autocfg_{digit * 16}_1", *words], CWD, CWD) for digit in "ab")
+    assert isinstance(one, Plan)
+    assert isinstance(other, Plan)
+    assert (one.arguments == other.arguments, one.exact_outputs) == (is_probe, is_probe)
+
+
+@pytest.mark.parametrize("mapped", ["/project/p", "/project"])
+def test_a_source_that_is_spelled_out_below_a_map_is_told_by_its_role(mapped):
+    """So cargo names the sources of vendored crates, in each checkout another."""
+
+    def told(project: str) -> tuple[str, ...]:
+        maps = f"--remap-path-prefix={mapped.replace('/project', project)}=/src"
+        plan = Rustc().parse([*BASE[:-1], f"{project}/target", maps, f"{project}/p/src/lib.rs"], f"{project}/p", f"{project}/p")
+        assert isinstance(plan, Plan)
+        return plan.arguments
+
+    assert told("/project") == told("/other")
 
 
 @pytest.mark.parametrize(("scope", "in_key"), [("all", False), ("macro", True), ("diagnostics", True), ("debuginfo,macro", True)])
