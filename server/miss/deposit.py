@@ -63,6 +63,9 @@ _INODE = "inode"
 # How gcc calls sections with code for another device, which are compressed and do not say so (lto-section-names.h): the cwd is in there.
 _HIDES = b".gnu.offload_lto_"
 
+# Where debug information for Windows stands (CodeView), which names the object, maybe by a word without a slash (-fdebug-compilation-dir).
+_CODEVIEW = b".debug$S"
+
 # A path this short in an output may be chance; a directory that short is `/` or relative.
 _SHORTEST_NEEDLE = 4
 
@@ -469,6 +472,8 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
         if role == "toolchain":
             spellings = {*spellings, *(os.path.dirname(os.path.dirname(s)) for s in spellings)}  # the sysroot: `--print sysroot`
         needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
+        if role == "o":
+            needles.append({_CODEVIEW})
         if needles:
             found.append((role, sorted(hides.union(*needles))))
     return [*found, (_INODE, list(plan.inode_marks))] if plan.inode_marks else found

@@ -103,6 +103,18 @@ def test_a_directory_for_debug_information_makes_two_directories_alike(c, option
         c.expect("miss", *args, "-I", str(c.p / place), "-include", str(c.p / place / "a.h"), cwd=c.p / place)
 
 
+@pytest.mark.parametrize("mode", ["-c", "-S"])
+def test_debug_information_for_windows_names_the_object(c, mode):
+    """By the word of the command line where the directory is said to be another: no path in there tells so."""
+    if c.is_gcc or not c.observed:
+        pytest.skip("clang's; left to the client without observation")
+    c.write("x.c", ONE)
+    args = ("--target=x86_64-w64-windows-gnu", "-g", "-gcodeview", "-fdebug-compilation-dir=.", mode, "../p/x.c", "-o")
+    c.expect("miss", *args, "y.o", cwd=c.o)
+    c.expect("miss", *args, "z.o", cwd=c.o)
+    c.expect("hit", *args, "y.o", cwd=c.o)
+
+
 def test_a_prefix_map_makes_two_directories_alike(c):
     """Who maps the directory away wants one object for all checkouts."""
     for place in ("one", "two"):
