@@ -19,7 +19,7 @@ from sccache_py.environment import of_all_variables
 from sccache_py.model import Plan, Variant
 
 # Part of every key.  Raise it when the meaning of a stored value changes: old entries are then never read again.
-KEY_FORMAT = b"13"
+KEY_FORMAT = b"14"
 
 # Read by proc-macros through env::vars(), which asks for no name and so is not observed; and what decides the language.
 _ALWAYS = ("RUSTC_BOOTSTRAP",)
