@@ -14,6 +14,7 @@ or a struct without a name by its line in __PRETTY_FUNCTION__ and kin.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -214,9 +215,11 @@ def lines_told(text: bytes) -> frozenset[str]:
 
 def counts_lines(plan: Plan, told: Mapping[str, frozenset[str]]) -> bool:
     """Whether the object may tell lines.  told: of all that was read, by its path (folded)."""
-    if any(word.decode() in argument for word in LINES for argument in plan.arguments):
+    by_words = lines_told(os.fsencode("\n".join(plan.arguments)))  # -DCHECK=assert
+    if _ITSELF in by_words:
         return True
-    used = frozenset[str]().union(*(said - {_ITSELF} for path, said in told.items() if not _LIBRARY.match(path) and not _header(path)))
+    by_texts = (said - {_ITSELF} for path, said in told.items() if not _LIBRARY.match(path) and not _header(path))
+    used = by_words.union(*by_texts)
     return any(_ITSELF in said and (_header(path) is None or _header(path) in used) for path, said in told.items())
 
 

@@ -358,6 +358,7 @@ CLANG_OPTIONS = (
     Option("-fdebug-compilation-dir=", _JOINED, Does.DEBUG_DIRECTORY),
     Option("-fdepfile-entry=", _JOINED, Does.REFUSE),
     Option("-fdiagnostics-absolute-paths", _NO, Does.SHOWS_CWD),
+    Option("-fdiagnostics-format=", _JOINED, shows="(?i:sarif)"),  # names each file as the kernel would, with neither links nor dots
     Option("-fembed-bitcode", _JOINED, Does.SHOWS_NAMES),
     Option("-ffile-compilation-dir=", _JOINED, Does.DEBUG_DIRECTORY),
     Option("-fimplicit-module", _JOINED, Does.UNLISTED),

@@ -130,6 +130,8 @@ class C:
         """Why not, in the order in which sccache would say it."""
         if not parsed.inputs and parsed.mode is None:
             return Reason.NOT_COMPILING  # `gcc -v`
+        if self.dialect is GCC and "|" in (parsed.output, parsed.depfile, *(name for _, name in parsed.targets)):
+            return Reason.BAD_ARGUMENTS  # its driver starts a pipe there, and fails (gcc/gcc.cc, execute)
         if parsed.refused is not None:
             return parsed.refused
         if parsed.preprocesses and parsed.rules is None:

@@ -226,9 +226,8 @@ class Sight:
     def state(self, path: str, place: Place, lasting: bool = False) -> bytes | None:
         """What whoever looked at a path, and did not read it, could see: a directory or a file of which size, and behind links where.
 
-        None: it is not there; a link to nothing is.  lasting: where links lead is asked anew only if another file is there or it
-        changed.  (Not noticed then, unless the path is watched: a directory above it was renamed, and a link that led through it
-        followed.)
+        None: it is not there; a link to nothing is.  lasting: it may be as it was remembered, if the same file is there, unchanged, in
+        the same place.
         """
         try:
             st = self.look(path)
@@ -243,7 +242,7 @@ class Sight:
         stamp = stamp_of(st)
         if lasting:
             known = self.memo.states.get(path)
-            if known is not None and known.stamp == stamp and self._leads_there(path, known):
+            if known is not None and known.stamp == stamp and self._leads_there(path, known, is_link):
                 return known.told(path, place)
         mode = st.st_mode
         kind = DIRECTORY if stat.S_ISDIR(mode) else b"special"
@@ -256,10 +255,12 @@ class Sight:
             self.memo.remember_state(path, state)
         return state.told(path, place)
 
-    def _leads_there(self, path: str, state: State) -> bool:
-        """Whether a path still leads where it led, if the same file is there; see state()."""
+    def _leads_there(self, path: str, state: State, is_link: bool = False) -> bool:
+        """Whether a path still leads where it led, if the same file is there: a directory above it may have become a link."""
         watched = self._watched.get(path)
-        return watched is state.stamp if state.watched else watched is None
+        if watched is not None or state.watched:
+            return watched is state.stamp
+        return self._resolve(path, is_link) == (state.resolved or path)
 
     def modified(self, path: str) -> bytes | None:
         """When a file was changed last, as a state: clang's precompiled headers hold the mtimes of their sources."""

@@ -64,7 +64,10 @@ _INODE = "inode"
 # How gcc calls sections with code for another device, which are compressed and do not say so (lto-section-names.h): the cwd is in there.
 _HIDES = b".gnu.offload_lto_"
 
-# A path this short in an output may be chance; a directory that short is `/` or relative.
+# Where debug information for Windows stands (CodeView), which names the object, maybe by a word without a slash (-fdebug-compilation-dir).
+_CODEVIEW = b".debug$S"
+
+# A relative path this short in an output may be chance.  So may be `/io`, but it can be a container's one directory for sources.
 _SHORTEST_NEEDLE = 4
 
 
@@ -336,7 +339,7 @@ class Depositor:
         # A file that a variable, a word or a source names is that very file for all calls, not what lies there in each one's own directory.
         values = [value for _, value in variant.env if value]
         for role, paths in plan.roles.spellings():
-            if any(path in value for path in paths if path.startswith("/") and len(path) >= _SHORTEST_NEEDLE for value in values):
+            if any(path in value for path in paths if path.startswith("/") for value in values):
                 pinned.add(role)
         words = [plain(word) for word in plan.arguments]
         for role, paths in plan.roots():
@@ -476,7 +479,9 @@ def movable_roles(plan: Plan) -> list[tuple[str, list[bytes]]]:
             continue
         if role == "toolchain":
             spellings = {*spellings, *(os.path.dirname(os.path.dirname(s)) for s in spellings)}  # the sysroot: `--print sysroot`
-        needles = [encodings(s) for s in spellings if len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s)]
+        needles = [encodings(s) for s in spellings if s[:1] == "/" or (len(s) >= _SHORTEST_NEEDLE and (plan.moves_text or "/" in s))]
+        if role == "o":
+            needles.append({_CODEVIEW})
         if needles:
             found.append((role, sorted(hides.union(*needles))))
     return [*found, (_INODE, list(plan.inode_marks))] if plan.inode_marks else found

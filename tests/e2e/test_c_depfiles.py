@@ -50,3 +50,13 @@ def test_what_is_called_after_the_source_is_so_where_its_name_begins_with_a_dot(
     for verdict in ("miss", "hit"):
         made = c.expect(verdict, "-I..", "-MD", "-xc", "-c", f"../{name}", cwd=c.p / "build")
         assert len(made.names()) == 2
+
+
+def test_a_target_that_gcc_takes_for_a_pipe_is_gcc_s_to_refuse(c):
+    """Its driver ends one command there and begins another; other targets of the same compile are in the cache."""
+    write(c)
+    c.expect("miss", "-MD", "-MT", "target", "-c", "x.c", "-o", "out/x.o")
+    args = ("-MD", "-MT", "|", "-c", "x.c", "-o", "out/x.o")
+    cached, uncached = (compile(*args, rustc=c.name) for compile in (c.world.cached, c.world.uncached))
+    assert (cached.status, cached.files) == (uncached.status, uncached.files)
+    assert sorted(cached.stderr.split(b"\n")) == sorted(uncached.stderr.split(b"\n"))  # two programs speak at once

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,6 +105,55 @@ def test_a_directory_for_debug_information_makes_two_directories_alike(c, option
     c.expect("hit", *args, cwd=c.p / "two")
     for place in ("one", "two"):
         c.expect("miss", *args, "-I", str(c.p / place), "-include", str(c.p / place / "a.h"), cwd=c.p / place)
+
+
+@pytest.mark.parametrize("mode", ["-c", "-S"])
+def test_debug_information_for_windows_names_the_object(c, mode):
+    """By the word of the command line where the directory is said to be another: no path in there tells so."""
+    if c.is_gcc or not c.observed:
+        pytest.skip("clang's; left to the client without observation")
+    c.write("x.c", ONE)
+    args = ("--target=x86_64-w64-windows-gnu", "-g", "-gcodeview", "-fdebug-compilation-dir=.", mode, "../p/x.c", "-o")
+    c.expect("miss", *args, "y.o", cwd=c.o)
+    c.expect("miss", *args, "z.o", cwd=c.o)
+    c.expect("hit", *args, "y.o", cwd=c.o)
+
+
+@pytest.fixture
+def short() -> Iterator[list[Path]]:
+    """Two directories with short names, as a container may have one for its sources; not /ww, which is in each web address."""
+    if not os.access("/", os.W_OK):
+        pytest.skip("may not make a directory there")
+    made: list[Path] = []
+    for letters in itertools.product("qxz", repeat=2):
+        try:
+            Path("/", "".join(letters)).mkdir()
+        except OSError:
+            continue
+        made.append(Path("/", "".join(letters)))
+        if len(made) == 2:
+            break
+    try:
+        yield made
+    finally:
+        for place in made:
+            shutil.rmtree(place)
+
+
+def test_a_header_that_a_variable_names_is_that_one_however_short_its_directory_s_name(c, short):
+    """It is no header of whoever else compiles under that variable."""
+    if not c.observed:
+        pytest.skip("left to the client without observation")
+    for place in short:
+        (place / "x.c").write_text("#include <a.h>\nint f(void) { return A; }\n")
+        (place / "inc").mkdir()
+        (place / "inc" / "a.h").write_text("#define A 1\n")
+    env = {"CPATH": str(short[0] / "inc")}
+    args = ("-c", "x.c", "-o", c.object())
+    c.expect("miss", *args, env=env, cwd=short[0])
+    c.expect("miss", *args, env=env, cwd=short[1])
+    (short[0] / "inc" / "a.h").write_text("#define A 2\n")
+    c.expect("miss", *args, env=env, cwd=short[1])
 
 
 def test_a_prefix_map_makes_two_directories_alike(c):

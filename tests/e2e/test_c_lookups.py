@@ -408,3 +408,23 @@ def test_a_source_that_includes_what_is_on_stdin_is_left_to_the_compiler(c, text
         found.append((done.returncode, done.stderr, Path(c.object()).read_bytes()))
     assert found[0] == found[1]
     assert found[0][0] == 0
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_where_a_system_header_is_counts_though_a_directory_above_it_became_a_link(c, linked):
+    """A link stands where a kit stood: no file changed, but gcc's depfile and __FILE__ tell the shorter path."""
+    if not c.observed:
+        pytest.skip("left to the client without observation")
+    named, kit = c.world.root / "a-kit-with-a-long-name", c.world.root / "kit"
+    place = c.world.root / "kits" if linked else named
+    (place / "inc").mkdir(parents=True)
+    (place / "inc" / "a.h").write_text("static const char *where(void) { return __FILE__; }\n")
+    c.write("x.c", "#include <a.h>\nconst char *f(void) { return where(); }\n")
+    if linked:
+        named.mkdir()
+        (named / "inc").symlink_to(place / "inc")
+    args = ("-isystem", str(named / "inc"), "-MD", "-c", "x.c", "-o", c.object())
+    c.expect("miss", *args)
+    place.rename(kit)
+    place.symlink_to(kit)
+    c.expect("miss" if c.is_gcc or linked else "hit", *args)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -184,6 +185,21 @@ def test_messages_for_programs_come_back(c, form):
     assert {path.name for path in c.p.iterdir()} - {"x.c"} == left
     c.expect("hit", *words)
     c.expect("miss", *words[:-1], c.object("y.o"))
+
+
+def test_messages_that_name_files_as_they_really_are_are_another_checkout_s(c):
+    """clang's SARIF says where a source beside the cwd is from the root on, and so nothing of the cwd itself."""
+    clang = shutil.which("clang-19") or "clang"
+    if c.is_gcc or not c.observed:
+        pytest.skip("clang's; left to the client without observation")
+    if c.world.run([clang, "-fdiagnostics-format=sarif", "-fsyntax-only", "-xc", "/dev/null"], None, {}).returncode:
+        pytest.skip("a clang before version 16")
+    for place in ("one", "two"):
+        c.write(f"{place}/x.c", "int f(void) { int unused; return 1; }\n")
+        (c.p / place / "build").mkdir()
+    args = ("-Wall", "-fdiagnostics-format=sarif", "-c", "../x.c", "-o", c.object())
+    for verdict, place in (("miss", "one"), ("miss", "two"), ("hit", "one")):
+        c.expect(verdict, *args, cwd=c.p / place / "build", rustc=clang, asks=True)
 
 
 def test_the_assembler_that_reads_from_a_pipe_calls_its_input_so(c):

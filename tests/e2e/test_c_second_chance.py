@@ -129,6 +129,12 @@ def test_a_macro_of_another_library_that_asserts_is_seen(edits):
     edits.twice("miss", "x.c", source, "// new\n" + source)
 
 
+def test_an_assertion_by_a_macro_of_the_command_line_is_seen(edits):
+    """No text says `assert` then."""
+    source = "#include <assert.h>\n" + SOURCE.replace("return 0;", "CHECK(n == 0); return 0;")
+    edits.twice("miss", "x.c", source, "// new\n" + source, "-DCHECK=assert")
+
+
 def test_where_a_compiler_names_a_place_in_a_function_s_name_lines_count(edits):
     """clang calls a lambda after its line and column."""
     source = "template <class T> const char *name(T) { return __PRETTY_FUNCTION__; }\nconst char *f() { return name([] {}); }\n"

@@ -207,6 +207,7 @@ def test_lines_count_where_a_word_or_a_macro_tells_them():
     assert counts_lines(call, {"$cwd/x.c": silent, "$cwd/assert.h": header})
     assert counts_lines(call, {"$cwd/x.c": lines_told(b"f(__LINE__);\n")})
     assert counts_lines(plan("-DL=__LINE__", "-c", "x.c"), {"$cwd/x.c": silent})
+    assert counts_lines(plan("-DCHECK=assert", "-c", "x.c"), {"$cwd/x.c": silent, "/usr/include/assert.h": header})
 
 
 def test_the_library_s_own_assertions_lie_in_its_own_places():

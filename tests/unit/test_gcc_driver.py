@@ -156,6 +156,7 @@ def test_clang_that_reads_words_as_another_compiler_does_is_refused():
         (("-flto", "-###", "x.o"), Reason.NOT_COMPILING),
         (("-c",), Reason.MISSING_INPUT),
         (("-c", "-o"), Reason.BAD_ARGUMENTS),
+        (("-c", "x.c", "-MD", "-MT", "|"), Reason.BAD_ARGUMENTS),
         (("-c", "x.c", "y.c"), Reason.MANY_INPUTS),
         (("-c", "-x", "c", "-"), Reason.STDIN),
         (("-c", "x.c", "-o", "-"), Reason.OUTPUT_IS_STDOUT),
