@@ -69,7 +69,7 @@ class Packer:
             while self._waiting:
                 await self._quiet.lasts(quiet_s)
                 await self._pack(next(iter(self._waiting)))
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RuntimeError) as e:  # RuntimeError: its thread is one too many for the limit on processes
             log.warning("stored files are not packed: %s", e)
             self._waiting.clear()
             self._needed.clear()
