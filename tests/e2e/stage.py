@@ -456,7 +456,7 @@ def request_fields(argv: Sequence[str | bytes], cwd: Path, env: Mapping[str, str
         os.fsencode(cwd),
         [os.fsencode(f"{n}={v}") for n, v in env.items()],
         0o022,
-        0,
+        os.nice(0),
         [],
         7,
         0,
