@@ -124,10 +124,10 @@ def test_limits_niceness_umask_and_processors_are_the_callers(world: World) -> N
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
     plain = world.same_as_plain(*line, times=1, preexec_fn=confine)
-    assert b"7\n" in plain.stderr
+    assert b"\n%d\n" % min(os.nice(0) + 7, 19) in plain.stderr
     assert world.counts().total("compilations") == 2
     other = [line[0], *world.crate("other")[1:]]
-    assert b"\n0\n" in world.same_as_plain(*other, times=1).stderr
+    assert b"\n%d\n" % os.nice(0) in world.same_as_plain(*other, times=1).stderr
 
 
 def test_a_limit_on_file_sizes_ends_a_compile_as_without_the_cache(world: World) -> None:
@@ -274,14 +274,16 @@ def test_descriptors_of_the_caller_on_the_command_line_work(world: World) -> Non
     world.crate()
     (world.cwd / "arguments").write_text("--crate-type=lib\n--emit=metadata\n")
     out = f"--out-dir={world.out}"
+    # Not an ordinary user's: rustc makes a temporary file beside what it writes.
+    through_dev = [f"{rustc()} --crate-type=lib --emit=dep-info={to}" for to in ("/dev/stdout unit.rs", "/dev/fd/8 unit.rs 8>&1")]
+    through_dev = through_dev if os.access("/dev", os.W_OK) else []
     for line in (
         f"{rustc()} {out} --emit=metadata --crate-type=lib --crate-name=unit <(cat unit.rs)",
         f"{rustc()} {out} --emit=metadata --crate-type=lib --crate-name=unit /dev/stdin <unit.rs",
         f"{rustc()} {out} --emit=metadata --crate-type=lib --crate-name=unit /dev/fd/7 7<unit.rs",
         f"{rustc()} {out} @<(cat arguments) unit.rs",
         f"{rustc()} {out} @/dev/stdin unit.rs <arguments",
-        f"{rustc()} --crate-type=lib --emit=dep-info=/dev/stdout unit.rs",
-        f"{rustc()} --crate-type=lib --emit=dep-info=/dev/fd/8 unit.rs 8>&1",
+        *through_dev,
         "gcc -x c -c -o out/x.o <(echo 'int x;')",
         "gcc -x c -c -o out/x.o /dev/fd/9 9<<<'int x;'",
         "gcc -x c -c -o out/x.o -include <(echo 'int y;') /dev/null",
