@@ -36,7 +36,7 @@ from sccache_py.server.miss.misses import Misses
 from sccache_py.server.pipeline import Pipeline
 from sccache_py.server.planning import Planner
 from sccache_py.server.process import heap, trace
-from sccache_py.server.process.machine import nobody_else_lives, processors
+from sccache_py.server.process.machine import is_traced, nobody_else_lives, processors
 from sccache_py.server.process.quiet import Quiet
 from sccache_py.server.process.threads import Threads
 from sccache_py.server.running.observer import Observer
@@ -185,6 +185,7 @@ class Server:
         self.parts = parts = Parts(settings, native, os.path.dirname(claim.path) or "/tmp")
         self.keeper = parts.keeper
         self._born = time.monotonic()
+        self._traced = is_traced()  # from the start: who attaches a tracer later wants to look at us
         parts.pipeline.makes_way = self._makes_way
         others = OtherDefines(parts.keeper, parts.threads, lambda work: self.listener.in_background(work))
         parts.pipeline.others = parts.pipeline.misses.others = others
@@ -253,7 +254,8 @@ class Server:
                 self.leave()
 
     def _is_of_no_more_use(self) -> bool:
-        return self.parts.for_now or (self.listener.rests_since_s() > _REST_S and nobody_else_lives(self.workers.pids()))
+        rests = self.listener.rests_since_s() > _REST_S
+        return self.parts.for_now or (rests and (self._traced or nobody_else_lives(self.workers.pids())))
 
     def leave(self) -> None:
         """Give up the name at once, finish what is in flight, go."""

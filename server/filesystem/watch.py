@@ -29,6 +29,7 @@ Watches are a user's common good: at most a sixteenth of what the kernel grants 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import math
@@ -152,8 +153,10 @@ class Watcher:
             self._wished[path] = None
             self._wishes.set()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._fulfil, name="watch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._fulfil, name="watch", daemon=True)
+                with contextlib.suppress(RuntimeError):  # one too many for the limit on processes: at the next wish
+                    thread.start()
+                    self._thread = thread
 
     def close(self) -> None:
         with self._lock:

@@ -35,6 +35,13 @@ def nobody_else_lives(children: Collection[int]) -> bool:
         return False
 
 
+def is_traced() -> bool:
+    """Whether somebody traces us.  Who traces a whole tree (`strace -f make`, proot) waits for its daemons, too.  proc_pid_status(5)."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/status", encoding="utf-8", errors="replace") as f:
+        return any(int(line.split()[1]) for line in f if line.startswith("TracerPid:"))
+    return False
+
+
 @functools.cache
 def processor_features(cpuinfo: str = "/proc/cpuinfo", caches: str = "/sys/devices/system/cpu/cpu0/cache") -> bytes:
     """A digest of the processor's features, for compiles with target-cpu=native or -march=native.

@@ -7,6 +7,7 @@ threads are therefore others, and nobody waits for them longer than a compile ta
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -21,9 +22,27 @@ _COUNT = 4
 _PATIENCE_S = 5.0
 
 
+def _all_started(count: int, name: str) -> ThreadPoolExecutor:
+    """Started one by one when they are needed the last may be one too many (`ulimit -u`, `ulimit -v`): submit() says so, and yet the
+    work is done by the next that is free: outputs would be written behind the back of whom the compiler answered meanwhile.
+
+    Raises RuntimeError, after which nothing is left behind.
+    """
+    executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+    together = threading.Barrier(count + 1)
+    try:
+        for _ in range(count):
+            executor.submit(together.wait)
+        together.wait()
+    except RuntimeError:
+        together.abort()
+        raise
+    return executor
+
+
 class Threads:
     def __init__(self) -> None:
-        self.executor = ThreadPoolExecutor(_COUNT, thread_name_prefix="work")
+        self.executor = _all_started(_COUNT, "work")
 
     async def run(self, work: Callable[[], T]) -> T:
         """`work()` in one of them; the event loop goes on."""
@@ -37,7 +56,7 @@ class StoreThreads:
     """
 
     def __init__(self, count: int = _COUNT, patience_s: float = _PATIENCE_S) -> None:
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="store")
+        self._executor = _all_started(count, "store")
         self._patience_s = patience_s
         self._asking: dict[asyncio.Future[Any], tuple[asyncio.Future[Any], Callable[[], None]]] = {}  # by what is under way: who waits
         self._ended = 0

@@ -69,7 +69,7 @@ class Packer:
             while self._waiting:
                 await self._quiet.lasts(quiet_s)
                 await self._pack(next(iter(self._waiting)))
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, RuntimeError) as e:  # RuntimeError: its thread is one too many for the limit on processes
             log.warning("stored files are not packed: %s", e)
             self._waiting.clear()
             self._needed.clear()
@@ -82,13 +82,13 @@ class Packer:
         digests = digests_of(result)
         expected = [output.digest.hex() for output in stored_outputs(result)]
         plain, scratch = await self._keeper.plain_files(result) or ([], "")
-        told: list[str] = []
+        told: list[str] | None = None
         if plain:
             try:
                 told = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, plain, scratch)
             finally:
                 if told != expected:
-                    if self._process is not None and not told:
+                    if self._process is not None and told is None:
                         self._process.kill()  # before it makes anything there
                     with contextlib.suppress(OSError):
                         os.unlink(scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package
 
-from stage import Outcome, Peer, World, as_root, control, gate, tree, world
+from stage import SERVER, Outcome, Peer, World, as_root, control, gate, tree, world
 
 from sccache_py.codec import unpack
 from sccache_py.wire import Kind
@@ -249,3 +250,17 @@ def test_a_server_in_a_sandbox_does_not_outlive_what_ran_there(world: World, wor
     apart = ["--mount", "--pid", "--fork", "--mount-proc", sys.executable, "-c", INIT]
     assert run_apart(world, apart, world.crate()) == Outcome(0, b"", b"")
     assert {"libunit.rlib", "libunit.rmeta", "unit.d"} == set(tree(world.out))
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_who_traces_a_build_does_not_wait_for_the_server(world: World) -> None:
+    """`strace -f make`, `proot … make`: these end when all that they trace has, and the server stayed for ten idle minutes."""
+    hurried = SERVER.replace("import main\n", "import main\nimport sccache_py.server.app as app\napp._WATCH_S = app._REST_S = 0.1\n")
+    world.env["SCCACHE_PY_SERVER"] = str(world.program("hurried", hurried))
+    traced = world.run_plain("strace", "-f", "-o", "/dev/null", world.client, *world.crate())
+    if b"PTRACE_TRACEME" in traced.stderr:
+        pytest.skip("no tracing here")
+    assert traced == Outcome(0, b"", b"")
+    assert world.sockets() == []
+    assert world.run(*world.crate()).returncode == 0
+    assert world.counts().total("cache_hits") == 1
