@@ -71,6 +71,7 @@ IGNORED_VARIABLES = {
     "RUST_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_LIB_BACKTRACE": "what a panic prints, and a panic is not stored",
     "RUST_MIN_STACK": "the size of threads' stacks",
+    "SCCACHE_BASEDIRS": "what is told by its place below one of them is in the key",
     "SCCACHE_DIR": "the server's, not the compiler's",
     "SCCACHE_ERROR_LOG": "the server's, not the compiler's",
     "SCCACHE_IDLE_TIMEOUT": "the server's, not the compiler's",

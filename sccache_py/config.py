@@ -22,6 +22,10 @@ DEFAULT_ZSTD_LEVEL = 3
 MAX_ZSTD_LEVEL = 22
 
 DEFAULT_IDLE_S = 600
+
+# What the server starts with, but a caller may have another.
+BASEDIRS = "SCCACHE_BASEDIRS"
+
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 _TRUE = ("1", "true", "on", "yes")
 
@@ -91,9 +95,9 @@ def _number(text: str, name: str) -> int:
     return number
 
 
-def _basedirs(variable: str | None, table: object) -> tuple[str, ...]:
+def base_directories(variable: str | None, table: object) -> tuple[str, ...]:
     """Absolute directories, without a slash at the end.  Raises ConfigError."""
-    name, named = ("SCCACHE_BASEDIRS", variable.split(":")) if variable is not None else ("configuration file: basedirs", table)
+    name, named = (BASEDIRS, variable.split(":")) if variable is not None else ("configuration file: basedirs", table)
     if not isinstance(named, list) or not all(isinstance(directory, str) for directory in named):
         raise ConfigError(f"{name} is not a list of strings")
     for directory in named:
@@ -184,7 +188,7 @@ def settings(env: Mapping[str, str], toml: bytes | None = None) -> Settings:
         jobs=number("SCCACHE_JOBS") or None,
         workers=number("SCCACHE_WORKERS"),
         zstd_level=DEFAULT_ZSTD_LEVEL if level is None else min(level, MAX_ZSTD_LEVEL),
-        basedirs=_basedirs(env.get("SCCACHE_BASEDIRS"), file.get("basedirs", [])),
+        basedirs=base_directories(env.get(BASEDIRS), file.get("basedirs", [])),
         error_log=env.get("SCCACHE_ERROR_LOG") or None,
         log_level=_log_level(env.get("SCCACHE_LOG", "")),
         observe=not _is_true(env.get("SCCACHE_NO_OBSERVE")),

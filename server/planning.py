@@ -5,6 +5,7 @@ Nothing is looked up or run here.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -198,12 +199,14 @@ class Planner:
             argv = expanded
         pwd = _pwd(request) if driver.uses_pwd else request.cwd
         searched = c_search.variables(request.env)
-        call = (driver.name, compiler.place, compiler.program, request.cwd, pwd, searched, *argv)
+        named = request.env.get(config.BASEDIRS)
+        bases = self.settings.basedirs if named is None else _base_directories(named, self.settings.basedirs)
+        call = (driver.name, compiler.place, compiler.program, request.cwd, pwd, searched, bases, *argv)
         plan = self._plans.get(call)
         if plan is None:
             plan = Reason.DESCRIPTOR if _name_a_descriptor(argv) else driver.parse(argv, request.cwd, pwd)
             if isinstance(plan, Plan):
-                plan = basedirs.tell(c_search.tell(plan, searched), self.settings.basedirs, os.path.dirname(compiler.program))
+                plan = basedirs.tell(c_search.tell(plan, searched), bases, os.path.dirname(compiler.program))
                 if compiler.place:
                     plan = replace(plan, roles=plan.roles.with_one("toolchain", compiler.place))
             if len(self._plans) >= _PLANS:
@@ -216,6 +219,15 @@ class Planner:
                 shown = self._plans[call, terminal] = replace(plan, terminal=terminal)
             return shown
         return plan
+
+
+@functools.lru_cache(256)
+def _base_directories(named: str, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """What a caller says, whoever started the server; otherwise: what it has, which stands where that is wrong."""
+    try:
+        return config.base_directories(named, [])
+    except config.ConfigError:
+        return otherwise
 
 
 def _name_a_descriptor(words: Sequence[str]) -> bool:

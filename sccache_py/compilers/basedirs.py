@@ -4,8 +4,9 @@ A build that says absolute paths (CMake's do) has its checkout in every word.  W
 paths and only decide where files are looked for (the source, -I and kin, prefix maps) are told by the role `base`; files that
 were read are then conditions below *this* call's base directory, so a hit never comes from another checkout's headers.
 
-A directory that a prefix map takes out of the outputs is such a base, too, where no named one holds the source: cgo says
-`-I $WORK/b001/ -ffile-prefix-map=$WORK/b001=/tmp/go-build`, and $WORK is another one in each build.
+A directory that a prefix map takes out of the outputs is such a base, too: cgo says
+`-I $WORK/b001/ -ffile-prefix-map=$WORK/b001=/tmp/go-build`, and $WORK is another one in each build.  Of several that hold the source
+the longest that can be told counts: who names the directory above his checkouts may map each checkout.
 
 What this must not do is give one checkout the other's paths.  So nothing is told that way where an output may depend on a path
 in a manner that nobody can search the output for; and an output that shows the base directory is pinned to it, like that of any role.
@@ -59,25 +60,34 @@ def tell(plan: Plan, basedirs: Sequence[str], toolchain: str) -> Plan:
     """
     if plan.language == "Rust" or plan.source is None or not plan.exact_outputs:
         return plan
+    if any(word.startswith(_HASHES_NAMES) for word in plan.arguments):
+        return plan
     maps = _maps(plan)
     named = [] if plan.cwd_in_key else [d for d in basedirs if plan.source.startswith(d + "/")]
-    found = [d for d in named or _mapped_directories(plan, maps, os.path.dirname(toolchain)) if _PLAIN.fullmatch(d)]
-    if not found or any(word.startswith(_HASHES_NAMES) for word in plan.arguments):
-        return plan
-    base = max(found, key=len)
+    mapped = _mapped_directories(plan, maps, os.path.dirname(toolchain))
+    source = plan.source
+    for base in sorted(filter(_PLAIN.fullmatch, {*named, *mapped}), key=lambda d: (is_below(source, d), len(d)), reverse=True):
+        told = _tell_below(plan, base, maps, base in named)
+        if told is not None:
+            return told
+    return plan
+
+
+def _tell_below(plan: Plan, base: str, maps: Sequence[_Map], is_named: bool) -> Plan | None:
+    """None: by this base directory that would not be right, or would change nothing."""
     arguments = _tell_arguments(plan, base)
     cwd = plan.roles.path("cwd")
     inside = is_below(cwd, base)
-    if arguments == plan.arguments and not (inside and named):
-        return plan  # it says no absolute path: the cwd's role is enough
+    if arguments == plan.arguments and not (inside and is_named):
+        return None  # it says no absolute path: the cwd's role is enough
     if is_below(base, cwd) and not inside:
-        return plan  # by relative paths, too, it may read files below the base directory
+        return None  # by relative paths, too, it may read files below the base directory
     if any(base.startswith(m.old) and m.old not in (base, base + "/") for m in maps if m.old):
-        return plan  # what follows a prefix that is mapped stays in the output, and is not the whole base directory
+        return None  # what follows a prefix that is mapped stays in the output, and is not the whole base directory
     mapped = {m.name for m in maps if m.old in (base, base + "/")}
     debug = any((word.startswith("-g") and word != "-g0") or word == "-fworking-directory" for word in plan.arguments)
     if debug and not mapped.intersection(_MAPS_OF_DEBUG):
-        return plan
+        return None
     where = f"cwd $base{cwd[len(base) :]}" if inside else "cwd elsewhere"
     return replace(
         plan,

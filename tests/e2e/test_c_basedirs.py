@@ -205,6 +205,30 @@ def test_messages_are_this_checkouts(c):
         assert os.fsencode(place) in expect(c, "miss", place, "-Wall").stderr
 
 
+@pytest.mark.parametrize("name", ["gcc", "clang"])
+def test_each_checkout_may_name_itself(make_world, name):
+    """As `export SCCACHE_BASEDIRS=$PWD` does, whichever of them started the server."""
+    if shutil.which(name) is None:
+        pytest.skip(f"no {name}")
+    world = make_world()
+    world.env["PATH"] = "/usr/bin:/bin"
+    c = C(world, name)
+    write(c, SOURCE)
+    world.run([str(world.client), c.name, "--version"], None, world.server_env)
+    world.note_server()
+    for place, verdict in zip(PLACES, ("miss", "hit"), strict=True):
+        world.env["SCCACHE_BASEDIRS"] = f"{c.p}/{place}"
+        expect(c, verdict, place)
+    world.env["SCCACHE_BASEDIRS"] = "no/directory"  # as if it were not said
+    expect(c, "miss", PLACES[0])
+
+
+def test_who_names_the_directory_above_may_map_each_checkout(c):
+    c.world.env["SCCACHE_BASEDIRS"] = str(c.p)
+    for place, verdict in zip(PLACES, ("miss", "hit"), strict=True):
+        expect(c, verdict, place, "-g", "-ffile-prefix-map={top}=.")
+
+
 def test_a_wrong_base_directory_is_said_when_the_server_starts_and_loses_nothing(make_world):
     """The build goes on; whoever asks is told."""
     world = make_world()
