@@ -224,7 +224,7 @@ def test_each_checkout_may_name_itself(make_world, name):
 
 
 def test_who_names_the_directory_above_may_map_each_checkout(c):
-    c.world.env["SCCACHE_BASEDIRS"] = str(c.p)
+    c.world.server_env["SCCACHE_BASEDIRS"] = str(c.p)
     for place, verdict in zip(PLACES, ("miss", "hit"), strict=True):
         expect(c, verdict, place, "-g", "-ffile-prefix-map={top}=.")
 
