@@ -218,12 +218,12 @@ def _has_ended(connection: socket.socket) -> bool:
 def _stand_in(lease: Lease, pidfd: int) -> None:
     """Play the jobserver until the build ends: what comes back goes out again."""
     tokens = lease.size - 1  # it runs one job without
-    if lease.far_r < 0:
-        os.write(lease.far_w, b"+" * tokens)
-        select.select([pidfd], [], [])
-        return
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
+    if lease.far_r < 0:
+        os.write(lease.far_w, b"+" * tokens)
+        poll.poll()
+        return
     poll.register(lease.far_r, select.POLLIN)
     while True:
         poll.register(lease.far_w, select.POLLOUT if tokens else 0)

@@ -224,8 +224,9 @@ def _start(program: bytes, place: Place, native: bytes, environ: Environment) ->
     except ChildProcessError:
         pass  # the caller ignores SIGCHLD
     try:
-        listening, _, _ = select.select([ready], [], [], READY_S)
-        return bool(listening and os.read(ready, 1))
+        poll = select.poll()  # select() knows no descriptors of 1024 and above, and a caller may have many open
+        poll.register(ready, select.POLLIN)
+        return bool(poll.poll(READY_S * 1000) and os.read(ready, 1))
     finally:
         os.close(ready)
 

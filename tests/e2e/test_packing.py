@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -32,7 +33,7 @@ def world(native: Any) -> Iterator[World]:
 
 def stored(world: World) -> dict[str, list[Path]]:
     """The store's files: plain and packed."""
-    with sqlite3.connect(world.cache / "cache.db") as database:
+    with contextlib.closing(sqlite3.connect(world.cache / "cache.db")) as database:
         rows = database.execute("SELECT key, filename FROM Cache WHERE filename IS NOT NULL").fetchall()
     found: dict[str, list[Path]] = {"o": [], "p": []}
     for key, name in rows:
