@@ -240,7 +240,6 @@ class Pipeline:
         if not permits.allows(job.request):
             return self._leave_to(job.request)
         log.info("compiling: %s", " ".join(job.request.argv))
-        await asyncio.sleep(0)
         answer = await self.misses.compile(job, client, flight, verify)
         return self._pass(answer, job.request) if isinstance(answer, Reason) else answer
 

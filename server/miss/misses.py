@@ -153,7 +153,6 @@ class Misses:
                         if record is None:
                             return Reason.RECORD_LOST
                     job.seen.turns_to(COMPILING, grant.id)
-                    await asyncio.sleep(0)  # what led here and what comes are a millisecond's work together: others may have a turn
                     asked = await self._ask(job) if plan.question and not (job.observed or self.settings.read_only) else None
                     with self.runner.room.made() if grant.on_the_house else contextlib.nullcontext():
                         ran, ours = await self._run(job, client, record, grant)
