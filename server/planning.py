@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from sccache_py import config, keys
 from sccache_py.compilers import basedirs, c_search, response_files
-from sccache_py.model import Plan, Reason, Refusal, Request, Variant
+from sccache_py.compilers.rustc import ASKS_NAME
+from sccache_py.model import PROBE, Plan, Reason, Refusal, Request, Variant
 from sccache_py.server.answers import Client
 from sccache_py.server.filesystem.files import FileMemo, open_regular
 from sccache_py.server.filesystem.sight import Sight
@@ -151,6 +152,8 @@ class Planner:
                 return None
             source = found
         more = [("mode", b"observed" + self.observer.identity if observed else b"listed")]
+        if stdin is not None and plan.roles.has(PROBE) and ASKS_NAME.search(stdin):
+            more.append(("name", os.fsencode(plan.roles.spelled(PROBE))))
         for file in wishes.extra_files:
             found = sight.digest(os.path.join(request.cwd, file))
             if found == Sight.UNHASHED:

@@ -47,6 +47,9 @@ _TEXT_EMITS = {"asm", "llvm-ir", "mir"}
 # What autocfg 1.5 compiles to find out whether it compiles (src/lib.rs, probe_fmt): the name is a random number and a count.
 _AUTOCFG = re.compile(r"autocfg_[0-9a-f]{16}_([0-9]+)")
 
+# By these the text of a crate can ask for its name, and whether it compiles may hang on the answer.
+ASKS_NAME = re.compile(rb"module_path|type_name")
+
 # Kinds of `-L` in which rustc looks up names that it already knows whole: the hash of a crate is part of them, so a new file there decides
 # nothing unless it was asked for by name.  The others are searched by pattern; and who lists a native directory may be a macro.
 _EXACT_KINDS = ("dependency",)

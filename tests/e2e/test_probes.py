@@ -98,6 +98,16 @@ def test_a_probe_of_autocfgs_that_tells_its_name_is_of_that_name(w: Any) -> None
     assert hits(w) == 1
 
 
+def test_whether_a_probe_of_autocfgs_compiles_may_hang_on_its_name(w: Any) -> None:
+    """Neither what it says nor what it leaves need show the name."""
+    text = b"const _: () = assert!(module_path!().as_bytes()[8] == b'3');"
+    for number, status in (("3", 0), ("7", 1), ("3", 0), ("7", 1)):
+        ran = ask(w, *autocfg(w, number), stdin=text)
+        assert ran == ask(w, *autocfg(w, number), stdin=text, cached=False)
+        assert ran[0] == status
+    assert hits(w) == 2
+
+
 def test_a_verified_probe_of_autocfgs_is_no_difference(w: Any) -> None:
     """What it leaves has the hash of its name in it."""
     for number in "37":
