@@ -126,10 +126,7 @@ class Tokens:
             return [Admit(id), *self._pump(now)]
         if role is Role.COMPILE and self._has_no_rival(holder) and self._fits(now, holder):
             self._newcomer_was_last = not self._running[build]
-            holder.base = True
-            self.in_use += 1
-            self._start(now, holder)
-            return [Admit(id), *self._pump(now)]
+            return [self._admit(now, holder, None), *self._pump(now)]
         queue = self._queues.get(build)
         if queue is None:
             queue = self._queues[build] = deque()

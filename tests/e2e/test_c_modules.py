@@ -41,6 +41,16 @@ def made(c, *words, cwd=None):
     return c.world.verdict_since(before), done
 
 
+def is_used_until_touched(c, source, *words):
+    """A precompiled header of clang's, made of `source` among others."""
+    c.compile_twice(*words, "-x", "c-header", "a.h", "-o", c.object("a.pch"))
+    shutil.move(c.object("a.pch"), c.p / "a.pch")
+    use = (*words, "-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
+    c.compile_twice(*use)
+    os.utime(source, (LONG_AGO[0] + 10, LONG_AGO[1] + 10))
+    assert b"has been modified" in c.expect("fail", *use).stderr
+
+
 def of(name):
     """For one of the two compilers, observed."""
     return pytest.mark.parametrize("c", [f"{name}-observed"], indirect=True)
@@ -198,12 +208,7 @@ def test_a_source_in_whose_place_clang_reads_another_file_counts_with_its_time(c
     map_ = {"version": 0, "roots": [{"name": str(c.p / "a.h"), "type": "file", "external-contents": str(other)}]}
     c.write("map", json.dumps(map_ | {"use-external-names": False}))
     words = ("-ivfsoverlay", "map")
-    c.compile_twice(*words, "-x", "c-header", "a.h", "-o", c.object("a.pch"))
-    shutil.move(c.object("a.pch"), c.p / "a.pch")
-    use = (*words, "-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
-    c.compile_twice(*use)
-    os.utime(other, (LONG_AGO[0] + 10, LONG_AGO[1] + 10))
-    assert b"has been modified" in c.expect("fail", *use).stderr
+    is_used_until_touched(c, other, *words)
 
 
 @pytest.mark.parametrize("words", [("-g", "-gmodules"), ("-Xclang", "-fmodule-format=obj")], ids=" ".join)
@@ -211,12 +216,7 @@ def test_a_source_in_whose_place_clang_reads_another_file_counts_with_its_time(c
 def test_a_precompiled_header_of_clang_in_an_object_is_refused_where_clang_refuses_it(c, words):
     """So that a debugger finds types in it: it does not begin as others do, and clang looks at the same times."""
     header = write_header(c)
-    c.compile_twice(*words, "-x", "c-header", "a.h", "-o", c.object("a.pch"))
-    shutil.move(c.object("a.pch"), c.p / "a.pch")
-    use = (*words, "-include-pch", "a.pch", "-c", "x.c", "-o", c.object())
-    c.compile_twice(*use)
-    os.utime(header, (LONG_AGO[0] + 10, LONG_AGO[1] + 10))
-    assert b"has been modified" in c.expect("fail", *use).stderr
+    is_used_until_touched(c, header, *words)
 
 
 @of("clang")
